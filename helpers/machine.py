@@ -1,0 +1,195 @@
+"""What is here: GPUs, cores, memory. A leaf: every other module may import it, it imports none of them."""
+
+import importlib.util
+import os
+import platform
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import psutil
+
+PROJECT = Path(__file__).resolve().parent.parent
+
+# Dense bf16 tensor-core peak in FLOP/s, from NVIDIA's data sheets (the figures without sparsity).
+# The first key found in the device's name wins, so longer names stand before shorter ones.
+PEAK_BF16_FLOPS = {
+    "GB300": 2500e12,
+    "GB200": 2500e12,
+    "B300": 2250e12,
+    "B200": 2250e12,
+    "H200 NVL": 835e12,
+    "H200": 989e12,
+    "GH200": 989e12,
+    "H100 PCIe": 756e12,
+    "H100 NVL": 835e12,
+    "H100": 989e12,
+    "H20": 148e12,
+    "A100": 312e12,
+    "A800": 312e12,
+    "A40": 150e12,
+    "A30": 165e12,
+    "A10G": 70e12,
+    "A10": 125e12,
+    "L40S": 362e12,
+    "L40": 181e12,
+    "L4": 121e12,
+    "RTX 4090": 165e12,
+    "RTX 3090": 71e12,
+}
+
+
+class UnsupportedPlatform(RuntimeError):
+    """Megatron runs on Linux only."""
+
+
+@dataclass(frozen=True)
+class GPU:
+    """One visible GPU. `memory_bytes` is all of its memory, used or not."""
+
+    name: str
+    memory_bytes: int
+    compute_capability: tuple[int, int]
+
+    @property
+    def supports_bf16(self) -> bool:
+        """Ampere (8.0) and newer have bf16 tensor cores."""
+        return self.compute_capability >= (8, 0)
+
+    @property
+    def supports_fp8(self) -> bool:
+        """Ada (8.9), Hopper (9.0) and newer have FP8 tensor cores."""
+        return self.compute_capability >= (8, 9)
+
+    @property
+    def peak_bf16_flops(self) -> float | None:
+        """Dense bf16 peak in FLOP/s; None for a GPU whose data sheet is not in the table (then no MFU is shown)."""
+        words = self.name.replace("-", " ")
+        return next((peak for key, peak in PEAK_BF16_FLOPS.items() if f" {key}" in f" {words}"), None)
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A machine as training sees it. Make one by hand to plan for a machine that is not here."""
+
+    gpus: tuple[GPU, ...] = ()
+    cpu_count: int = 2
+    memory_bytes: int = 16 * 2**30
+    system: str = "Linux"
+    architecture: str = "x86_64"
+    transformer_engine: bool = False
+
+    @property
+    def device(self) -> str:
+        return "cuda" if self.gpus else "cpu"
+
+    @property
+    def name(self) -> str:
+        if not self.gpus:
+            return f"{self.cpu_count}-core CPU"
+        many = f"{len(self.gpus)} × " if len(self.gpus) > 1 else ""
+        return many + self.gpus[0].name
+
+    @property
+    def label(self) -> str:
+        """Short lower-case name, as used for the folders of `notebooks/recorded/`: "h200", "rtx-4090", "cpu"."""
+        if not self.gpus:
+            return "cpu"
+        drop = {"nvidia", "geforce", "tesla"}
+        return "-".join(w for w in self.gpus[0].name.lower().replace("-", " ").split() if w not in drop)
+
+    @property
+    def supports_bf16(self) -> bool:
+        """True on a CPU too: PyTorch computes bf16 there (slowly)."""
+        return all(gpu.supports_bf16 for gpu in self.gpus)
+
+    @property
+    def supports_fp8(self) -> bool:
+        return bool(self.gpus) and all(gpu.supports_fp8 for gpu in self.gpus)
+
+    @property
+    def processes(self) -> int:
+        """How many ranks a notebook may start here: one a GPU; on a CPU two, however few the cores."""
+        return len(self.gpus) or 2
+
+
+CPU = Machine(cpu_count=2, memory_bytes=8 * 2**30)
+
+
+@cache
+def here() -> Machine:
+    """The machine this process runs on.
+
+    GPUs come from the driver (nvidia-ml-py), narrowed by CUDA_VISIBLE_DEVICES. MEGATRON_CPU=1 hides them all.
+
+    Raises:
+        UnsupportedPlatform: on macOS and Windows.
+    """
+    if platform.system() != "Linux":
+        raise UnsupportedPlatform(
+            f"Megatron runs on Linux only and this is {platform.system()}: "
+            "start the container (see environment.md, 'The container') or use WSL2 and run the notebooks there."
+        )
+    return Machine(
+        gpus=() if os.environ.get("MEGATRON_CPU") == "1" else visible_gpus(),
+        cpu_count=len(os.sched_getaffinity(0)),
+        memory_bytes=psutil.virtual_memory().total,
+        system=platform.system(),
+        architecture=platform.machine(),
+        transformer_engine=importlib.util.find_spec("transformer_engine_torch") is not None,
+    )
+
+
+def visible_gpus() -> tuple[GPU, ...]:
+    """The GPUs CUDA would show to a new process, in CUDA's order; empty without a driver."""
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return ()
+    try:
+        handles = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
+        chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+        if chosen is not None:
+            handles = _selected(handles, chosen)
+        return tuple(
+            GPU(
+                name=_text(pynvml.nvmlDeviceGetName(h)),
+                memory_bytes=pynvml.nvmlDeviceGetMemoryInfo(h).total,
+                compute_capability=tuple(pynvml.nvmlDeviceGetCudaComputeCapability(h)),
+            )
+            for h in handles
+        )
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def _selected(handles: list, chosen: str) -> list:
+    """CUDA's rule: entries are indices or UUID prefixes; the first invalid one hides itself and all that follow."""
+    import pynvml
+
+    uuids = [_text(pynvml.nvmlDeviceGetUUID(h)) for h in handles]
+    selected = []
+    for entry in (e.strip() for e in chosen.split(",")):
+        if entry.isdigit() and int(entry) < len(handles):
+            selected.append(handles[int(entry)])
+        elif matches := [h for h, uuid in zip(handles, uuids, strict=True) if entry and uuid.startswith(entry)]:
+            selected.append(matches[0])
+        else:
+            break
+    return selected
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode() if isinstance(value, bytes) else value
+
+
+def runs_root() -> Path:
+    """Where runs go: $MEGATRON_TOUR_RUNS, else `runs/` in the project."""
+    return Path(os.environ.get("MEGATRON_TOUR_RUNS") or PROJECT / "runs").expanduser()
+
+
+def cache_root() -> Path:
+    """Where prepared corpora go: $MEGATRON_TOUR_CACHE, else `~/.cache/megatron-tour`."""
+    return Path(os.environ.get("MEGATRON_TOUR_CACHE") or "~/.cache/megatron-tour").expanduser()
