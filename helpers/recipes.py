@@ -1,0 +1,359 @@
+"""What to train: the tour's models as values that know their Megatron flags."""
+
+import difflib
+import hashlib
+import shlex
+import sys
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+
+from helpers import accounting
+from helpers.layout import Flag, Layout
+from helpers.machine import CPU, PROJECT, Machine, here
+from helpers.settings import Batch, Checkpoints, Logging, Model, Precision, Schedule
+
+ENTRY_SCRIPT = PROJECT / "helpers" / "ranks" / "pretrain_gpt.py"
+RUN_DIRECTORY = "runs/<run>"
+GPT2_ROWS = 50304  # 50,257 tokens, padded to a multiple of 128
+LLAMA3_ROWS = 128256
+
+
+@dataclass(frozen=True)
+class Command:
+    """One launch: `argv` runs as it is; `groups` are the same flags with their reasons; `environment` name → (value, why)."""
+
+    argv: tuple[str, ...]
+    groups: dict[str, list[Flag]] = field(repr=False)
+    environment: dict[str, tuple[str, str]]
+
+    def __str__(self) -> str:
+        lines = [f"{name}={shlex.quote(value)}" for name, (value, _) in self.environment.items()]
+        script = self.argv.index(next(word for word in self.argv if word.endswith(".py")))
+        lines.append(shlex.join(["torchrun", *self.argv[3 : script + 1]]))
+        for flags in self.groups.values():
+            if words := [word for flag in flags for word in flag.words]:
+                lines.append("    " + shlex.join(words))
+        return " \\\n".join(lines)
+
+    def __repr__(self) -> str:
+        return str(self)
+
+    def _repr_html_(self) -> str:
+        import html
+
+        return f'<pre style="white-space: pre-wrap">{html.escape(str(self))}</pre>'
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A training run as a value: nothing happens until `launch.train(recipe, data)`.
+
+    `tokenizer` is what to hand to `corpus.prepare(tokenizer=…)`. `scaled_for` names the machine of `scaled_to`.
+    """
+
+    name: str
+    model: Model
+    layout: Layout = Layout()
+    precision: Precision = Precision()
+    batch: Batch = Batch()
+    schedule: Schedule = Schedule()
+    checkpoints: Checkpoints = Checkpoints()
+    logging: Logging = Logging()
+    tokenizer: str = "gpt2"
+    extra_flags: tuple[str, ...] = ()
+    scaled_for: str | None = None
+
+    def with_(self, **changes) -> "Recipe":
+        """A copy with some fields changed, whichever part they belong to: `with_(tensor_parallel=2, lr=3e-4)`.
+
+        Raises:
+            TypeError: for a name that no part has; the message names the closest one.
+        """
+        parts = {f.name: getattr(self, f.name) for f in fields(self)}
+        owners = {f.name: part for part, value in parts.items() if hasattr(value, "flags") for f in fields(value)}
+        updates: dict[str, dict] = {}
+        own: dict = {}
+        for name, value in changes.items():
+            if name in parts:
+                own[name] = value
+            elif name in owners:
+                updates.setdefault(owners[name], {})[name] = value
+            else:
+                close = difflib.get_close_matches(name, [*owners, *parts], n=1)
+                hint = f" Did you mean {close[0]}?" if close else f" There are: {', '.join(sorted(owners))}."
+                raise TypeError(f"A recipe has no {name!r}.{hint}")
+        for part, values in updates.items():
+            own[part] = replace(own.get(part, parts[part]), **values)
+        return replace(self, **own)
+
+    def scaled_to(self, machine: Machine | str) -> "Recipe":
+        """The same architecture at a size that trains here: see `scaled`."""
+        return scaled(self, CPU if machine == "cpu" else machine)
+
+    def flag_groups(
+        self, data, machine: Machine | None = None, run_directory: Path | str = RUN_DIRECTORY
+    ) -> dict[str, list[Flag]]:
+        """Every flag of the run with its reason, by subject. `data` is a `corpus.Corpus`, or None for `--mock-data`."""
+        machine = machine or here()
+        groups = {
+            "model": self.model.flags(),
+            "parallelism": self.layout.flags(),
+            "precision": self.precision.flags(),
+            "batch and schedule": self.batch.flags() + self.schedule.flags(),
+            "data": data_flags(self, data, run_directory),
+            "device": device_flags(self, machine),
+            "logging and checkpoints": self.logging.flags(str(run_directory))
+            + self.checkpoints.flags(f"{run_directory}/checkpoints"),
+        }
+        if self.checkpoints.save_interval is not None and self.layout.distributed_optimizer:
+            why = "the optimizer's state, too, can be loaded by another layout"
+            groups["logging and checkpoints"].append(Flag("--dist-ckpt-optim-fully-reshardable", None, why))
+        if self.extra_flags:
+            groups["your own"] = [Flag(word, None, "") for word in self.extra_flags]
+        taken = {flag.name for name, flags in groups.items() if name != "device" for flag in flags}
+        groups["device"] = [flag for flag in groups["device"] if flag.name not in taken]
+        return groups
+
+    def flags(self, data, machine: Machine | None = None, run_directory: Path | str = RUN_DIRECTORY) -> list[str]:
+        groups = self.flag_groups(data, machine, run_directory)
+        return [word for flags in groups.values() for flag in flags for word in flag.words]
+
+    def command(
+        self,
+        data,
+        machine: Machine | None = None,
+        run_directory: Path | str = RUN_DIRECTORY,
+        entry_script: Path | str | None = None,
+    ) -> Command:
+        """The exact `torchrun` line. `entry_script` may be `pretrain_gpt.py` of your own Megatron-LM clone."""
+        machine = machine or here()
+        groups = self.flag_groups(data, machine, run_directory)
+        torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+        torchrun += ["--nproc-per-node", str(self.layout.world_size)]
+        if entry_script is not None and machine.device == "cpu":
+            torchrun += ["-m", "helpers.ranks.cpu_device"]
+        script = Path(entry_script).resolve() if entry_script is not None else ENTRY_SCRIPT.relative_to(PROJECT)
+        flags = [word for group in groups.values() for flag in group for word in flag.words]
+        return Command((*torchrun, str(script), *flags), groups, environment(self, machine))
+
+    def explain(self, data=None, machine: Machine | None = None, group: str | None = None):
+        """A table of flag, value and reason (pandas); `group` picks one of `flag_groups`."""
+        import pandas as pd
+
+        groups = self.flag_groups(data, machine)
+        rows = [
+            (name, flag.name, flag.value or "", flag.why)
+            for name, flags in groups.items()
+            if group in (None, name)
+            for flag in flags
+        ]
+        return pd.DataFrame(rows, columns=["group", "flag", "value", "why"]).set_index("group")
+
+    def fingerprint(self, data) -> str:
+        """Twelve hex digits that stand for all that decides the weights: model, layout, schedule, corpus."""
+        parts = (self.model, self.layout, self.precision, self.batch, replace(self.schedule, exit_interval=None))
+        identity = repr((parts, self.extra_flags, getattr(data, "fingerprint", "mock")))
+        return hashlib.sha256(identity.encode()).hexdigest()[:12]
+
+    def _repr_html_(self) -> str:
+        return self._table().to_html(header=False, border=0)
+
+    def __str__(self) -> str:
+        return f"{self.name}\n{self._table().to_string(header=False)}"
+
+    def _table(self):
+        import pandas as pd
+
+        m, b, s = self.model, self.batch, self.schedule
+        rows = {
+            "recipe": self.name + (f" (scaled to {self.scaled_for})" if self.scaled_for else ""),
+            "model": f"{m.num_layers} layers × {m.hidden_size}, {m.num_attention_heads} heads, "
+            f"sequence {m.sequence_length:,}, vocabulary {m.vocab_size:,}",
+            "parameters": f"{accounting.parameters(m)['parameters'].sum():,}",
+            "layout": f"{self.layout.name} on {self.layout.world_size} rank{'s' * (self.layout.world_size > 1)}",
+            "precision": self.precision.name,
+            "batch": f"{b.global_batch_size} samples a step, {b.micro_batch_size} at once on each rank",
+            "schedule": f"{s.train_iters:,} steps, "
+            f"{s.train_iters * b.global_batch_size * m.sequence_length:,} tokens, learning rate {s.lr:g}",
+        }
+        return pd.DataFrame({"": rows})
+
+
+def data_flags(recipe: Recipe, data, run_directory: Path | str) -> list[Flag]:
+    """Where the tokens come from, and how they are cut into training, validation and test parts."""
+    split = [Flag("--split", recipe.schedule.split, "train, validation, test parts of the documents")]
+    workers = [Flag("--num-workers", "1", "processes that read ahead")]
+    if data is None:
+        null = [Flag("--tokenizer-type", "NullTokenizer", "token ids, no text")]
+        null.append(Flag("--vocab-size", str(recipe.model.vocab_size - 1), "ids to draw from"))
+        return [Flag("--mock-data", None, "made-up tokens"), *null, *split, *workers]
+    return [*data.data_flags(run_directory), *data.tokenizer_flags(), *split, *workers]
+
+
+def device_flags(recipe: Recipe, machine: Machine) -> list[Flag]:
+    """The few flags that name a device or a fused kernel; everything else is the same on a CPU and on a GPU."""
+    no_fused_gradients = Flag("--no-gradient-accumulation-fusion", None, "its kernel comes with apex, not with pip")
+    local = [
+        Flag("--transformer-impl", "local", "plain PyTorch layers: Transformer Engine needs a GPU"),
+        Flag("--no-persist-layer-norm", None, "that norm's kernel comes with apex"),
+    ]
+    if machine.device == "cpu":
+        flags = [
+            Flag("--distributed-backend", "gloo", "ranks talk over sockets: NCCL needs GPUs"),
+            *local,
+            no_fused_gradients,
+            Flag("--use-cpu-initialization", None, "weights drawn on the CPU, alike for every layout"),
+        ]
+        if recipe.precision.dtype != "fp32":
+            flags.append(Flag("--no-masked-softmax-fusion", None, "that kernel is CUDA only"))
+        if recipe.model.position_embedding == "rope":
+            flags.append(Flag("--no-rope-fusion", None, "that kernel is CUDA only"))
+        return flags
+    return [no_fused_gradients] if machine.transformer_engine else [*local, no_fused_gradients]
+
+
+def environment(recipe: Recipe, machine: Machine) -> dict[str, tuple[str, str]]:
+    """Environment variables of the run: name → (value, why). What the learner has set stays as it is."""
+    if machine.device == "cpu":
+        return {
+            "MEGATRON_CPU": ("1", "train on the CPU"),
+            "OMP_NUM_THREADS": ("1", "one thread a rank: ranks must not fight for cores"),
+        }
+    split = recipe.layout.tensor_parallel > 1 or recipe.layout.context_parallel > 1
+    if split and machine.gpus[0].compute_capability < (10, 0):
+        return {
+            "CUDA_DEVICE_MAX_CONNECTIONS": ("1", "kernels start in order, so communication overlaps (before Blackwell)")
+        }
+    return {}
+
+
+def scaled(recipe: Recipe, machine: Machine) -> Recipe:
+    """The same architecture at a size that trains on `machine`.
+
+    On a CPU: 4 layers of width 128 in fp32 with a vocabulary of 4,096, grouped queries, gated MLP, rotary or learned
+    positions and untied embeddings kept as they are. On GPUs: the whole model where it fits, with the largest
+    micro-batch, then recomputation; where not even that fits, width and depth are halved until it does. fp16 stands
+    in for bf16 before Ampere, bf16 for FP8 where the GPU has none.
+    """
+    if machine.device == "cpu":
+        return _scaled_to_cpu(recipe)
+    precision = recipe.precision
+    if precision.fp8_format and not (machine.supports_fp8 and machine.transformer_engine):
+        precision = replace(precision, fp8_format=None)
+    if precision.dtype == "bf16" and not machine.supports_bf16:
+        precision = replace(precision, dtype="fp16")
+    room = 0.9 * min(gpu.memory_bytes for gpu in machine.gpus)
+    shrunk = replace(recipe, precision=precision, scaled_for=machine.name)
+    while True:
+        for batch in _batches(shrunk):
+            candidate = replace(shrunk, batch=batch)
+            if sum(accounting.memory(candidate).values()) <= room:
+                return candidate
+        shrunk = replace(shrunk, model=_halved(shrunk.model))
+
+
+def _scaled_to_cpu(recipe: Recipe) -> Recipe:
+    model = recipe.model
+    heads = 4 if model.num_query_groups is None else 8
+    small = replace(
+        model,
+        num_layers=4,
+        hidden_size=128,
+        num_attention_heads=heads,
+        num_query_groups=None if model.num_query_groups is None else 2,
+        ffn_hidden_size=None if model.ffn_hidden_size is None else 448,
+        sequence_length=128,
+        vocab_size=4096,
+        dropout=0.0,
+    )
+    schedule = replace(recipe.schedule, train_iters=100, lr=2e-3, min_lr=2e-4, lr_warmup_iters=10, eval_interval=100)
+    return replace(
+        recipe,
+        model=small,
+        precision=Precision(dtype="fp32"),
+        batch=Batch(micro_batch_size=4, global_batch_size=8),
+        schedule=schedule,
+        checkpoints=replace(recipe.checkpoints, save_interval=None),
+        tokenizer="bpe-4096",
+        scaled_for="cpu",
+    )
+
+
+def _batches(recipe: Recipe):
+    """Batches from the fastest to the most frugal: micro-batches that divide the global batch, then recomputation."""
+    per_rank = recipe.batch.global_batch_size // recipe.layout.data_parallel
+    sizes = [size for size in range(recipe.batch.micro_batch_size, 0, -1) if per_rank % size == 0]
+    for recompute in dict.fromkeys((recipe.batch.recompute, "selective", "full")):
+        for size in sizes if recompute != "full" else sizes[-1:]:
+            yield replace(recipe.batch, micro_batch_size=size, recompute=recompute)
+
+
+def _halved(model: Model) -> Model:
+    return replace(
+        model,
+        num_layers=max(2, model.num_layers // 2),
+        hidden_size=model.hidden_size // 2,
+        num_attention_heads=model.num_attention_heads // 2,
+        num_query_groups=model.num_query_groups and max(1, model.num_query_groups // 2),
+        ffn_hidden_size=model.ffn_hidden_size and model.ffn_hidden_size // 2,
+    )
+
+
+def _gpt(num_layers: int, hidden_size: int, num_attention_heads: int, sequence_length: int) -> Model:
+    return Model(num_layers, hidden_size, num_attention_heads, sequence_length, vocab_size=GPT2_ROWS)
+
+
+def gpt3_345m() -> Recipe:
+    """GPT-3's medium model, 24 × 1024 × 16: 354,871,296 parameters (Brown et al. 2020, table 2.1, "350M")."""
+    return Recipe(
+        name="gpt3_345m",
+        model=_gpt(24, 1024, 16, 1024),
+        batch=Batch(micro_batch_size=32, global_batch_size=32),
+        schedule=Schedule(train_iters=200, lr=3e-4, min_lr=3e-5, eval_interval=200),
+        checkpoints=Checkpoints(save_interval=200),
+    )
+
+
+def gpt3_857m() -> Recipe:
+    """A GPT of 854 million parameters: GPT-2 Large's width (1280, 20 heads) with 40 layers, sequence 2048."""
+    return Recipe(
+        name="gpt3_857m",
+        model=_gpt(40, 1280, 20, 2048),
+        batch=Batch(micro_batch_size=8, global_batch_size=16),
+        schedule=Schedule(train_iters=200, lr=2.5e-4, min_lr=2.5e-5, eval_interval=200),
+        checkpoints=Checkpoints(save_interval=200),
+    )
+
+
+def upstream_345m_label() -> Recipe:
+    """What Megatron-LM's `examples/gpt3/README.md` calls 345M: 12 × 512 × 8. Count it: it is 64 million."""
+    return replace(gpt3_345m(), name="upstream_345m_label", model=_gpt(12, 512, 8, 1024))
+
+
+def llama3_8b() -> Recipe:
+    """Llama-3 8B (Dubey et al. 2024, "The Llama 3 Herd of Models", table 3) in FP8.
+
+    The Llama-3 tokenizer is gated: GPT-2's token ids stand in the 128,256 rows, which costs the same.
+    """
+    return Recipe(
+        name="llama3_8b",
+        model=Model(
+            num_layers=32,
+            hidden_size=4096,
+            num_attention_heads=32,
+            sequence_length=8192,
+            vocab_size=LLAMA3_ROWS,
+            ffn_hidden_size=14336,
+            num_query_groups=8,
+            normalization="RMSNorm",
+            activation="swiglu",
+            position_embedding="rope",
+            rotary_base=500000,
+            tied_embeddings=False,
+            linear_bias=False,
+            dropout=0.0,
+        ),
+        precision=Precision(dtype="bf16", fp8_format="hybrid", fp8_recipe="tensorwise"),
+        batch=Batch(micro_batch_size=1, global_batch_size=8),
+        schedule=Schedule(train_iters=100, lr=3e-4, min_lr=3e-5, eval_interval=100),
+    )

@@ -1,0 +1,228 @@
+"""The parts of a recipe, each a value that knows its Megatron flags."""
+
+from dataclasses import dataclass
+
+from helpers.layout import Flag
+
+
+@dataclass(frozen=True)
+class Model:
+    """A decoder-only transformer. Sizes in elements; `vocab_size` counts the rows of the embedding, padding included."""
+
+    num_layers: int
+    hidden_size: int
+    num_attention_heads: int
+    sequence_length: int
+    vocab_size: int
+    ffn_hidden_size: int | None = None
+    num_query_groups: int | None = None
+    normalization: str = "LayerNorm"
+    activation: str = "gelu"
+    position_embedding: str = "learned_absolute"
+    rotary_base: int = 10000
+    tied_embeddings: bool = True
+    linear_bias: bool = True
+    dropout: float = 0.1
+    init_method_std: float = 0.02
+    use_cpu_initialization: bool = False
+    num_experts: int | None = None
+    moe_router_topk: int = 2
+
+    @property
+    def ffn_size(self) -> int:
+        """Width of the MLP's hidden layer; Megatron's default is 4 × hidden, and 8/3 × hidden in 64s with SwiGLU."""
+        if self.ffn_hidden_size is not None:
+            return self.ffn_hidden_size
+        return int((4 * self.hidden_size * 2 / 3) / 64) * 64 if self.activation == "swiglu" else 4 * self.hidden_size
+
+    @property
+    def query_groups(self) -> int:
+        return self.num_query_groups or self.num_attention_heads
+
+    @property
+    def head_size(self) -> int:
+        return self.hidden_size // self.num_attention_heads
+
+    def flags(self) -> list[Flag]:
+        flags = [
+            Flag("--num-layers", str(self.num_layers), "transformer layers"),
+            Flag("--hidden-size", str(self.hidden_size), "width of the residual stream"),
+            Flag("--num-attention-heads", str(self.num_attention_heads), "query heads a layer"),
+            Flag("--seq-length", str(self.sequence_length), "tokens in one training sample"),
+            Flag("--max-position-embeddings", str(self.sequence_length), "longest sequence the model can place"),
+            Flag("--padded-vocab-size", str(self.vocab_size), "rows of the embedding, the same for every layout"),
+            Flag("--position-embedding-type", self.position_embedding, "how a token knows where it stands"),
+            Flag("--normalization", self.normalization, "what keeps each layer's input at one scale"),
+            Flag("--attention-dropout", str(self.dropout), "attention weights dropped at random"),
+            Flag("--hidden-dropout", str(self.dropout), "residual entries dropped at random"),
+            Flag("--init-method-std", str(self.init_method_std), "spread of the first weights"),
+        ]
+        if self.ffn_hidden_size is not None:
+            flags.append(Flag("--ffn-hidden-size", str(self.ffn_hidden_size), "width of the MLP"))
+        if self.num_query_groups is not None:
+            flags.append(Flag("--group-query-attention", None, "several query heads share one key and value head"))
+            flags.append(Flag("--num-query-groups", str(self.num_query_groups), "key and value heads a layer"))
+        if self.position_embedding == "rope":
+            flags.append(Flag("--rotary-base", str(self.rotary_base), "slowest rotation: how far positions tell apart"))
+        if self.activation == "swiglu":
+            flags.append(Flag("--swiglu", None, "gated MLP: three matrices, not two"))
+        if not self.tied_embeddings:
+            flags.append(
+                Flag("--untie-embeddings-and-output-weights", None, "the output layer has a matrix of its own")
+            )
+        if not self.linear_bias:
+            flags.append(Flag("--disable-bias-linear", None, "no bias vectors"))
+        if self.use_cpu_initialization:
+            flags.append(Flag("--use-cpu-initialization", None, "the same first weights for every layout"))
+        if self.num_experts is not None:
+            flags += [
+                Flag("--num-experts", str(self.num_experts), "MLPs a layer to choose from"),
+                Flag("--moe-router-topk", str(self.moe_router_topk), "experts each token visits"),
+                Flag("--moe-token-dispatcher-type", "alltoall", "tokens travel to the ranks of their experts"),
+                Flag("--moe-aux-loss-coeff", "0.01", "a small loss keeps the experts evenly used"),
+            ]
+        return flags
+
+
+@dataclass(frozen=True)
+class Precision:
+    """Number formats: `dtype` is "bf16", "fp16" or "fp32"; `fp8_format` None, "hybrid" (E4M3 and E5M2) or "e4m3"."""
+
+    dtype: str = "bf16"
+    fp8_format: str | None = None
+    fp8_recipe: str = "tensorwise"
+    fp8_amax_history_len: int = 1024
+    fp8_param_gather: bool = False
+
+    @property
+    def name(self) -> str:
+        return self.dtype if self.fp8_format is None else f"fp8 {self.fp8_recipe}"
+
+    def flags(self) -> list[Flag]:
+        flags = []
+        if self.dtype != "fp32":
+            why = "weights and activations in 16 bits, the optimizer's copy in 32"
+            flags.append(Flag(f"--{self.dtype}", None, why))
+        if self.fp8_format is not None:
+            flags.append(Flag("--fp8-format", self.fp8_format, "matrix products of the layers in 8 bits"))
+            flags.append(Flag("--fp8-recipe", self.fp8_recipe, "where the scaling factors come from"))
+            if self.fp8_recipe == "delayed":
+                why = "steps whose largest value sets the next scale"
+                flags.append(Flag("--fp8-amax-history-len", str(self.fp8_amax_history_len), why))
+                flags.append(Flag("--fp8-amax-compute-algo", "max", "the largest of those steps counts"))
+            if self.fp8_param_gather:
+                flags.append(Flag("--fp8-param-gather", None, "weights kept and gathered in 8 bits"))
+        return flags
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Samples per forward pass on one rank, samples per optimizer step over all ranks, and what is recomputed.
+
+    `recompute` is None, "selective" (attention's core) or "full" (every layer from its input).
+    """
+
+    micro_batch_size: int = 1
+    global_batch_size: int = 8
+    recompute: str | None = None
+
+    def flags(self) -> list[Flag]:
+        flags = [
+            Flag("--micro-batch-size", str(self.micro_batch_size), "samples in one forward pass on one rank"),
+            Flag("--global-batch-size", str(self.global_batch_size), "samples in one optimizer step, over all ranks"),
+        ]
+        if self.recompute is not None:
+            why = "activations computed twice instead of kept"
+            flags.append(Flag("--recompute-granularity", self.recompute, why))
+        if self.recompute == "full":
+            flags.append(Flag("--recompute-method", "uniform", "every layer alike"))
+            flags.append(Flag("--recompute-num-layers", "1", "one layer is recomputed at a time"))
+        return flags
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Steps and learning rate. `exit_interval` ends the run early at that step without changing the schedule.
+
+    `split` is Megatron's train,valid,test weights over the corpus's documents.
+    """
+
+    train_iters: int = 500
+    lr: float = 1.5e-4
+    min_lr: float = 1e-5
+    lr_warmup_iters: int = 10
+    weight_decay: float = 0.1
+    clip_grad: float = 1.0
+    adam_beta2: float = 0.95
+    seed: int = 1234
+    split: str = "90,5,5"
+    eval_interval: int = 1000
+    eval_iters: int = 2
+    exit_interval: int | None = None
+
+    def flags(self) -> list[Flag]:
+        flags = [
+            Flag("--train-iters", str(self.train_iters), "optimizer steps"),
+            Flag("--lr", f"{self.lr:g}", "highest learning rate"),
+            Flag("--min-lr", f"{self.min_lr:g}", "learning rate at the end"),
+            Flag("--lr-decay-style", "cosine", "the way from one to the other"),
+            Flag("--lr-warmup-iters", str(self.lr_warmup_iters), "steps to climb to the highest"),
+            Flag("--weight-decay", f"{self.weight_decay:g}", "pull of the weights towards zero"),
+            Flag("--clip-grad", f"{self.clip_grad:g}", "longest gradient let through"),
+            Flag("--adam-beta2", f"{self.adam_beta2:g}", "memory of Adam's second moment"),
+            Flag("--seed", str(self.seed), "weights, dropout and data order follow from it"),
+            Flag("--eval-interval", str(self.eval_interval), "steps between looks at the validation part"),
+            Flag("--eval-iters", str(self.eval_iters), "batches in one such look"),
+        ]
+        if self.exit_interval is not None:
+            flags.append(Flag("--exit-interval", str(self.exit_interval), "stop here, on the longer schedule"))
+        return flags
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """`save_interval` None saves nothing; `keep` is how many checkpoints stay on disk."""
+
+    save_interval: int | None = None
+    keep: int = 2
+
+    def flags(self, directory: str) -> list[Flag]:
+        if self.save_interval is None:
+            return []
+        return [
+            Flag("--save", directory, "where checkpoints go"),
+            Flag("--load", directory, "where an interrupted run finds its last one"),
+            Flag("--save-interval", str(self.save_interval), "steps between checkpoints"),
+            Flag("--ckpt-format", "torch_dist", "a format that other layouts can load"),
+        ]
+
+
+@dataclass(frozen=True)
+class Logging:
+    """TensorBoard is always on. W&B is off unless `wandb_project` is named; `wandb_mode` is "offline" or "online"."""
+
+    tensorboard: bool = True
+    wandb_project: str | None = None
+    wandb_entity: str | None = None
+    wandb_run_name: str | None = None
+    wandb_mode: str = "offline"
+
+    def flags(self, directory: str) -> list[Flag]:
+        flags = [
+            Flag("--log-interval", "1", "a line every step"),
+            Flag("--log-throughput", None, "TFLOP/s on that line"),
+        ]
+        if self.tensorboard or self.wandb_project:
+            flags += [
+                Flag("--tensorboard-dir", f"{directory}/tensorboard", "the curves on disk; W&B is fed from here, too"),
+                Flag("--tensorboard-queue-size", "1", "written at once, so nothing is lost"),
+                Flag("--log-timers-to-tensorboard", None, "without it throughput never reaches TensorBoard"),
+                Flag("--log-memory-to-tensorboard", None, "memory as well"),
+            ]
+        if self.wandb_project:
+            flags.append(Flag("--wandb-project", self.wandb_project, "W&B project"))
+            flags.append(Flag("--wandb-exp-name", self.wandb_run_name or directory.rsplit("/", 1)[-1], "W&B run"))
+            flags.append(Flag("--wandb-save-dir", directory, "where W&B keeps its files"))
+            if self.wandb_entity:
+                flags.append(Flag("--wandb-entity", self.wandb_entity, "W&B user or team"))
+        return flags
