@@ -20,7 +20,10 @@ LLAMA3_ROWS = 128256
 
 @dataclass(frozen=True)
 class Command:
-    """One launch: `argv` runs as it is; `groups` are the same flags with their reasons; `environment` name → (value, why)."""
+    """One launch: `argv` runs as it is, `groups` holds its flags with their reasons.
+
+    `environment` is what must be set for it: name → (value, why).
+    """
 
     argv: tuple[str, ...]
     groups: dict[str, list[Flag]] = field(repr=False)

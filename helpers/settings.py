@@ -7,7 +7,7 @@ from helpers.layout import Flag
 
 @dataclass(frozen=True)
 class Model:
-    """A decoder-only transformer. Sizes in elements; `vocab_size` counts the rows of the embedding, padding included."""
+    """A decoder-only transformer. Sizes in elements; `vocab_size` counts the embedding's rows, padding included."""
 
     num_layers: int
     hidden_size: int
