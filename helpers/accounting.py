@@ -1,0 +1,361 @@
+"""Parameters, floating-point operations and memory of a recipe, counted from its sizes alone.
+
+Symbols in the formulas: L layers, h hidden size, f MLP width, V vocabulary rows, s sequence length, b micro-batch,
+q query width (heads × head size), k key and value width (query groups × head size), E experts.
+"""
+
+from math import ceil
+
+from helpers.layout import Layout
+from helpers.machine import GPU, Machine
+from helpers.settings import Model
+
+GIB = 2**30
+# Not counted but set aside: on a GPU the CUDA context, NCCL's buffers, cuBLAS's and cuDNN's workspaces and what the
+# allocator cannot reuse; on a CPU what one rank's Python, PyTorch and Megatron occupy once imported (as measured).
+OVERHEAD_BYTES = {"cuda": 2 * GIB, "cpu": 700 * 2**20}
+PARTS = ("weights", "gradients", "optimizer", "activations", "other")
+
+
+def parameters(model: Model):
+    """Parameters by part, as Megatron's `GPTModel` holds them.
+
+    Returns:
+        pandas DataFrame indexed by part (embedding, position, attention, MLP, experts, norms, output), in the order of
+        the forward pass, with columns `parameters` (int), `share` (0 to 1) and `formula` (the same count by hand).
+    """
+    import pandas as pd
+
+    counts = parameter_counts(model)
+    total = sum(counts.values())
+    rows = {part: (count, count / total, _formulas(model)[part]) for part, count in counts.items()}
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=["parameters", "share", "formula"])
+    return table.rename_axis("part")
+
+
+def parameter_counts(model: Model) -> dict[str, int]:
+    """The counts of `parameters` as a plain dict, without parts that the model does not have."""
+    layer, h = _layer_parameters(model), model.hidden_size
+    norm = _norm_size(model) * h
+    counts = {
+        "embedding": model.vocab_size * h,
+        "position": model.sequence_length * h if model.position_embedding == "learned_absolute" else 0,
+        "attention": model.num_layers * layer["attention"],
+        "MLP": model.num_layers * layer["MLP"],
+        "experts": model.num_layers * (layer["experts"] + layer["router"]),
+        "norms": model.num_layers * layer["norms"] + norm,
+        "output": 0 if model.tied_embeddings else model.vocab_size * h,
+    }
+    return {part: count for part, count in counts.items() if count}
+
+
+def _layer_parameters(model: Model) -> dict[str, int]:
+    """One layer's parameters: attention, MLP or experts and router, norms."""
+    h, f = model.hidden_size, model.ffn_size
+    q, k = model.head_size * model.num_attention_heads, model.head_size * model.query_groups
+    up = 2 * f if model.activation == "swiglu" else f
+    bias = model.linear_bias
+    attention = h * (q + 2 * k) + q * h + bias * (q + 2 * k + h)
+    mlp = h * up + f * h + bias * (up + h)
+    experts = model.num_experts or 0
+    return {
+        "attention": attention,
+        "MLP": 0 if experts else mlp,
+        "experts": experts * mlp,
+        "router": experts * (h + bias),
+        "norms": 2 * _norm_size(model) * h,
+    }
+
+
+def _norm_size(model: Model) -> int:
+    """Vectors in one norm: LayerNorm has weight and bias, RMSNorm a weight."""
+    return 1 if model.normalization == "RMSNorm" else 2
+
+
+def _formulas(model: Model) -> dict[str, str]:
+    L, h, f, V = model.num_layers, model.hidden_size, model.ffn_size, model.vocab_size
+    q, k = model.head_size * model.num_attention_heads, model.head_size * model.query_groups
+    up = 2 * f if model.activation == "swiglu" else f
+    attention = f"{h:,}·({q:,}+2·{k:,}) + {q:,}·{h:,}"
+    mlp = f"{h:,}·{up:,} + {f:,}·{h:,}"
+    norm = f"{_norm_size(model)}·{h:,}"
+    if model.linear_bias:
+        attention += f" + {q + 2 * k + h:,}"
+        mlp += f" + {up + h:,}"
+    router = f"{h + model.linear_bias:,}"
+    return {
+        "embedding": f"{V:,}·{h:,}",
+        "position": f"{model.sequence_length:,}·{h:,}",
+        "attention": f"{L}·({attention})",
+        "MLP": f"{L}·({mlp})",
+        "experts": f"{L}·{model.num_experts}·({mlp} + {router})",
+        "norms": f"({L}·2 + 1)·{norm}",
+        "output": f"{V:,}·{h:,}",
+    }
+
+
+def flops_by_part(model: Model) -> dict[str, int]:
+    """Floating-point operations for one training token, forward and backward: attention, MLP, scores, logits.
+
+    Every weight of a matrix costs 6 a token (Kaplan et al. 2020, section 2.1, the N of 6N without embeddings):
+    2 forward, 4 backward. `scores` is attention's s-dependent part, halved because a causal mask hides half of it.
+    """
+    h, f, s = model.hidden_size, model.ffn_size, model.sequence_length
+    q, k = model.head_size * model.num_attention_heads, model.head_size * model.query_groups
+    matrices = 3 if model.activation == "swiglu" else 2
+    visited = model.moe_router_topk if model.num_experts else 1
+    return {
+        "attention": 6 * model.num_layers * (h * (q + 2 * k) + q * h),
+        "MLP": 6 * model.num_layers * matrices * h * f * visited,
+        "scores": 6 * model.num_layers * q * s,
+        "logits": 6 * h * model.vocab_size,
+    }
+
+
+def flops_per_token(model: Model) -> int:
+    """Sum of `flops_by_part`: Megatron's `training.py:num_floating_point_operations` for one token (0.12 and later)."""
+    return sum(flops_by_part(model).values())
+
+
+def mfu(tokens_per_second_per_gpu: float, model: Model, gpu: GPU | None) -> float | None:
+    """Model FLOPs utilisation, 0 to 1, against the dense bf16 peak (Chowdhery et al. 2022, PaLM, appendix B).
+
+    None without a GPU and for a GPU whose peak is not known: no number is better than a wrong one.
+    """
+    if gpu is None or gpu.peak_bf16_flops is None:
+        return None
+    return tokens_per_second_per_gpu * flops_per_token(model) / gpu.peak_bf16_flops
+
+
+def rank_parameters(model: Model, layout: Layout, pipeline_rank: int = 0) -> tuple[float, float]:
+    """Parameters on one rank of a pipeline stage: (all but the experts', the experts').
+
+    Tensor parallelism divides matrices and their output biases, not norms, positions or the biases added after a sum.
+    With tied embeddings the last stage of a pipeline holds a copy of the embedding.
+    """
+    t, pp, h = layout.tensor_parallel, layout.pipeline_parallel, model.hidden_size
+    layer = _layer_parameters(model)
+    whole = layer["norms"] + layer["router"]
+    if model.linear_bias:
+        whole += h + (0 if model.num_experts else h)
+    split = layer["attention"] + layer["MLP"] + layer["norms"] + layer["router"] - whole
+    layers = model.num_layers / pp
+    dense = layers * (split / t + whole)
+    first, last = pipeline_rank == 0, pipeline_rank == pp - 1
+    embedding = model.vocab_size * h / t
+    if first:
+        dense += embedding + (model.sequence_length * h if model.position_embedding == "learned_absolute" else 0)
+    if last:
+        dense += _norm_size(model) * h
+        dense += embedding if not model.tied_embeddings or not first else 0
+    expert_tensor = layout.expert_tensor_parallel or t
+    return dense, layers * layer["experts"] / (layout.expert_parallel * expert_tensor)
+
+
+def memory(recipe, machine: Machine | None = None, pipeline_rank: int | None = None) -> dict[str, float]:
+    """Bytes on one rank at the fullest moment of a step, as the five stacked parts of `PARTS`.
+
+    States: mixed precision as in Rajbhandari et al. 2020 (ZeRO, section 3.1), with Megatron's fp32 gradients for bf16;
+    the distributed optimizer divides the optimizer's part by data × context ranks. FP8 keeps the bf16 weights and adds
+    two FP8 copies of every layer matrix (one transposed), or with `--fp8-param-gather` keeps those copies alone.
+    Activations: what the backward pass needs, tensor by tensor, after Korthikanti et al. 2022 (section 4), for flash
+    attention on a GPU with Transformer Engine and for plain attention, which keeps the scores, elsewhere.
+
+    Args:
+        recipe: a `recipes.Recipe`.
+        machine: where it would run; None plans for GPUs with Transformer Engine.
+        pipeline_rank: the pipeline stage; None takes the fullest.
+    """
+    if pipeline_rank is None:
+        stages = (memory(recipe, machine, rank) for rank in range(recipe.layout.pipeline_parallel))
+        return max(stages, key=lambda parts: sum(parts.values()))
+    model, layout, precision = recipe.model, recipe.layout, recipe.precision
+    dense, experts = rank_parameters(model, layout, pipeline_rank)
+    count = dense + experts
+    element = element_bytes(precision)
+    weights = element * count
+    if precision.fp8_format:
+        matrices = (_layer_matrices(model, layout)) * model.num_layers / layout.pipeline_parallel
+        weights += (2 if not precision.fp8_param_gather else 2 - element) * matrices
+    gradients = (2 if precision.dtype == "fp16" else 4) * count
+    state = 8 if precision.dtype == "fp32" else 12
+    optimizer = state * count
+    if layout.distributed_optimizer:
+        expert_data = max(1, layout.world_size // layout.expert_model_parallel)
+        data = max(1, layout.data_parallel * layout.context_parallel)
+        optimizer = state * (dense / data + experts / expert_data)
+    return {
+        "weights": weights,
+        "gradients": gradients,
+        "optimizer": optimizer,
+        "activations": activation_bytes(recipe, machine, pipeline_rank),
+        "other": float(OVERHEAD_BYTES["cpu" if machine and machine.device == "cpu" else "cuda"]),
+    }
+
+
+def element_bytes(precision) -> int:
+    """Bytes of one weight or activation: FP8 runs keep both in bf16 outside the matrix products."""
+    return 4 if precision.dtype == "fp32" else 2
+
+
+def _layer_matrices(model: Model, layout: Layout) -> float:
+    """Weights of one layer's matrices on one rank: what FP8 computes with."""
+    q, k = model.head_size * model.num_attention_heads, model.head_size * model.query_groups
+    matrices = 3 if model.activation == "swiglu" else 2
+    attention = (model.hidden_size * (q + 2 * k) + q * model.hidden_size) / layout.tensor_parallel
+    mlp = matrices * model.hidden_size * model.ffn_size
+    if model.num_experts:
+        expert_tensor = layout.expert_tensor_parallel or layout.tensor_parallel
+        return attention + mlp * model.num_experts / (layout.expert_parallel * expert_tensor)
+    return attention + mlp / layout.tensor_parallel
+
+
+def activation_bytes(recipe, machine: Machine | None, pipeline_rank: int) -> float:
+    """Bytes kept for the backward pass by one rank of a pipeline stage, at the fullest moment of a step.
+
+    A stage holds one micro-batch for every stage from itself to the last (1F1B; Narayanan et al. 2021, section 2.2),
+    in chunks with the interleaved schedule. The last stage adds the logits. With full recomputation each layer keeps
+    its input alone, and one layer at a time its insides.
+    """
+    model, layout, batch = recipe.model, recipe.layout, recipe.batch
+    pp, chunks = layout.pipeline_parallel, layout.virtual_pipeline_chunks
+    element = element_bytes(recipe.precision)
+    tokens = batch.micro_batch_size * model.sequence_length / layout.context_parallel
+    spread = layout.tensor_parallel if layout.sequence_parallel else 1
+    inside = tokens * layer_activation_bytes(recipe, machine)
+    kept = tokens * element * model.hidden_size / spread if batch.recompute == "full" else inside
+    micro_batches = max(1, batch.global_batch_size // (batch.micro_batch_size * max(1, layout.data_parallel)))
+    if chunks == 1:
+        layers_in_flight = min(pp - pipeline_rank, micro_batches) * model.num_layers / pp
+    else:
+        warm_up = (pp - pipeline_rank - 1) * 2 + (chunks - 1) * pp + 1
+        layers_in_flight = min(warm_up, micro_batches * chunks) * model.num_layers / (pp * chunks)
+    total = layers_in_flight * kept + (inside - kept)
+    if pipeline_rank == pp - 1:
+        softmax = 4 if element == 4 else 4 + element
+        norm = _norm_activation_bytes(model, element, plain_layers(machine)) / spread
+        total += tokens * (softmax * model.vocab_size / layout.tensor_parallel + norm)
+    return total
+
+
+def plain_layers(machine: Machine | None) -> bool:
+    """True where Transformer Engine is not: PyTorch's own layers run and attention's scores are kept."""
+    return machine is not None and (machine.device == "cpu" or not machine.transformer_engine)
+
+
+def layer_activation_bytes(recipe, machine: Machine | None = None) -> float:
+    """Bytes that one layer keeps for each token of a micro-batch on one rank (see `memory`)."""
+    model, layout, precision = recipe.model, recipe.layout, recipe.precision
+    plain = plain_layers(machine)
+    e, t = element_bytes(precision), layout.tensor_parallel
+    h, f = model.hidden_size, model.ffn_size
+    q, k = model.head_size * model.num_attention_heads, model.head_size * model.query_groups
+    matrix_input = 1 if precision.fp8_format else e
+    spread = t if layout.sequence_parallel else 1
+    # A norm's output is the input of a matrix product: with FP8 it is kept in 8 bits.
+    norms = 2 * (_norm_activation_bytes(model, e, plain) - e * h + matrix_input * h)
+    masks = 2 * h * (e if plain else 1) if model.dropout else 0
+    kept = (norms + masks) / spread
+    kept += e * (3 * q if plain else q + 2 * k) / t
+    kept += e * q / t + (h / t if precision.fp8_format else 0)
+    if plain and recipe.batch.recompute != "selective":
+        scores = model.num_attention_heads * model.sequence_length / t
+        kept += e * scores * (3 if model.dropout else 1)
+    up = 2 * f if model.activation == "swiglu" else f
+    mlp = e * up + matrix_input * f
+    if model.num_experts is None:
+        return kept + mlp / t
+    # Each token's copies on the way to and from its experts, and its probability of each expert.
+    expert_tensor = layout.expert_tensor_parallel or t
+    travel = (matrix_input + e) * h / spread
+    return kept + model.moe_router_topk * (travel + mlp / expert_tensor) + 4 * model.num_experts / spread
+
+
+def _norm_activation_bytes(model: Model, element: int, plain: bool) -> float:
+    """Bytes for each token that one norm keeps: input and output; PyTorch's RMSNorm two fp32 copies and the output."""
+    if plain and model.normalization == "RMSNorm":
+        return (8 + element) * model.hidden_size
+    return 2 * element * model.hidden_size
+
+
+def megatron_memory(recipe) -> dict[str, float]:
+    """Megatron's own estimate, bytes on the fullest rank: `weights and optimizer` and `activations`.
+
+    From `megatron/training/theoretical_memory_usage.py`. It assumes bf16 and knows neither context parallelism nor
+    FP8, flash attention or full recomputation. Imports Megatron (seconds).
+    """
+    from megatron.training import theoretical_memory_usage as theory
+
+    arguments = megatron_arguments(recipe)
+    micro_batches = recipe.batch.global_batch_size // (recipe.batch.micro_batch_size * recipe.layout.data_parallel)
+    precise = recipe.layout.sequence_parallel and recipe.batch.recompute == "selective"
+    activations = theory.compute_activation_memory if precise else theory.compute_activation_memory_without_sp
+    return {
+        "weights and optimizer": theory.compute_weight_and_optimizer_memory(arguments),
+        "activations": activations(arguments, micro_batches),
+    }
+
+
+def megatron_arguments(recipe):
+    """The arguments that Megatron's accounting functions read, under Megatron's names."""
+    from types import SimpleNamespace
+
+    model, layout, batch = recipe.model, recipe.layout, recipe.batch
+    chunks = layout.virtual_pipeline_chunks
+    return SimpleNamespace(
+        num_layers=model.num_layers,
+        hidden_size=model.hidden_size,
+        ffn_hidden_size=model.ffn_size,
+        num_attention_heads=model.num_attention_heads,
+        kv_channels=model.head_size,
+        group_query_attention=model.num_query_groups is not None,
+        num_query_groups=model.query_groups,
+        seq_length=model.sequence_length,
+        padded_vocab_size=model.vocab_size,
+        swiglu=model.activation == "swiglu",
+        normalization=model.normalization,
+        add_bias_linear=model.linear_bias,
+        untie_embeddings_and_output_weights=not model.tied_embeddings,
+        num_experts=model.num_experts,
+        moe_router_topk=model.moe_router_topk,
+        moe_layer_freq=1,
+        moe_ffn_hidden_size=model.ffn_size,
+        moe_shared_expert_intermediate_size=None,
+        moe_latent_size=None,
+        mtp_num_layers=None,
+        multi_latent_attention=False,
+        attention_output_gate=False,
+        experimental_attention_variant=None,
+        hybrid_layer_pattern=None,
+        micro_batch_size=batch.micro_batch_size,
+        world_size=layout.world_size,
+        data_parallel_size=layout.data_parallel,
+        tensor_model_parallel_size=layout.tensor_parallel,
+        pipeline_model_parallel_size=layout.pipeline_parallel,
+        virtual_pipeline_model_parallel_size=chunks if chunks > 1 else None,
+        expert_model_parallel_size=layout.expert_parallel,
+        expert_tensor_parallel_size=layout.expert_tensor_parallel or layout.tensor_parallel,
+        use_distributed_optimizer=layout.distributed_optimizer,
+    )
+
+
+def checkpoint_bytes(recipe) -> int:
+    """Bytes of one checkpoint on disk, whatever the layout.
+
+    The weights as they are computed with (2 bytes in mixed precision) and the optimizer's three fp32 numbers for each:
+    the master copy, Adam's first and second moment. In fp32 the weights are the master copy; the distributed optimizer
+    writes it a second time.
+    """
+    count = sum(parameter_counts(recipe.model).values())
+    if recipe.precision.dtype == "fp32":
+        return count * (16 if recipe.layout.distributed_optimizer else 12)
+    return count * 14
+
+
+def readable(size: float) -> str:
+    """Bytes in words: "5.0 GB", "310 MB" (powers of 1000, as disks and GPUs are sold)."""
+    for unit, factor in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
+        if size >= factor:
+            number = size / factor
+            return f"{number:.1f} {unit}" if number < 100 else f"{ceil(number):,} {unit}"
+    return f"{size / 1e3:.0f} kB"
