@@ -1,0 +1,181 @@
+"""Pictures of structure: which rank sits where, holds what, and says what to whom."""
+
+from collections.abc import Sequence
+
+from helpers import style
+from helpers.layout import Layout, rank_groups
+from helpers.style import COLOURS, Picture
+
+EXCHANGES = {  # dimension -> what its ranks send each other, and how often
+    "tensor": "activations, several times in every layer",
+    "context": "keys and values, in every attention",
+    "data": "gradients, once a step",
+    "pipeline": "activations on, gradients back, every micro-batch",
+    "expert": "tokens to their experts and back, in every MoE layer",
+}
+INK = "#222222"
+PALE = "#F4F4F4"
+MAX_ROWS, MAX_COLUMNS = 8, 16  # ranks drawn at most; what is left out is said in the figure
+
+
+def tint(colour: str, share: float) -> tuple[float, float, float]:
+    """`share` of a colour on white: 0 is white, 1 the colour itself."""
+    from matplotlib.colors import to_rgb
+
+    return tuple(1 - share * (1 - channel) for channel in to_rgb(colour))
+
+
+def canvas(width: float, height: float, span: tuple[float, float, float, float]):
+    """A figure with one bare axes that fills it: x from span[0] to span[1], y from span[2] down to span[3]."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height))
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set(xlim=span[:2], ylim=(span[3], span[2]))
+    axes.axis("off")
+    return figure, axes
+
+
+def rank_grid(layout: Layout, rank: int = 0) -> Picture:
+    """Every rank of a layout as a box, and whom one of them talks to, in the colour of the dimension.
+
+    Pipeline stages run downwards, data-parallel copies of the model to the right; inside a copy, one row a
+    context-parallel part and one column a tensor-parallel part. Places and groups come from Megatron's own rank
+    generator (`layout.rank_groups`). Layouts of many ranks are drawn in part, and say so.
+
+    Args:
+        rank: whose partners are coloured.
+
+    Raises:
+        ValueError: when the layout has no such rank.
+    """
+    if not 0 <= rank < layout.world_size:
+        raise ValueError(f"{layout.name} has ranks 0 to {layout.world_size - 1}: there is no rank {rank}")
+    groups = rank_groups(layout)
+    place = {r: {d: _group_of(groups[d], r).index(r) for d in groups} for r in range(layout.world_size)}
+    partners = {d: [r for r in _group_of(groups[d], rank) if r != rank] for d in groups}
+    used = [d for d in EXCHANGES if max(map(len, groups[d])) > 1]
+
+    tensors, contexts = layout.tensor_parallel, layout.context_parallel
+    copies = _few(layout.data_parallel, max(2, MAX_COLUMNS // tensors), place[rank]["data"])
+    stages = _few(layout.pipeline_parallel, max(2, MAX_ROWS // contexts), place[rank]["pipeline"])
+    step_x, step_y = tensors + 0.8, contexts + 0.8
+    box = min(0.55, 7.6 / (len(copies) * step_x))  # inches from one rank to the next
+    left, top = 0.95, 0.5
+    right, bottom = left + box * len(copies) * step_x, top + box * (len(stages) * step_y - 0.6)
+    beside = right < 4.6
+    legend = (right + 0.15, top) if beside else (0.2, bottom + 0.25)
+    lines = max(1, len(used)) * (0.55 if beside else 0.3)
+    width = right + 4.5 if beside else max(right, 7.4)
+    height = max(bottom, legend[1] + lines) + 0.1
+
+    with style.apply():
+        figure, axes = canvas(width, height, (0, width, 0, height))
+        corner = {
+            (copy, stage): (left + box * column * step_x, top + box * row * step_y)
+            for column, copy in enumerate(copies)
+            for row, stage in enumerate(stages)
+        }
+        for x, y in corner.values():
+            _rounded(
+                axes, x - 0.18 * box, y - 0.18 * box, box * (tensors + 0.24), box * (contexts + 0.24), PALE, "none"
+            )
+        for r, at in place.items():
+            if (at["data"], at["pipeline"]) in corner:
+                x, y = corner[at["data"], at["pipeline"]]
+                _rank_box(axes, x + box * at["tensor"], y + box * at["context"], box, r, rank, partners)
+        _between(axes, corner, box, (tensors, contexts), used)
+        words = dict(va="center", fontsize=10.5, color=INK)
+        for copy in copies:
+            text = f"copy {copy}" if layout.data_parallel > 1 else "the model"
+            x = corner[copy, stages[0]][0] + box * (tensors - 0.12) / 2
+            axes.text(x, top - 0.28, text, ha="center", **words)
+        for stage in stages:
+            y = corner[copies[0], stage][1] + box * (contexts - 0.12) / 2
+            text = f"stage {stage}" if layout.pipeline_parallel > 1 else "all layers"
+            axes.text(left - 0.17, y, text, ha="right", **words)
+        _exchanges(axes, legend, beside, used, groups, rank, partners)
+        drawn = len(corner) * tensors * contexts
+        if drawn < layout.world_size:
+            note = f"{drawn} of {layout.world_size}\nranks drawn"
+            axes.text(0.1, top - 0.28, note, va="center", fontsize=8.5, style="italic", color="#666666")
+    spoken = [f"{d} parallel with {_listing(partners[d])}" for d in used if partners[d]]
+    many = f"{layout.world_size} rank" + "s" * (layout.world_size > 1)
+    return Picture(figure, f"Grid of {many}, {layout.name}. Rank {rank} is " + ("; ".join(spoken) or "alone") + ".")
+
+
+def _group_of(groups: Sequence[Sequence[int]], rank: int) -> Sequence[int]:
+    return next(group for group in groups if rank in group)
+
+
+def _few(size: int, limit: int, wanted: int) -> list[int]:
+    """At most `limit` of range(size), neighbours, `wanted` among them."""
+    first = min(max(0, wanted - limit // 2), max(0, size - limit))
+    return list(range(first, min(size, first + limit)))
+
+
+def _listing(ranks: Sequence[int]) -> str:
+    """ "rank 3", "ranks 1, 2, 3", "ranks 1, 2, 3 … 31"."""
+    if len(ranks) == 1:
+        return f"rank {ranks[0]}"
+    shown = ", ".join(map(str, ranks[:3])) + (f" … {ranks[-1]}" if len(ranks) > 4 else f", {ranks[3]}")
+    return "ranks " + (shown if len(ranks) > 3 else ", ".join(map(str, ranks)))
+
+
+def _rounded(axes, x, y, width, height, face, edge, line_width=1.0):
+    from matplotlib.patches import FancyBboxPatch
+
+    size = 0.1 * min(width, height)
+    shape = f"round,pad=0,rounding_size={size}"
+    axes.add_patch(FancyBboxPatch((x, y), width, height, boxstyle=shape, fc=face, ec=edge, lw=line_width))
+
+
+def _rank_box(axes, x, y, step, number, chosen, partners):
+    """One rank: black when chosen; a partner has its dimension's colour and letter, a second dimension a strip."""
+    shared = [d for d, ranks in partners.items() if number in ranks]
+    side, size = 0.88 * step, 24 * step
+    plain = ("white", "#9A9A9A") if number != chosen else (INK, INK)
+    face, edge = (tint(COLOURS[shared[0]], 0.28), COLOURS[shared[0]]) if shared else plain
+    _rounded(axes, x, y, side, side, face, edge, 2.0 if shared else 1.0)
+    marked = number == chosen or bool(shared)
+    words = dict(ha="center", va="center", color="white" if number == chosen else INK)
+    axes.text(x + side * 0.45, y + side * 0.5, str(number), fontsize=size, weight=("normal", "bold")[marked], **words)
+    for slot, dimension in enumerate(shared):
+        at = (x + side * (0.86 - 0.72 * slot), y + side * (0.2 if not slot else 0.82))
+        letter = dict(fontsize=size * 0.62, weight="bold", color=COLOURS[dimension], ha="center", va="center")
+        axes.text(*at, dimension[0].upper(), **letter)
+
+
+def _between(axes, corner, step, shape, used):
+    """The arrows between copies and between stages: each rank with the rank in the same place."""
+    tensors, contexts = shape
+    arrow = dict(arrowstyle="<|-|>", shrinkA=0, shrinkB=0, lw=2.2, mutation_scale=20 * step)
+    for (copy, stage), (x, y) in corner.items():
+        if "pipeline" in used and (copy, stage + 1) in corner:
+            middle, edge = x + step * (tensors - 0.12) / 2, y + step * (contexts + 0.08)
+            ends = (middle, edge), (middle, edge + step * 0.52)
+            axes.annotate("", *ends, arrowprops=dict(arrow, color=COLOURS["pipeline"]))
+        if "data" in used and (copy + 1, stage) in corner:
+            middle, edge = y + step * (contexts - 0.12) / 2, x + step * (tensors + 0.08)
+            ends = (edge, middle), (edge + step * 0.52, middle)
+            axes.annotate("", *ends, arrowprops=dict(arrow, color=COLOURS["data"]))
+
+
+def _exchanges(axes, corner, beside, used, groups, rank, partners):
+    """One entry a dimension: its sign, its size, who is in the chosen rank's group, and what they exchange."""
+    x, y = corner
+    words = dict(va="center", fontsize=10.5, color=INK)
+    if not used:
+        axes.text(x, y + 0.2, "One rank: it talks to nobody.", **words)
+    for line, dimension in enumerate(used):
+        colour, size = COLOURS[dimension], len(_group_of(groups[dimension], rank))
+        at = y + 0.15 + (0.55 if beside else 0.3) * line
+        axes.scatter(x + 0.1, at, s=110, marker="s", fc=tint(colour, 0.28), ec=colour, lw=1.8)
+        axes.text(x + 0.1, at + 0.01, dimension[0].upper(), ha="center", **words | {"fontsize": 8, "weight": "bold"})
+        axes.text(x + 0.32, at, f"{dimension} {size}", weight="bold", **words)
+        who = f"rank {rank} with {_listing(partners[dimension])}"
+        if beside:
+            axes.text(x + 1.3, at, who, **words)
+            axes.text(x + 0.32, at + 0.21, EXCHANGES[dimension], **words | {"color": "#555555"})
+        else:
+            axes.text(x + 1.3, at, f"{who}: {EXCHANGES[dimension]}", **words)
