@@ -1,0 +1,312 @@
+"""Is this machine ready? Every star that has to align, the fix for each that does not, and what will run here.
+
+environment.check()        a Report: findings with status ok, note or problem; and a plan for each notebook
+environment.all_reduce()   real processes that add numbers up together
+"""
+
+import html
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from helpers import gpu_stars, stars
+from helpers import machine as machines
+from helpers.machine import PROJECT, Machine
+from helpers.stars import Finding
+
+HUB_SECONDS = 2.0
+SYMBOLS = {"ok": "✓", "note": "•", "problem": "✗"}
+STYLES = {"ok": "green", "note": "yellow", "problem": "bold red"}
+HTML_COLOURS = {"ok": "#1a7f37", "note": "#9a6700", "problem": "#cf222e"}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How one notebook will run on this machine. `duration` is measured or says that it is not."""
+
+    notebook: str
+    here: str
+    duration: str
+
+
+class Table:
+    """Rows that show themselves: HTML in Jupyter, a rich table in a terminal, plain text as repr."""
+
+    def tables(self) -> Iterator[tuple[str, tuple[str, ...], list[tuple[str, ...]]]]:
+        raise NotImplementedError
+
+    def headline(self) -> str:
+        return ""
+
+    def __rich__(self):
+        from rich.console import Group
+        from rich.table import Table as RichTable
+        from rich.text import Text
+
+        parts = []
+        for title, columns, rows in self.tables():
+            table = RichTable(*columns, title=title or None, title_justify="left", expand=False)
+            for row in rows:
+                table.add_row(*(Text(cell, style=STYLES.get(cell.partition(" ")[2], "")) for cell in row))
+            parts.append(table)
+        return Group(*parts, Text(self.headline()))
+
+    def __repr__(self) -> str:
+        from rich.console import Console
+
+        text = io.StringIO()
+        Console(file=text, width=110, color_system=None).print(self)
+        return "\n".join(line.rstrip() for line in text.getvalue().splitlines())
+
+    def _repr_html_(self) -> str:
+        parts = []
+        for title, columns, rows in self.tables():
+            head = "".join(f'<th style="text-align: left">{html.escape(column)}</th>' for column in columns)
+            body = "".join("<tr>" + "".join(map(html_cell, row)) + "</tr>" for row in rows)
+            caption = f'<caption style="text-align: left; font-weight: bold">{html.escape(title)}</caption>'
+            parts.append(f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>")
+        return "".join(parts) + f"<p>{html.escape(self.headline())}</p>"
+
+
+def html_cell(cell: str) -> str:
+    colour = HTML_COLOURS.get(cell.partition(" ")[2])
+    style = "text-align: left; vertical-align: top" + (f"; color: {colour}; white-space: nowrap" if colour else "")
+    text = re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(cell)).replace("\n", "<br>")
+    return f'<td style="{style}">{text}</td>'
+
+
+@dataclass(frozen=True, repr=False)
+class Report(Table):
+    """What `check` found. `ok` is False when something will not work; notes do not count."""
+
+    machine: Machine
+    findings: tuple[Finding, ...]
+    plans: tuple[Plan, ...]
+
+    @property
+    def ok(self) -> bool:
+        return all(finding.status != "problem" for finding in self.findings)
+
+    def tables(self):
+        rows = [
+            (
+                f"{SYMBOLS[star.status]} {star.status}",
+                star.name,
+                star.found,
+                " ".join(filter(None, (star.why, star.fix))),
+            )
+            for star in self.findings
+        ]
+        yield f"This machine: {self.machine.name}", ("", "star", "found", "why it matters, and what to do"), rows
+        yield (
+            "What runs here",
+            ("notebook", "on this machine", "about how long"),
+            [(plan.notebook, plan.here, plan.duration) for plan in self.plans],
+        )
+
+    def headline(self) -> str:
+        problems = [finding.name for finding in self.findings if finding.status == "problem"]
+        if not problems:
+            return "Ready: nothing stands in the way."
+        return f"To mend first: {', '.join(problems)}. What to do stands beside each."
+
+
+@dataclass(frozen=True, repr=False)
+class Collectives(Table):
+    """Collectives measured between real processes.
+
+    A row has step (all-reduce or all-gather), bytes, seconds, bus_bytes_per_second and wrong_elements. Bus bandwidth
+    is what nccl-tests calls busbw: bytes that cross a link a second, whatever the number of ranks.
+    """
+
+    backend: str
+    processes: int
+    rows: tuple[dict, ...]
+
+    @property
+    def ok(self) -> bool:
+        return bool(self.rows) and all(row["wrong_elements"] == 0 for row in self.rows)
+
+    @property
+    def bus_bytes_per_second(self) -> float:
+        """The best of all sizes, in bytes a second."""
+        return max(row["bus_bytes_per_second"] for row in self.rows)
+
+    def tables(self):
+        rows = [
+            (
+                row["step"],
+                readable_bytes(row["bytes"]),
+                f"{row['seconds'] * 1e3:.2f} ms",
+                f"{row['bus_bytes_per_second'] / 1e9:.2f} GB/s",
+                "yes" if row["wrong_elements"] == 0 else f"no, {row['wrong_elements']} elements differ",
+            )
+            for row in self.rows
+        ]
+        title = f"{self.processes} processes over {self.backend}"
+        yield title, ("collective", "size", "time", "bus bandwidth", "right result"), rows
+
+    def headline(self) -> str:
+        return (
+            "Every process has the right sum." if self.ok else "Wrong numbers came back: do not train on this machine."
+        )
+
+
+def readable_bytes(size: int) -> str:
+    return next(
+        f"{size / unit:.0f} {name}" for unit, name in ((2**20, "MiB"), (2**10, "KiB"), (1, "B")) if size >= unit
+    )
+
+
+def check(machine: Machine | None = None) -> Report:
+    """Look at every star: system, drivers, packages, limits, network; on GPUs also what they reach.
+
+    Takes about ten seconds without a GPU. Whatever may crash is imported in a child process.
+
+    Raises:
+        UnsupportedPlatform: outside Linux.
+    """
+    machine = machine or machines.here()
+    answer: dict[str, dict] = {}
+    asking = threading.Thread(target=lambda: answer.update(hub=ask_hub()), daemon=True)
+    asking.start()
+    facts = ask("software", timeout_seconds=120)
+    if machine.gpus:
+        facts |= ask("gpus", timeout_seconds=120)
+    asking.join(HUB_SECONDS)
+    facts["hub"] = answer.get("hub", {"error": f"no answer within {HUB_SECONDS:.0f} s"})
+    single = (*stars.MACHINE, *stars.SOFTWARE, gpu_stars.cudnn, *stars.TOOLS)
+    findings = [star(machine, facts) for star in single]
+    if machine.gpus:
+        findings += [finding for group in gpu_stars.MEASURED for finding in group(machine, facts)]
+    if len(machine.gpus) > 1:
+        findings.append(between_gpus(machine))
+    return Report(machine, tuple(findings), plans(machine, hub="error" not in facts["hub"]))
+
+
+def ask(subject: str, timeout_seconds: float) -> dict[str, dict]:
+    """Facts told by the probe in a process of its own; what it told before a crash or the time limit is kept."""
+    command = [sys.executable, "-m", "helpers.ranks.probe", subject]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(filter(None, (str(PROJECT), os.environ.get("PYTHONPATH")))),
+    }
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True, env=environment
+    )
+    try:
+        output, errors = process.communicate(timeout=timeout_seconds)
+        end = f"the child process ended with {process.returncode}: {last_line(errors)}" if process.returncode else None
+    except subprocess.TimeoutExpired:
+        process.kill()
+        output, _ = process.communicate()
+        end = f"no answer within {timeout_seconds:.0f} s"
+    except BaseException:
+        process.kill()
+        process.wait()
+        raise
+    return {fact.pop("step"): fact for fact in told(output)} | ({"end": {"error": end}} if end else {})
+
+
+def told(output: str) -> list[dict]:
+    """The probe's facts in some output, whatever prefix a launcher has put before them."""
+    return [json.loads(match) for match in re.findall(r"PROBE (\{.*\})", output)]
+
+
+def last_line(text: str) -> str:
+    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "no message")[:300]
+
+
+def ask_hub() -> dict:
+    """Whether the Hugging Face hub (or the mirror in HF_ENDPOINT) answers; any HTTP answer counts."""
+    endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
+    if os.environ.get("HF_HUB_OFFLINE", "0").upper() in ("1", "TRUE", "YES", "ON"):
+        return {"error": "switched off by HF_HUB_OFFLINE"}
+    start = time.monotonic()
+    try:
+        with urllib.request.urlopen(urllib.request.Request(endpoint, method="HEAD"), timeout=HUB_SECONDS):
+            pass
+    except urllib.error.HTTPError as error:
+        if error.code >= 500:
+            return {"error": f"{endpoint} answers with error {error.code}"}
+    except (OSError, ValueError):
+        return {"error": f"{endpoint} does not answer"}
+    return {"endpoint": endpoint, "seconds": time.monotonic() - start}
+
+
+def all_reduce(processes: int = 2, machine: Machine | None = None) -> Collectives:
+    """Let real processes add tensors up under torchrun (NCCL on GPUs, gloo on a CPU) and check every sum.
+
+    Raises:
+        launch.TrainingFailed: a process died; the message names rank, cause and fix.
+    """
+    from helpers import launch
+
+    rows = told(launch.ranks("probe", processes, "collectives", machine=machine))
+    return Collectives(rows[0]["backend"] if rows else "none", processes, tuple(rows))
+
+
+def between_gpus(machine: Machine) -> Finding:
+    """All-reduce and all-gather between all GPUs, and the link they ride on."""
+    why = "Tensor parallelism adds up activations four times a layer: it lives from this link."
+    link = gpu_stars.link()
+    try:
+        measured = all_reduce(len(machine.gpus), machine)
+    except RuntimeError as error:
+        fix = "Read the message; NCCL_DEBUG=INFO tells more. /dev/shm and the driver are the usual reasons."
+        return Finding("Between GPUs", "problem", f"{link}: {last_line(str(error))}", why, fix)
+    best = {
+        step: max(row["bus_bytes_per_second"] for row in measured.rows if row["step"] == step) / 1e9
+        for step in ("all-reduce", "all-gather")
+    }
+    found = f"{link}: " + ", ".join(f"{step} {speed:.0f} GB/s" for step, speed in best.items())
+    if not measured.ok:
+        return Finding("Between GPUs", "problem", found, why, measured.headline())
+    return Finding("Between GPUs", "ok", found, why)
+
+
+def plans(machine: Machine, hub: bool) -> tuple[Plan, ...]:
+    """What each notebook will do on this machine."""
+    first = machine.gpus[0] if machine.gpus else None
+    memory = sum(gpu.memory_bytes for gpu in machine.gpus)
+    corpus = "openwebtext-10k from the hub" if hub else "the packaged speeches (the hub does not answer)"
+    if first is None:
+        gpt = "GPT3-345M's architecture at a small scale, on the processor"
+        split = "2 to 4 ranks on the processor, over gloo; speeds of GPUs only from recorded runs"
+        llama = "the Llama-3 architecture at a small scale; FP8 on real tensors, FP8 training only from recorded runs"
+    else:
+        precision = "bf16" if machine.supports_bf16 else "fp16"
+        gpt = f"the real GPT3-345M in {precision}" + (
+            "" if first.memory_bytes > 26e9 else ", scaled to this GPU's memory"
+        )
+        split = f"TP on {len(machine.gpus)} GPUs over NCCL"
+        if len(machine.gpus) == 1:
+            split = "equality and shards on 2 ranks of the processor; speeds of several GPUs from recorded runs"
+        llama = "Llama3-8B" if memory > 200e9 else "the Llama-3 architecture scaled to this machine"
+        fp8 = machine.supports_fp8 and machine.transformer_engine
+        llama += ", BF16 against FP8" if fp8 else ", without FP8; FP8 training from recorded runs"
+    here = {"00": "this report and a real all-reduce", "01": corpus, "02": gpt, "03": split, "04": llama}
+    return tuple(
+        Plan(path.stem, here[path.stem[:2]], duration(path, machine))
+        for path in sorted((PROJECT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+        if path.stem[:2] in here
+    )
+
+
+def duration(notebook: Path, machine: Machine) -> str:
+    """Minutes that the notebook's last full execution took, as the tour wrote them into it."""
+    last = json.loads(notebook.read_text())["metadata"].get("megatron_tour")
+    if not last:
+        return "not measured yet"
+    same = "" if last["machine"] == machine.name else " (not measured on this one)"
+    return f"{last['minutes']:.1f} min on a {last['machine']}{same}"

