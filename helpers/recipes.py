@@ -30,7 +30,8 @@ class Command:
     environment: dict[str, tuple[str, str]]
 
     def __str__(self) -> str:
-        lines = [f"{name}={shlex.quote(value)}" for name, (value, _) in self.environment.items()]
+        lines = [" ".join(f"{name}={shlex.quote(value)}" for name, (value, _) in self.environment.items())]
+        lines = [line for line in lines if line]
         script = self.argv.index(next(word for word in self.argv if word.endswith(".py")))
         lines.append(shlex.join(["torchrun", *self.argv[3 : script + 1]]))
         for flags in self.groups.values():
@@ -173,7 +174,7 @@ class Recipe:
             "model": f"{m.num_layers} layers × {m.hidden_size}, {m.num_attention_heads} heads, "
             f"sequence {m.sequence_length:,}, vocabulary {m.vocab_size:,}",
             "parameters": f"{accounting.parameters(m)['parameters'].sum():,}",
-            "layout": f"{self.layout.name} on {self.layout.world_size} rank{'s' * (self.layout.world_size > 1)}",
+            "layout": self.layout.name,
             "precision": self.precision.name,
             "batch": f"{b.global_batch_size} samples a step, {b.micro_batch_size} at once on each rank",
             "schedule": f"{s.train_iters:,} steps, "
@@ -235,8 +236,11 @@ def scaled(recipe: Recipe, machine: Machine) -> Recipe:
 
     On a CPU: 4 layers of width 128 in fp32 with a vocabulary of 4,096, grouped queries, gated MLP, rotary or learned
     positions and untied embeddings kept as they are. On GPUs: the whole model where it fits, with the largest
-    micro-batch, then recomputation; where not even that fits, width and depth are halved until it does. fp16 stands
+    micro-batch, then recomputation; where not even that fits, width, depth and sequence are halved until it does. fp16 stands
     in for bf16 before Ampere, bf16 for FP8 where the GPU has none.
+
+    Raises:
+        ValueError: for GPUs too small for the smallest of these.
     """
     if machine.device == "cpu":
         return _scaled_to_cpu(recipe)
@@ -250,8 +254,13 @@ def scaled(recipe: Recipe, machine: Machine) -> Recipe:
     while True:
         for batch in _batches(shrunk):
             candidate = replace(shrunk, batch=batch)
-            if sum(accounting.memory(candidate).values()) <= room:
+            if sum(accounting.memory(candidate, machine).values()) <= room:
                 return candidate
+        if shrunk.model.hidden_size <= 512:
+            raise ValueError(
+                f"{recipe.name} does not fit {machine.name} even at width {shrunk.model.hidden_size}: "
+                "train on the CPU with scaled_to('cpu')."
+            )
         shrunk = replace(shrunk, model=_halved(shrunk.model))
 
 
@@ -298,6 +307,7 @@ def _halved(model: Model) -> Model:
         hidden_size=model.hidden_size // 2,
         num_attention_heads=model.num_attention_heads // 2,
         num_query_groups=model.num_query_groups and max(1, model.num_query_groups // 2),
+        sequence_length=max(1024, model.sequence_length // 2),
         ffn_hidden_size=model.ffn_hidden_size and model.ffn_hidden_size // 2,
     )
 

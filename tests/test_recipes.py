@@ -1,0 +1,173 @@
+from types import SimpleNamespace
+
+import pytest
+
+from helpers import recipes
+from helpers.layout import Flag, Layout
+from helpers.machine import CPU, GPU, Machine
+
+H200 = GPU("NVIDIA H200", 143_771 * 2**20, (9, 0))
+RTX_3090 = GPU("NVIDIA GeForce RTX 3090", 24 * 2**30, (8, 6))
+RTX_2080 = GPU("NVIDIA GeForce RTX 2080", 8 * 2**30, (7, 5))
+TWO_H200 = Machine(gpus=(H200, H200), transformer_engine=True)
+ALL = (recipes.gpt3_345m, recipes.gpt3_857m, recipes.llama3_8b, recipes.upstream_345m_label)
+
+DATA = SimpleNamespace(
+    fingerprint="abc",
+    data_flags=lambda run_directory: [Flag("--data-path", "corpus_text_document", "")],
+    tokenizer_flags=lambda: [Flag("--tokenizer-type", "GPT2BPETokenizer", "")],
+)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "millions", "tolerance"),
+    [
+        (recipes.gpt3_345m, 354.871296, 0),
+        (recipes.gpt3_857m, 857, 0.02),
+        (recipes.llama3_8b, 8030, 0.001),
+        (recipes.upstream_345m_label, 64.1, 0.01),
+    ],
+)
+def test_sizes_are_counted_not_labelled(recipe, millions, tolerance):
+    from helpers import accounting
+
+    parameters = accounting.parameters(recipe().model)["parameters"].sum()
+    assert abs(parameters / 1e6 - millions) <= millions * tolerance
+
+
+def test_llama3_is_llama3():
+    flags = recipes.llama3_8b().flags(DATA, TWO_H200)
+    expected = {
+        "--num-layers": "32",
+        "--hidden-size": "4096",
+        "--num-attention-heads": "32",
+        "--num-query-groups": "8",
+        "--ffn-hidden-size": "14336",
+        "--rotary-base": "500000",
+        "--normalization": "RMSNorm",
+        "--padded-vocab-size": "128256",
+        "--fp8-format": "hybrid",
+    }
+    for name, value in expected.items():
+        assert flags[flags.index(name) + 1] == value
+    for switch in ("--swiglu", "--untie-embeddings-and-output-weights", "--group-query-attention"):
+        assert switch in flags
+
+
+def test_with_reaches_every_part():
+    recipe = recipes.gpt3_345m().with_(tensor_parallel=2, sequence_parallel=True, micro_batch_size=4, lr=1e-3, name="x")
+    assert recipe.layout == Layout(tensor_parallel=2, sequence_parallel=True)
+    assert (recipe.layout.world_size, recipe.batch.micro_batch_size, recipe.schedule.lr) == (2, 4, 1e-3)
+    assert recipe.name == "x"
+
+
+def test_with_names_the_closest_field():
+    with pytest.raises(TypeError, match="no 'micro_batchsize'. Did you mean micro_batch_size"):
+        recipes.gpt3_345m().with_(micro_batchsize=4)
+
+
+@pytest.mark.parametrize("build", ALL)
+def test_scaled_to_a_cpu_keeps_the_features(build):
+    full, small = build(), build().scaled_to("cpu")
+    for feature in (
+        "normalization",
+        "activation",
+        "position_embedding",
+        "tied_embeddings",
+        "linear_bias",
+        "rotary_base",
+    ):
+        assert getattr(small.model, feature) == getattr(full.model, feature)
+    assert (small.model.num_query_groups is None) == (full.model.num_query_groups is None)
+    assert small.model.vocab_size == 4096 and small.tokenizer == "bpe-4096"
+    assert small.precision.dtype == "fp32" and small.precision.fp8_format is None
+
+
+@pytest.mark.parametrize("build", ALL)
+@pytest.mark.parametrize("gpu", [RTX_2080, RTX_3090, H200])
+def test_scaled_to_a_gpu_fits_its_memory(build, gpu):
+    from helpers import accounting
+
+    machine = Machine(gpus=(gpu,), transformer_engine=gpu is H200)
+    recipe = build().scaled_to(machine)
+    assert sum(accounting.memory(recipe).values()) <= gpu.memory_bytes
+    assert recipe.precision.dtype == ("bf16" if gpu.supports_bf16 else "fp16")
+    assert recipe.precision.fp8_format is None or gpu.supports_fp8
+    assert recipe.batch.global_batch_size % recipe.batch.micro_batch_size == 0
+
+
+def test_the_whole_345m_fits_24_gigabytes():
+    recipe = recipes.gpt3_345m().scaled_to(Machine(gpus=(RTX_3090,)))
+    assert recipe.model == recipes.gpt3_345m().model
+
+
+def test_only_the_device_group_differs_between_cpu_and_gpu():
+    recipe = recipes.gpt3_345m()
+    cpu, gpu = recipe.flag_groups(DATA, CPU), recipe.flag_groups(DATA, TWO_H200)
+    for group in cpu:
+        assert (cpu[group] == gpu[group]) == (group != "device")
+    assert all(flag.why for flag in cpu["device"])
+
+
+def test_no_flag_is_given_twice():
+    recipe = recipes.llama3_8b().scaled_to("cpu").with_(use_cpu_initialization=True, tensor_parallel=2)
+    names = [word for word in recipe.flags(DATA, CPU) if word.startswith("--")]
+    assert sorted(names) == sorted(set(names))
+
+
+def test_command_reads_like_a_shell_line():
+    recipe = recipes.gpt3_345m().with_(tensor_parallel=2)
+    command = recipe.command(DATA, TWO_H200)
+    text = str(command)
+    assert text.startswith("CUDA_DEVICE_MAX_CONNECTIONS=1 \\\ntorchrun --standalone --nproc-per-node 2 helpers/ranks/")
+    assert "--tensor-model-parallel-size 2" in text
+    assert all(word in text for word in command.argv[3:])
+
+
+def test_another_entry_script_gets_the_same_flags(tmp_path):
+    recipe = recipes.gpt3_345m().scaled_to("cpu")
+    ours = recipe.command(DATA, CPU)
+    theirs = recipe.command(DATA, CPU, entry_script=tmp_path / "pretrain_gpt.py")
+    at = theirs.argv.index(str(tmp_path / "pretrain_gpt.py"))
+    assert theirs.argv[at + 1 :] == ours.argv[ours.argv.index("helpers/ranks/pretrain_gpt.py") + 1 :]
+
+
+def test_fingerprint_is_what_decides_the_weights():
+    recipe = recipes.gpt3_345m()
+    same = recipe.with_(save_interval=7, wandb_project="p", exit_interval=3, name="other")
+    assert recipe.fingerprint(DATA) == same.fingerprint(DATA)
+    other_data = SimpleNamespace(**{**vars(DATA), "fingerprint": "def"})
+    different = [recipe.with_(seed=1), recipe.with_(tensor_parallel=2), recipe.with_(dtype="fp16")]
+    assert (
+        len({recipe.fingerprint(DATA), recipe.fingerprint(other_data), *(r.fingerprint(DATA) for r in different)}) == 5
+    )
+
+
+def test_wandb_brings_tensorboard_along():
+    flags = recipes.gpt3_345m().with_(tensorboard=False, wandb_project="tour").flags(DATA, CPU)
+    assert "--tensorboard-dir" in flags and "--wandb-save-dir" in flags
+    assert "--tensorboard-dir" not in recipes.gpt3_345m().with_(tensorboard=False).flags(DATA, CPU)
+
+
+def test_every_flag_is_one_of_megatrons():
+    import os
+    import subprocess
+    import sys
+
+    code = (
+        "import argparse; from megatron.training.arguments import add_megatron_arguments as add;"
+        "print(*[name for action in add(argparse.ArgumentParser())._actions for name in action.option_strings])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, timeout=120, env={**os.environ}
+    )
+    known = set(done.stdout.split())
+    features = {"wandb_project": "p", "wandb_entity": "e", "save_interval": 5, "distributed_optimizer": True}
+    features |= {"virtual_pipeline_chunks": 2, "context_parallel": 2, "sequence_parallel": True, "recompute": "full"}
+    features |= {"num_experts": 4, "expert_parallel": 2, "expert_tensor_parallel": 1, "exit_interval": 3}
+    features |= {"fp8_recipe": "delayed", "fp8_param_gather": True}
+    for build in ALL:
+        for recipe in (build(), build().with_(**features)):
+            for machine in (CPU, TWO_H200):
+                flags = {word for word in recipe.flags(DATA, machine) if word.startswith("--")}
+                assert flags <= known, flags - known
