@@ -236,8 +236,8 @@ def scaled(recipe: Recipe, machine: Machine) -> Recipe:
 
     On a CPU: 4 layers of width 128 in fp32 with a vocabulary of 4,096, grouped queries, gated MLP, rotary or learned
     positions and untied embeddings kept as they are. On GPUs: the whole model where it fits, with the largest
-    micro-batch, then recomputation; where not even that fits, width, depth and sequence are halved until it does. fp16 stands
-    in for bf16 before Ampere, bf16 for FP8 where the GPU has none.
+    micro-batch, then recomputation; where not even that fits, width, depth and sequence are halved until it does.
+    fp16 stands in for bf16 before Ampere, bf16 for FP8 where the GPU has none.
 
     Raises:
         ValueError: for GPUs too small for the smallest of these.
