@@ -1,0 +1,340 @@
+"""What Megatron demands of a recipe's sizes, as arithmetic: each broken demand becomes a `Problem`.
+
+The demands are those of `arguments.py:validate_args`, `transformer_config.py`, `parallel_state.py`, `schedules.py` and
+`optimizer_param_scheduler.py` of megatron-core 0.19.2, said before any process starts.
+"""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from helpers.machine import Machine
+
+KNOWN = {
+    "normalization": ("LayerNorm", "RMSNorm"),
+    "activation": ("gelu", "swiglu"),
+    "position_embedding": ("learned_absolute", "rope", "none"),
+    "dtype": ("bf16", "fp16", "fp32"),
+    "fp8_format": (None, "hybrid", "e4m3"),
+    "fp8_recipe": ("tensorwise", "delayed", "blockwise", "mxfp8"),
+    "recompute": (None, "selective", "full"),
+    "wandb_mode": ("offline", "online"),
+}
+FP8_RECIPE_NEEDS = {"blockwise": ((9, 0), "Hopper"), "mxfp8": ((10, 0), "Blackwell")}
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something that cannot work (`severity` "error") or will surprise ("warning"): what was asked, why, what to do."""
+
+    severity: str
+    asked: str
+    why: str
+    change: str
+
+    def __str__(self) -> str:
+        return f"{self.asked}\n  why:    {self.why}\n  change: {self.change}"
+
+
+def error(asked: str, why: str, change: str) -> Problem:
+    return Problem("error", asked, why, change)
+
+
+def warning(asked: str, why: str, change: str) -> Problem:
+    return Problem("warning", asked, why, change)
+
+
+def values(recipe) -> Iterator[Problem]:
+    """Fields outside the values they can take. The other rules divide by these, so they only run when all is well."""
+    parts = (recipe.model, recipe.layout, recipe.precision, recipe.batch, recipe.schedule, recipe.checkpoints)
+    fields = {name: value for part in (*parts, recipe.logging) for name, value in vars(part).items()}
+    for name, known in KNOWN.items():
+        if fields[name] not in known:
+            choices = ", ".join(repr(choice) for choice in known)
+            yield error(f"{name}={fields[name]!r}", "Megatron has no such choice.", f"{name} is one of {choices}.")
+    for name in _COUNTS:
+        value = fields[name]
+        if value is None and name in _MAY_BE_NONE:
+            continue
+        if not isinstance(value, int) or value < 1:
+            why = f"{_COUNTS[name]} is counted in whole numbers from 1."
+            yield error(f"{name}={value!r}", why, f"{name}=1 or more.")
+    s = recipe.schedule
+    if s.eval_interval is None:
+        why = "Megatron divides by it even when it never evaluates, and stops at the first step."
+        yield error("eval_interval=None", why, f"eval_interval={s.train_iters} looks once, at the end.")
+    if s.eval_iters < 0:
+        why = "It counts batches of the validation part."
+        yield error(f"eval_iters={s.eval_iters}", why, "eval_iters=0 for no evaluation, else 1 or more.")
+    if not 0 <= recipe.model.dropout < 1:
+        why = "It is the share of activations set to zero: at 1 nothing is left."
+        yield error(f"dropout={recipe.model.dropout}", why, "dropout=0 or more, below 1, such as 0.1.")
+
+
+_MAY_BE_NONE = {
+    "ffn_hidden_size",
+    "num_query_groups",
+    "num_experts",
+    "processes",
+    "expert_tensor_parallel",
+    "eval_interval",
+    "exit_interval",
+    "save_interval",
+}
+_COUNTS = {
+    "num_layers": "The number of layers",
+    "hidden_size": "The width",
+    "num_attention_heads": "The number of heads",
+    "sequence_length": "The length of a sample",
+    "vocab_size": "The number of embedding rows",
+    "ffn_hidden_size": "The width of the MLP",
+    "num_query_groups": "The number of key and value heads",
+    "num_experts": "The number of experts",
+    "moe_router_topk": "The number of experts a token visits",
+    "processes": "The number of ranks",
+    "tensor_parallel": "A parallel size",
+    "pipeline_parallel": "A parallel size",
+    "virtual_pipeline_chunks": "The number of chunks",
+    "context_parallel": "A parallel size",
+    "expert_parallel": "A parallel size",
+    "expert_tensor_parallel": "A parallel size",
+    "micro_batch_size": "The micro-batch",
+    "global_batch_size": "The global batch",
+    "train_iters": "The number of steps",
+    "eval_interval": "The distance between evaluations",
+    "exit_interval": "The step to stop at",
+    "save_interval": "The distance between checkpoints",
+    "keep": "The number of checkpoints kept",
+}
+
+
+def shapes(recipe) -> Iterator[Problem]:
+    """Heads, widths, layers and the sequence against tensor, pipeline and context parallelism."""
+    m, lay = recipe.model, recipe.layout
+    heads, groups, tp, pp = m.num_attention_heads, m.query_groups, lay.tensor_parallel, lay.pipeline_parallel
+    cp, chunks = lay.context_parallel, lay.virtual_pipeline_chunks
+    if m.hidden_size % heads:
+        why = f"Every head has the same width, and {m.hidden_size} / {heads} is not whole."
+        change = f"hidden_size={_nearest_multiple(m.hidden_size, heads)}"
+        change += f", or num_attention_heads={_closest(m.hidden_size, heads)}."
+        yield error(f"hidden_size={m.hidden_size} with num_attention_heads={heads}", why, change)
+    if heads % groups:
+        why = f"Each key and value head serves the same number of query heads, and {heads} / {groups} is not whole."
+        yield error(f"num_query_groups={groups} with {heads} heads", why, f"num_query_groups={_divisors(heads)}.")
+    if heads % tp:
+        why = f"A tensor-parallel rank holds whole heads, and {heads} heads do not go into {tp} equal shares."
+        yield error(
+            f"tensor_parallel={tp} with num_attention_heads={heads}", why, f"tensor_parallel={_divisors(heads)}."
+        )
+    elif groups % tp and tp % groups:
+        why = f"The {groups} key and value heads must go evenly into {tp} ranks, or the ranks evenly among them."
+        fitting = [n for n in range(1, heads + 1) if heads % n == 0 and (groups % n == 0 or n % groups == 0)]
+        yield error(f"tensor_parallel={tp} with num_query_groups={groups}", why, f"tensor_parallel={_words(fitting)}.")
+    for name, size, what in (
+        ("hidden_size", m.hidden_size, "the columns of each matrix"),
+        ("ffn_hidden_size", m.ffn_size, "the MLP's columns"),
+        ("vocab_size", m.vocab_size, "the embedding's rows"),
+    ):
+        if size % tp and heads % tp == 0:
+            why = f"Tensor parallelism shares out {what}, and {size} / {tp} is not whole."
+            change = f"{name}={_nearest_multiple(size, tp)}, or tensor_parallel={_closest(size, tp)}."
+            yield error(f"tensor_parallel={tp} with {name}={size}", why, change)
+    if chunks > 1 and pp == 1:
+        why = "Chunks are taken in turn by the ranks of a pipeline, and there is no pipeline."
+        yield error(f"virtual_pipeline_chunks={chunks} with pipeline_parallel=1", why, "pipeline_parallel=2 or more.")
+    if m.num_layers % (pp * chunks):
+        asked = f"pipeline_parallel={pp}" + (f" with virtual_pipeline_chunks={chunks}" if chunks > 1 else "")
+        pieces = pp * chunks
+        why = f"Each of the {pieces} pieces has as many layers as the next, and {m.num_layers} / {pieces} is not whole."
+        change = f"num_layers={_nearest_multiple(m.num_layers, pieces)}"
+        change += f", or pipeline_parallel × virtual_pipeline_chunks = {_divisors(m.num_layers)}."
+        yield error(f"{asked} and num_layers={m.num_layers}", why, change)
+    if cp > 1 and m.sequence_length % (2 * cp):
+        why = (
+            f"Each rank takes one piece from the front and one from the back, 2 × {cp} = {2 * cp} pieces in all, "
+            f"and {m.sequence_length} / {2 * cp} is not whole."
+        )
+        change = f"sequence_length={_nearest_multiple(m.sequence_length, 2 * cp)}."
+        yield error(f"context_parallel={cp} with sequence_length={m.sequence_length}", why, change)
+    elif lay.sequence_parallel and (m.sequence_length // cp) % tp:
+        own = m.sequence_length // cp
+        why = f"The {tp} tensor-parallel ranks share out a sequence of {own}, and {own} / {tp} is not whole."
+        change = f"sequence_length={_nearest_multiple(m.sequence_length, 2 * cp * tp)}, or sequence_parallel=False."
+        yield error(f"sequence_parallel with tensor_parallel={tp} and sequence_length={m.sequence_length}", why, change)
+    if lay.sequence_parallel and tp == 1:
+        why = "It splits the sequence over the tensor-parallel ranks, and there is one: Megatron turns it off."
+        yield warning("sequence_parallel with tensor_parallel=1", why, "tensor_parallel=2, or sequence_parallel=False.")
+
+
+def ranks(recipe, machine: Machine) -> Iterator[Problem]:
+    """The number of processes against the parallel sizes and the GPUs."""
+    lay = recipe.layout
+    world, tp, pp, cp = lay.world_size, lay.tensor_parallel, lay.pipeline_parallel, lay.context_parallel
+    ep, etp = lay.expert_parallel, lay.expert_tensor_parallel or lay.tensor_parallel
+    if world % lay.model_parallel:
+        sizes = f"{tp} × {pp} × {cp} = {lay.model_parallel}"
+        why = f"One copy of the model takes TP × PP × CP = {sizes} ranks, and {world} is not a multiple of it."
+        asked = f"processes={world} with tensor_parallel={tp}, pipeline_parallel={pp}, context_parallel={cp}"
+        yield error(asked, why, f"processes={_nearest_multiple(world, lay.model_parallel)}, or smaller parallel sizes.")
+    if (ep > 1 or recipe.model.num_experts) and world % lay.expert_model_parallel:
+        sizes = f"{etp} × {ep} × {pp} = {lay.expert_model_parallel}"
+        why = f"One copy of the experts takes ETP × EP × PP = {sizes} ranks, and {world} is not a multiple of it."
+        asked = f"processes={world} with expert_parallel={ep} and expert_tensor_parallel={etp}"
+        change = f"processes={_nearest_multiple(world, lay.expert_model_parallel)}"
+        change += ", or expert_tensor_parallel=1: each expert whole on its rank." if etp > 1 else "."
+        yield error(asked, why, change)
+    if machine.device == "cuda" and world > len(machine.gpus):
+        have = len(machine.gpus)
+        why = f"Every rank needs a GPU of its own: {world} ranks, {have} visible GPU{'s' * (have > 1)}."
+        change = f"processes={have}, or a layout that needs no more, or MEGATRON_CPU=1 to train on CPU ranks."
+        yield error(f"{world} processes ({lay.name}) on {machine.name}", why, change)
+
+
+def experts(recipe) -> Iterator[Problem]:
+    """Mixture of experts."""
+    m, lay = recipe.model, recipe.layout
+    ep, tp, etp = lay.expert_parallel, lay.tensor_parallel, lay.expert_tensor_parallel or lay.tensor_parallel
+    if m.num_experts is None:
+        if ep > 1:
+            why = "It shares out experts, and this model has none."
+            yield error(f"expert_parallel={ep} with num_experts=None", why, f"num_experts={ep}, or expert_parallel=1.")
+        return
+    if m.num_experts % ep:
+        why = f"Each rank holds the same number of experts, and {m.num_experts} / {ep} is not whole."
+        change = f"num_experts={_nearest_multiple(m.num_experts, ep)}"
+        change += f", or expert_parallel={_divisors(m.num_experts)}."
+        yield error(f"expert_parallel={ep} with num_experts={m.num_experts}", why, change)
+    if m.moe_router_topk > m.num_experts:
+        why = f"A token cannot visit {m.moe_router_topk} of {m.num_experts} experts."
+        change = f"moe_router_topk={m.num_experts} or fewer."
+        yield error(f"moe_router_topk={m.moe_router_topk} with num_experts={m.num_experts}", why, change)
+    if m.moe_router_topk == 1 and "--moe-router-pre-softmax" not in recipe.extra_flags:
+        why = "The router's softmax over the one chosen expert is always 1, so the router would never learn."
+        change = 'extra_flags=("--moe-router-pre-softmax",), or moe_router_topk=2.'
+        yield error("moe_router_topk=1", why, change)
+    if tp > 1 and not lay.sequence_parallel:
+        why = f"Without it the {tp} tensor-parallel ranks would route every token {tp} times; Megatron refuses."
+        yield error(f"tensor_parallel={tp} with num_experts={m.num_experts}", why, "sequence_parallel=True.")
+    if etp > 1 and m.linear_bias:
+        why = f"Megatron's experts have biases only when each is whole on its rank, and here {etp} ranks share one."
+        change = "expert_tensor_parallel=1, or linear_bias=False."
+        yield error(f"expert_tensor_parallel={etp} with linear_bias=True", why, change)
+
+
+def batch_and_schedule(recipe) -> Iterator[Problem]:
+    """Micro-batches, warm-up, learning rates."""
+    b, s, lay = recipe.batch, recipe.schedule, recipe.layout
+    data, pp = max(1, lay.data_parallel), lay.pipeline_parallel
+    step = b.micro_batch_size * data
+    if b.global_batch_size % step:
+        why = (
+            f"Each of the {data} data-parallel ranks takes whole micro-batches of {b.micro_batch_size}, so a step is a "
+            f"multiple of {b.micro_batch_size} × {data} = {step}, and {b.global_batch_size} is not."
+        )
+        asked = f"global_batch_size={b.global_batch_size} with micro_batch_size={b.micro_batch_size} on {lay.name}"
+        change = f"global_batch_size={_nearest_multiple(b.global_batch_size, step)}"
+        if b.global_batch_size % data == 0:
+            change += f", or micro_batch_size={_closest(b.global_batch_size // data, b.micro_batch_size)}"
+        yield error(asked, why, change + ".")
+    elif lay.virtual_pipeline_chunks > 1 and (b.global_batch_size // step) % pp:
+        count = b.global_batch_size // step
+        why = (
+            f"The interleaved schedule takes micro-batches in groups of PP = {pp}, and a step has "
+            f"{b.global_batch_size} / {step} = {count} of them on each rank."
+        )
+        asked = f"virtual_pipeline_chunks={lay.virtual_pipeline_chunks} with {count} micro-batches a step"
+        yield error(asked, why, f"global_batch_size={_nearest_multiple(b.global_batch_size, step * pp)}.")
+    if s.lr_warmup_iters >= s.train_iters:
+        why = f"The warm-up of {s.lr_warmup_iters} steps must end before the {s.train_iters} steps of training do."
+        change = f"lr_warmup_iters={s.train_iters // 10}, or train_iters={s.lr_warmup_iters * 10}."
+        yield error(f"lr_warmup_iters={s.lr_warmup_iters} with train_iters={s.train_iters}", why, change)
+    if s.min_lr > s.lr:
+        why = f"The learning rate falls from lr to min_lr, and {s.min_lr:g} is above {s.lr:g}."
+        yield error(f"lr={s.lr:g} with min_lr={s.min_lr:g}", why, f"min_lr={s.lr / 10:g}.")
+
+
+def precision(recipe, machine: Machine) -> Iterator[Problem]:
+    """Number formats against the GPU, and what needs Transformer Engine."""
+    p, lay = recipe.precision, recipe.layout
+    if p.fp8_format is not None:
+        yield from _fp8(recipe, machine)
+    if p.fp8_param_gather and p.fp8_format and not lay.distributed_optimizer:
+        why = "The distributed optimizer keeps the fp32 copy that 8-bit weights are rounded from."
+        change = "distributed_optimizer=True, or fp8_param_gather=False."
+        yield error("fp8_param_gather without distributed_optimizer", why, change)
+    if p.dtype == "bf16" and not machine.supports_bf16:
+        gpu = next(gpu for gpu in machine.gpus if not gpu.supports_bf16)
+        why = f"{gpu.name} (compute capability {_capability(gpu)}) computes bf16 without tensor cores: slowly."
+        yield warning(f'dtype="bf16" on {gpu.name}', why, 'dtype="fp16".')
+    if machine.device == "cuda" and not machine.transformer_engine:
+        install = "install Transformer Engine (uv sync --extra gpu)"
+        if lay.context_parallel > 1:
+            why = "Megatron's own attention sees only its rank's part of the sequence."
+            asked = f"context_parallel={lay.context_parallel} without Transformer Engine"
+            yield error(asked, why, f"context_parallel=1, or {install}.")
+        if lay.sequence_parallel and lay.tensor_parallel > 1:
+            why = "PyTorch's norms do not tell Megatron that each rank's gradient covers only a part of the sequence."
+            yield error("sequence_parallel without Transformer Engine", why, f"sequence_parallel=False, or {install}.")
+    connections = os.environ.get("CUDA_DEVICE_MAX_CONNECTIONS", "1")
+    split = lay.tensor_parallel > 1 or lay.context_parallel > 1
+    if machine.device == "cuda" and split and connections != "1" and machine.gpus[0].compute_capability < (10, 0):
+        why = f"Before Blackwell, Megatron demands 1 with {lay.name}: kernels must start in the order they are issued."
+        change = "unset CUDA_DEVICE_MAX_CONNECTIONS: the recipe sets it."
+        yield error(f"CUDA_DEVICE_MAX_CONNECTIONS={connections} in the environment", why, change)
+
+
+def _fp8(recipe, machine: Machine) -> Iterator[Problem]:
+    m, p, lay, b = recipe.model, recipe.precision, recipe.layout, recipe.batch
+    asked = f'fp8_format="{p.fp8_format}" on {machine.name}'
+    without = f"fp8_format=None trains in {p.dtype}"
+    if machine.device == "cpu":
+        yield error(asked, "FP8 matrix products exist on GPUs only.", f"{without}, or recipe.scaled_to(machine).")
+        return
+    if not machine.supports_fp8:
+        gpu = next(gpu for gpu in machine.gpus if not gpu.supports_fp8)
+        why = f"FP8 needs compute capability 8.9 (Ada), 9.0 (Hopper) or newer; {gpu.name} has {_capability(gpu)}."
+        yield error(asked, why, f"{without}.")
+    elif p.fp8_recipe in FP8_RECIPE_NEEDS:
+        needed, generation = FP8_RECIPE_NEEDS[p.fp8_recipe]
+        if weaker := [gpu for gpu in machine.gpus if gpu.compute_capability < needed]:
+            wanted = ".".join(map(str, needed))
+            why = f"It needs compute capability {wanted} ({generation}); {weaker[0].name} has {_capability(weaker[0])}."
+            yield error(f'fp8_recipe="{p.fp8_recipe}" on {machine.name}', why, 'fp8_recipe="tensorwise" or "delayed".')
+    if not machine.transformer_engine:
+        why = "Megatron computes FP8 through Transformer Engine, which is not installed."
+        asked = f'fp8_format="{p.fp8_format}" without Transformer Engine'
+        yield error(asked, why, f"uv sync --extra gpu, or {without}.")
+    tp, q = lay.tensor_parallel, m.num_attention_heads * m.head_size
+    for name, size in (("hidden_size", m.hidden_size), ("ffn_hidden_size", m.ffn_size), ("query width", q)):
+        if size % (16 * tp) and size % tp == 0:
+            share = f"{size} / {tp} ranks" if tp > 1 else str(size)
+            why = f"FP8 matrix products work in blocks of 16, and {share} is not a multiple of 16."
+            yield error(f'fp8_format="{p.fp8_format}" with {name} {size}', why, f"{_nearest_multiple(size, 16 * tp)}.")
+    tokens = b.micro_batch_size * m.sequence_length // lay.context_parallel
+    if tokens % 8:
+        why = f"FP8 matrix products take tokens in blocks of 8, and a micro-batch has {tokens} on each rank."
+        length = _nearest_multiple(m.sequence_length, 8 * lay.context_parallel)
+        yield error(f'fp8_format="{p.fp8_format}" with {tokens} tokens', why, f"sequence_length={length}.")
+
+
+def _capability(gpu) -> str:
+    return ".".join(map(str, gpu.compute_capability))
+
+
+def _divisors(number: int) -> str:
+    return _words([n for n in range(1, number + 1) if number % n == 0])
+
+
+def _closest(number: int, wanted: int) -> int:
+    """The divisor of `number` nearest to `wanted`."""
+    return min((n for n in range(1, number + 1) if number % n == 0), key=lambda n: abs(n - wanted))
+
+
+def _nearest_multiple(number: int, step: int) -> int:
+    return max(step, round(number / step) * step)
+
+
+def _words(numbers: list[int]) -> str:
+    if len(numbers) == 1:
+        return str(numbers[0])
+    return ", ".join(map(str, numbers[:-1])) + f" or {numbers[-1]}"
