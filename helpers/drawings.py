@@ -85,7 +85,7 @@ def rank_grid(layout: Layout, rank: int = 0) -> Picture:
                 x, y = corner[at["data"], at["pipeline"]]
                 _rank_box(axes, x + box * at["tensor"], y + box * at["context"], box, r, rank, partners)
         _between(axes, corner, box, (tensors, contexts), used)
-        words = dict(va="center", fontsize=10.5, color=INK)
+        words = {"va": "center", "fontsize": 10.5, "color": INK}
         for copy in copies:
             text = f"copy {copy}" if layout.data_parallel > 1 else "the model"
             x = corner[copy, stages[0]][0] + box * (tensors - 0.12) / 2
@@ -138,18 +138,24 @@ def _rank_box(axes, x, y, step, number, chosen, partners):
     face, edge = (tint(COLOURS[shared[0]], 0.28), COLOURS[shared[0]]) if shared else plain
     _rounded(axes, x, y, side, side, face, edge, 2.0 if shared else 1.0)
     marked = number == chosen or bool(shared)
-    words = dict(ha="center", va="center", color="white" if number == chosen else INK)
+    words = {"ha": "center", "va": "center", "color": "white" if number == chosen else INK}
     axes.text(x + side * 0.45, y + side * 0.5, str(number), fontsize=size, weight=("normal", "bold")[marked], **words)
     for slot, dimension in enumerate(shared):
         at = (x + side * (0.86 - 0.72 * slot), y + side * (0.2 if not slot else 0.82))
-        letter = dict(fontsize=size * 0.62, weight="bold", color=COLOURS[dimension], ha="center", va="center")
+        letter = {
+            "fontsize": size * 0.62,
+            "weight": "bold",
+            "color": COLOURS[dimension],
+            "ha": "center",
+            "va": "center",
+        }
         axes.text(*at, dimension[0].upper(), **letter)
 
 
 def _between(axes, corner, step, shape, used):
     """The arrows between copies and between stages: each rank with the rank in the same place."""
     tensors, contexts = shape
-    arrow = dict(arrowstyle="<|-|>", shrinkA=0, shrinkB=0, lw=2.2, mutation_scale=20 * step)
+    arrow = {"arrowstyle": "<|-|>", "shrinkA": 0, "shrinkB": 0, "lw": 2.2, "mutation_scale": 20 * step}
     for (copy, stage), (x, y) in corner.items():
         if "pipeline" in used and (copy, stage + 1) in corner:
             middle, edge = x + step * (tensors - 0.12) / 2, y + step * (contexts + 0.08)
@@ -164,7 +170,7 @@ def _between(axes, corner, step, shape, used):
 def _exchanges(axes, corner, beside, used, groups, rank, partners):
     """One entry a dimension: its sign, its size, who is in the chosen rank's group, and what they exchange."""
     x, y = corner
-    words = dict(va="center", fontsize=10.5, color=INK)
+    words = {"va": "center", "fontsize": 10.5, "color": INK}
     if not used:
         axes.text(x, y + 0.2, "One rank: it talks to nobody.", **words)
     for line, dimension in enumerate(used):
