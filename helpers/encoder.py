@@ -1,0 +1,219 @@
+"""JSON lines → token ids, in processes of their own. Run as a program, this file is one such process.
+
+The parent hands out blocks of whole lines (about 0.5 MB) and takes back their ids in order. At most two blocks a
+process are under way, so memory does not grow with the corpus. A process ends when its stdin ends, so none outlives
+its parent. They are plain subprocesses and not `multiprocessing` ones, which import the caller's script again: a
+script without `if __name__ == "__main__"` would start everything anew.
+"""
+
+import json
+import os
+import queue
+import struct
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+BLOCK_BYTES = 1 << 19
+REPLY = struct.Struct("<QQQQqQ")
+
+
+class UnreadableText(ValueError):
+    """A line that is not a JSON object with the text asked for; the message names the line."""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One block's result: ids as bytes, tokens per sequence, sequences per document, UTF-8 bytes, largest id."""
+
+    source_bytes: int
+    tokens: bytes
+    sequence_lengths: np.ndarray
+    sequences_per_document: np.ndarray
+    text_bytes: int
+    max_token_id: int
+
+
+def encode_file(
+    jsonl: Path, backend: Path, *, dtype: str, eod_id: int, text_key: str, workers: int
+) -> Iterator[Encoded]:
+    """Tokenize a .jsonl file, block by block, in the file's order.
+
+    Args:
+        backend: the tokenizer.json to encode with.
+        eod_id: put after each document that has any token (`--append-eod`).
+        workers: processes.
+
+    Raises:
+        UnreadableText: names the file and line.
+    """
+    command = [sys.executable, "-P", __file__, str(backend), dtype, str(eod_id), text_key]
+    environment = os.environ | {"TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1"}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    processes = [subprocess.Popen(command, env=environment, **pipes) for _ in range(workers)]
+    idle: queue.SimpleQueue = queue.SimpleQueue()
+    for process in processes:
+        idle.put(process)
+
+    def encode(first_line: int, block: bytes) -> Encoded:
+        process = idle.get()
+        try:
+            return _ask(process, jsonl, first_line, block)
+        finally:
+            idle.put(process)
+
+    threads = ThreadPoolExecutor(workers)
+    under_way: deque = deque()
+    try:
+        for first_line, block in _blocks(jsonl):
+            under_way.append(threads.submit(encode, first_line, block))
+            if len(under_way) >= 2 * workers:
+                yield under_way.popleft().result()
+        while under_way:
+            yield under_way.popleft().result()
+    finally:
+        threads.shutdown(wait=False, cancel_futures=True)
+        for process in processes:
+            process.kill()
+            process.wait()
+        threads.shutdown(wait=True)
+        for process in processes:
+            process.stdin.close()
+            process.stdout.close()
+
+
+def _blocks(path: Path) -> Iterator[tuple[int, bytes]]:
+    line = 1
+    with path.open("rb") as file:
+        while block := file.read(BLOCK_BYTES):
+            if not block.endswith(b"\n"):
+                block += file.readline()
+            yield line, block
+            line += block.count(b"\n")
+
+
+def _ask(process: subprocess.Popen, jsonl: Path, first_line: int, block: bytes) -> Encoded:
+    try:
+        process.stdin.write(struct.pack("<Q", len(block)) + block)
+        process.stdin.flush()
+        sizes = REPLY.unpack(_read(process.stdout, REPLY.size))
+        tokens, lengths, counts, text_bytes, max_token_id, error = sizes
+        data = _read(process.stdout, tokens + lengths + counts + error)
+    except (OSError, EOFError) as broken:
+        code = process.poll()
+        raise RuntimeError(
+            f"a tokenizing process ended (exit code {code}) while reading {jsonl}, line {first_line} and after; "
+            "was it killed for memory? Try fewer: corpus.prepare(..., workers=1)."
+        ) from broken
+    if error:
+        raise _located(jsonl, first_line, data.decode())
+    return Encoded(
+        source_bytes=len(block),
+        tokens=data[:tokens],
+        sequence_lengths=np.frombuffer(data[tokens : tokens + lengths], dtype=np.int32),
+        sequences_per_document=np.frombuffer(data[tokens + lengths :], dtype=np.int64),
+        text_bytes=text_bytes,
+        max_token_id=max_token_id,
+    )
+
+
+def _read(stream, size: int) -> bytes:
+    data = stream.read(size)
+    if len(data) < size:
+        raise EOFError
+    return data
+
+
+def documents(block: bytes, text_key: str) -> Iterator[list[str]]:
+    """The texts of each document in a block of JSON lines: a value is a string or a list of them. Blank lines pass.
+
+    Raises:
+        UnreadableText: its message starts with the line's offset in the block.
+    """
+    for offset, line in enumerate(block.split(b"\n")):
+        if not line.strip():
+            continue
+        try:
+            value = json.loads(line)
+        except ValueError as error:
+            raise UnreadableText(f"{offset} not JSON ({error}); each line must be one JSON object.") from error
+        if not isinstance(value, dict) or text_key not in value:
+            keys = ", ".join(value) if isinstance(value, dict) else f"a {type(value).__name__}"
+            raise UnreadableText(f"{offset} no {text_key!r} in it, only {keys}. Name the key: text_key=...")
+        texts = value[text_key] if isinstance(value[text_key], list) else [value[text_key]]
+        for text in texts:
+            if not isinstance(text, str):
+                raise UnreadableText(f"{offset} {text_key!r} is {type(text).__name__}, not text.")
+            if not text.isascii() and any("\ud800" <= c <= "\udfff" for c in text):
+                raise UnreadableText(f"{offset} {text_key!r} has half a surrogate pair, which is no character.")
+        yield texts
+
+
+def texts(jsonl: Path, text_key: str) -> Iterator[str]:
+    """Every text of a .jsonl file, in order. Raises UnreadableText, which names the line."""
+    for first_line, block in _blocks(jsonl):
+        try:
+            for document in documents(block, text_key):
+                yield from document
+        except UnreadableText as error:
+            raise _located(jsonl, first_line, str(error)) from None
+
+
+def _located(jsonl: Path, first_line: int, offset_and_message: str) -> UnreadableText:
+    offset, message = offset_and_message.split(" ", 1)
+    return UnreadableText(f"{jsonl}, line {first_line + int(offset)}: {message}")
+
+
+def encode_block(tokenizer, block: bytes, dtype: str, eod_id: int, text_key: str) -> tuple[bytes, list, list, int, int]:
+    """Tokens as bytes, sequence lengths, sequences per document, UTF-8 bytes of text, largest id, as Megatron-LM's
+    `tools/preprocess_data.py --append-eod` orders them: an empty text is no sequence, an empty document has none."""
+    of_document = list(documents(block, text_key))
+    texts = [text for texts in of_document for text in texts]
+    encodings = iter(tokenizer.encode_batch_fast(texts))
+    ids: list[int] = []
+    lengths: list[int] = []
+    counts: list[int] = []
+    for texts_here in of_document:
+        before = len(lengths)
+        for _ in texts_here:
+            sequence = next(encodings).ids
+            if sequence:
+                ids += sequence
+                lengths.append(len(sequence))
+        if len(lengths) > before:
+            ids.append(eod_id)
+            lengths[-1] += 1
+        counts.append(len(lengths) - before)
+    array = np.array(ids, dtype=dtype)
+    text_bytes = sum(len(text) if text.isascii() else len(text.encode()) for text in texts)
+    return array.tobytes(), lengths, counts, text_bytes, max(ids, default=-1)
+
+
+def serve(backend: str, dtype: str, eod_id: int, text_key: str) -> None:
+    """Answer blocks from stdin on stdout until stdin ends."""
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(backend)
+    stdin, stdout = sys.stdin.buffer, sys.stdout.buffer
+    while size := stdin.read(8):
+        block = stdin.read(struct.unpack("<Q", size)[0])
+        error = b""
+        try:
+            tokens, lengths, counts, text_bytes, largest = encode_block(tokenizer, block, dtype, eod_id, text_key)
+        except UnreadableText as unreadable:
+            tokens, lengths, counts, text_bytes, largest, error = b"", [], [], 0, -1, str(unreadable).encode()
+        lengths_data = np.array(lengths, dtype=np.int32).tobytes()
+        counts_data = np.array(counts, dtype=np.int64).tobytes()
+        head = REPLY.pack(len(tokens), len(lengths_data), len(counts_data), text_bytes, largest, len(error))
+        stdout.write(head + tokens + lengths_data + counts_data + error)
+        stdout.flush()
+
+
+if __name__ == "__main__":
+    serve(sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4])
