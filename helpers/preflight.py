@@ -128,6 +128,8 @@ def _power_below(tokens: int) -> int:
 def extra_flags(recipe, data, machine: Machine) -> Iterator[Problem]:
     """Flags of the learner's own: those the entry script leaves out, and those a field of the recipe sets already."""
     words = [word.split("=")[0] for word in recipe.extra_flags if word.startswith("--")]
+    if not words:
+        return
     for word in words:
         for name, job in left_out().items():
             if word == name or (name.endswith("-") and word.startswith(name)):
@@ -159,12 +161,8 @@ def logging(recipe) -> Iterator[Problem]:
 
 def directory(recipe, data, run_directory: Path) -> Iterator[Problem]:
     """Another recipe's checkpoint, a place that cannot be written to, too little disk for the checkpoints."""
-    try:
-        holds = json.loads((run_directory / "recipe.json").read_text()).get("fingerprint")
-    except (OSError, ValueError, AttributeError):
-        holds = None
-    step = checkpoints.latest(run_directory / "checkpoints")
-    ours = recipe.fingerprint(data)
+    step, ours = checkpoints.latest(run_directory / "checkpoints"), recipe.fingerprint(data)
+    holds = _fingerprint(run_directory)
     if step is not None and holds != ours:
         why = (
             f"It holds a checkpoint of step {step} of another recipe or corpus ({holds or 'unknown'}, this one is "
@@ -179,21 +177,30 @@ def directory(recipe, data, run_directory: Path) -> Iterator[Problem]:
         why = f"{parent} cannot be written to: {refusal.strerror}."
         yield error(f"run directory {run_directory}", why, "MEGATRON_TOUR_RUNS=<a folder of yours> in the environment.")
         return
-    yield from _disk(recipe, parent)
+    unfinished = [folder for folder in (run_directory, *run_directory.glob("*/")) if _fingerprint(folder) == ours]
+    there = max((len(checkpoints.saved(folder / "checkpoints")) for folder in unfinished), default=0)
+    yield from _disk(recipe, parent, there)
 
 
-def _disk(recipe, folder: Path) -> Iterator[Problem]:
+def _fingerprint(run_directory: Path) -> str | None:
+    try:
+        return json.loads((run_directory / "recipe.json").read_text())["fingerprint"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _disk(recipe, folder: Path, there: int) -> Iterator[Problem]:
+    """`there` is how many of the run's checkpoints lie on the disk already."""
     keep, interval = recipe.checkpoints.keep, recipe.checkpoints.save_interval
     if interval is None:
         return
-    one, free = accounting.checkpoint_bytes(recipe), shutil.disk_usage(folder).free
+    size, one, free = accounting.readable, accounting.checkpoint_bytes(recipe), shutil.disk_usage(folder).free
     steps = recipe.schedule.exit_interval or recipe.schedule.train_iters
     # The next checkpoint is whole before the oldest goes.
-    count = min(keep + 1, max(1, -(-steps // interval)))
+    count = max(1, min(keep + 1, -(-steps // interval)) - there)
     if one * count > free:
-        size = accounting.readable
-        why = f"A checkpoint takes {size(one)}; {count} on disk at once take {size(one * count)}, and {size(free)} is free."
-        fits = int(free // one)
+        why = f"A checkpoint takes {size(one)}, {count} on disk at once {size(one * count)}; {size(free)} is free."
+        fits = int(free // one) + there
         change = f"keep={fits - 1}" if fits >= 2 else "save_interval=None (no checkpoints)"
         yield error(f"save_interval={interval} with keep={keep}", why, f"{change}, or free {size(one * count - free)}.")
 
@@ -215,9 +222,10 @@ def memory(recipe, machine: Machine) -> Iterator[Problem]:
     if need > have:
         shares = ", ".join(f"{part} {size(part_bytes)}" for part, part_bytes in parts.items())
         why = (
-            f"One rank would take about {size(need)} ({shares}), {size(need - have)} more than the GPU's {size(have)}."
+            f"One rank would take about {size(need)} ({shares}): {size(need - have)} more than the GPU's {size(have)}."
         )
-        yield error(f"{recipe.name} ({recipe.layout.name}) on {machine.name}", why, f"{_lower(recipe, machine, need)}.")
+        asked = f"{recipe.name} ({recipe.layout.name}) on {machine.name}"
+        yield error(asked, why, f"{_lower(recipe, machine, have)}.")
 
 
 def _lower(recipe, machine: Machine, room: float) -> str:
