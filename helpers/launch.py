@@ -1,0 +1,337 @@
+"""Start a training run, watch it, and bring it back: `train`, `follow`, and `ranks` for the small programs.
+
+The notebook's kernel writes the run directory, starts a supervisor (`helpers/supervisor.py`) and from then on only
+reads what the run writes. Whatever happens to either, no process of the run lives on alone.
+"""
+
+import contextlib
+import dataclasses
+import importlib.metadata
+import json
+import os
+import platform
+import shlex
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from helpers import accounting, checkpoints, diagnosis, live, logs, preflight, processes, recipes, runs
+from helpers.machine import PROJECT, Machine, here, runs_root
+
+POLL_SECONDS = 0.2
+PACKAGES = ("torch", "megatron-core", "transformer-engine", "transformers", "tokenizers", "numpy")
+
+
+class TrainingFailed(RuntimeError):
+    """A run that did not finish: which rank failed, its own last traceback, the cause and the fix where known.
+
+    Attributes:
+        rank: the rank that failed first; None when torchrun itself did.
+        traceback: that rank's last Python traceback, "" when it left none (it was killed, say).
+        cause, fix: from `helpers.diagnosis`; None for a symptom that is not in its table.
+        run_directory: where `log.txt` lies.
+    """
+
+    def __init__(self, run_directory: Path, headline: str, rank: int | None, traceback: str, found, resume: str):
+        self.run_directory, self.rank, self.traceback = Path(run_directory), rank, traceback
+        self.cause, self.fix = (found.cause, found.fix) if found else (None, None)
+        parts = [headline]
+        if found:
+            parts.append(f"Cause: {found.cause}\nFix: {found.fix}")
+        if traceback:
+            parts.append(f"The rank's last traceback:\n{traceback}" if rank is not None else traceback)
+        parts.append(f"Everything the ranks said: {self.run_directory / 'log.txt'}")
+        if resume:
+            parts.append(resume)
+        super().__init__("\n\n".join(parts))
+
+    def _render_traceback_(self) -> list[str]:
+        """In Jupyter: the message alone, without the frames of this module."""
+        return [f"{type(self).__name__}: {self}"]
+
+
+def train(
+    recipe: recipes.Recipe,
+    data,
+    *,
+    fresh: bool = False,
+    detach: bool = False,
+    predict: dict | None = None,
+    hang_timeout_seconds: float = 600,
+    entry_script: Path | str | None = None,
+    runs_dir: Path | str | None = None,
+    machine: Machine | None = None,
+) -> runs.Run:
+    """Train `recipe` on `data` (a `corpus.Corpus`, or None for made-up tokens) and return the finished run.
+
+    The same recipe on the same corpus picks its unfinished run up where its last checkpoint is; `fresh` starts another.
+    With `detach` the run goes on after the kernel ends, and this returns at once: see `follow` and `run.stop()`.
+    Interrupting the cell stops every process of the run. `predict` (name → value) is kept with the run.
+
+    Args:
+        hang_timeout_seconds: how long the ranks may be silent between two steps.
+        entry_script: `pretrain_gpt.py` of a Megatron-LM clone, to run that instead of `helpers/ranks/pretrain_gpt.py`.
+        runs_dir: where run directories go; `runs/` of the project if not given.
+
+    Raises:
+        preflight.PreflightError: the run cannot work; nothing was started or written.
+        TrainingFailed: it started and did not finish.
+        KeyboardInterrupt: after every process has ended.
+    """
+    machine = machine or here()
+    root = Path(runs_dir) if runs_dir else runs_root()
+    preflight.refuse(recipe, data, machine, root / recipe.name)
+    identity = {"fingerprint": recipe.fingerprint(data), "entry_script": entry_script and str(entry_script)}
+    with _claim(root / recipe.name, identity, fresh) as (directory, lock):
+        if lock is None:
+            print(f"This run is going on by itself in {directory}: following it. fresh=True would start another.")
+            return runs.load(directory) if detach else follow(runs.load(directory))
+        _write_files(directory, recipe, data, machine, identity, predict, entry_script)
+        _say_what_it_keeps(recipe, directory)
+        supervisor = processes.start(
+            directory,
+            lock,
+            processes=recipe.layout.world_size,
+            detach=detach,
+            hang_timeout_seconds=hang_timeout_seconds,
+            eval_interval=recipe.schedule.eval_interval,
+            keep=recipe.checkpoints.keep if recipe.checkpoints.save_interval else 0,
+        )
+    if detach:
+        print(
+            f"Training goes on in {directory} without this notebook. launch.follow(run) shows it, run.stop() ends it."
+        )
+        return runs.load(directory)
+    try:
+        _watch(directory, interrupt_stops=True)
+    finally:
+        supervisor.close()
+    return runs.load(directory)
+
+
+def follow(run: runs.Run) -> runs.Run:
+    """Show a run that is going on, from its first step; interrupting the cell ends the showing, not the run.
+
+    Raises:
+        TrainingFailed: the run failed.
+    """
+    _watch(Path(run.path), interrupt_stops=False)
+    return runs.load(run.path)
+
+
+def ranks(script: str, count: int, *arguments, machine: Machine | None = None, timeout_seconds: float = 300) -> str:
+    """Run `helpers/ranks/<script>.py` (or a path) in `count` processes under torchrun; returns what they printed.
+
+    The same rules of life and death as in `train` hold. `arguments` go to the script as they are.
+
+    Raises:
+        TrainingFailed: a rank failed, or `timeout_seconds` were not enough.
+    """
+    machine = machine or here()
+    path = Path(script) if str(script).endswith(".py") else PROJECT / "helpers" / "ranks" / f"{script}.py"
+    directory = Path(tempfile.mkdtemp(prefix=f"{path.stem}-", dir=_made(runs_root() / ".ranks")))
+    argv = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
+    argv += [str(path), *map(str, arguments)]
+    environment = {"OMP_NUM_THREADS": ("1", "one thread a rank: ranks must not fight for cores")}
+    if machine.device == "cpu":
+        environment["MEGATRON_CPU"] = ("1", "run on the CPU")
+    write_command(directory, f"{path.name} on {count} ranks", argv, environment)
+    with processes.held(directory) as lock:
+        supervisor = processes.start(
+            directory, lock, processes=count, hang_timeout_seconds=timeout_seconds, trains=False
+        )
+    try:
+        deadline = time.monotonic() + timeout_seconds
+        while processes.state(directory) == "running" and time.monotonic() < deadline:
+            time.sleep(0.05)
+        if processes.state(directory) == "running":
+            processes.stop(directory)
+            headline = f"{path.name} did not end within {timeout_seconds:.0f} s."
+            raise TrainingFailed(directory, headline, None, "", None, "")
+        _raise_if_failed(directory, path.name)
+        text = (directory / "log.txt").read_text(errors="replace")
+        shutil.rmtree(directory, ignore_errors=True)
+        return "".join(line for line in text.splitlines(keepends=True) if not line.startswith(logs.LAUNCH_MARK))
+    except BaseException:
+        processes.stop(directory)
+        raise
+    finally:
+        supervisor.close()
+
+
+@contextlib.contextmanager
+def _claim(parent: Path, identity: dict, fresh: bool):
+    """The run directory to train into, held: (directory, lock). The lock is None for a detached run that goes on.
+
+    The newest run of the same identity is taken up if it is unfinished. One that another kernel is training is left
+    alone: two learners with one recipe get a directory each.
+    """
+    old = None if fresh else _newest(parent, identity)
+    if old is not None and processes.state(old) == "running" and processes.read_status(old).get("detached"):
+        yield old, None
+        return
+    if old is not None and processes.state(old) in ("failed", "stopped"):
+        with contextlib.ExitStack() as stack:
+            try:
+                processes.bury(old)
+                lock = stack.enter_context(processes.held(old))
+            except processes.Busy:
+                lock = None
+            if lock is not None:
+                repaired = checkpoints.repair(old / "checkpoints")
+                step = checkpoints.latest(old / "checkpoints")
+                where = "from step 1: it has no checkpoint yet" if step is None else f"after step {step}"
+                print(f"Picking up the unfinished run {old} {where}. fresh=True would start another.")
+                for words in repaired:
+                    print(words)
+                yield old, lock
+                return
+    directory = _new_directory(parent)
+    with processes.held(directory) as lock:
+        yield directory, lock
+
+
+def _newest(parent: Path, identity: dict) -> Path | None:
+    """The latest run directory of the same recipe, corpus and entry script that belongs to this user."""
+    for directory in sorted((p for p in parent.glob("*") if p.is_dir()), reverse=True):
+        try:
+            known = json.loads((directory / "recipe.json").read_text())
+        except (OSError, ValueError):
+            continue
+        mine = directory.stat().st_uid == os.getuid()
+        if mine and all(known.get(key) == value for key, value in identity.items()):
+            return directory
+    return None
+
+
+def _new_directory(parent: Path) -> Path:
+    """`<parent>/<time>`, made here and now: two launches in the same second get two directories."""
+    name = time.strftime("%Y%m%d-%H%M%S")
+    for number in range(1, 1000):
+        directory = parent / (name if number == 1 else f"{name}-{number:03d}")
+        try:
+            _made(parent)
+            directory.mkdir()
+            return directory
+        except FileExistsError:
+            continue
+    raise FileExistsError(f"a thousand runs in one second under {parent}")
+
+
+def _made(directory: Path) -> Path:
+    directory.mkdir(parents=True, exist_ok=True)
+    return directory
+
+
+def _write_files(directory, recipe, data, machine, identity, predict, entry_script) -> None:
+    command = recipe.command(data, machine, run_directory=directory, entry_script=entry_script)
+    write_command(directory, recipe.name, command.argv, command.environment)
+    described = dataclasses.asdict(recipe) | identity | {"corpus": getattr(data, "name", "made-up tokens")}
+    _write_json(directory / "environment.json", environment(machine, command.environment))
+    if predict:
+        _write_json(directory / "predictions.json", predict)
+    _write_json(directory / "recipe.json", described)  # last: with it the directory counts as this recipe's run
+
+
+def write_command(directory: Path, title: str, argv, variables: dict[str, tuple[str, str]]) -> Path:
+    """`command.sh`: the whole launch as a script that runs by itself, from anywhere.
+
+    What the learner has set in the environment stays as it is; no secret is written.
+    """
+    lines = ["#!/usr/bin/env bash", f"# {title}. Runs by itself from a shell, too.", "set -eu"]
+    lines.append(f"cd {shlex.quote(str(PROJECT))}")
+    for name, (value, why) in variables.items():
+        lines.append(f'export {name}="${{{name}:-{value}}}"  # {why}')
+    words = [shlex.quote(str(word)) for word in argv]
+    pieces = [[]]
+    for word in words:
+        if word.startswith("--") and len(" ".join(pieces[-1])) > 60:
+            pieces.append([])
+        pieces[-1].append(word)
+    lines.append("exec " + " \\\n    ".join(" ".join(piece) for piece in pieces))
+    path = directory / "command.sh"
+    path.write_text("\n".join(lines) + "\n")
+    path.chmod(0o755)
+    return path
+
+
+def environment(machine: Machine, variables: dict[str, tuple[str, str]]) -> dict:
+    """What a run ran on: versions, machine, date. Of the environment only the variables that the run needs."""
+    versions = {}
+    for package in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[package] = importlib.metadata.version(package)
+    return {
+        "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "python": platform.python_version(),
+        "versions": versions,
+        "machine": dataclasses.asdict(machine) | {"name": machine.name, "label": machine.label},
+        "variables": {name: os.environ.get(name, value) for name, (value, _) in variables.items()},
+    }
+
+
+def _write_json(path: Path, value) -> None:
+    path.write_text(json.dumps(value, indent=1, default=str) + "\n")
+
+
+def _say_what_it_keeps(recipe, directory: Path) -> None:
+    kept = recipe.checkpoints
+    if kept.save_interval is None:
+        return
+    size = accounting.checkpoint_bytes(recipe)
+    print(
+        f"Checkpoints: one every {kept.save_interval:,} steps, the last {kept.keep} are kept. Each takes "
+        f"{accounting.readable(size)}, so up to {accounting.readable(size * (kept.keep + 1))} "
+        f"of {accounting.readable(shutil.disk_usage(directory).free)} free on the disk."
+    )
+
+
+def _watch(directory: Path, interrupt_stops: bool) -> None:
+    """Show the run until it ends; raise if it failed."""
+    described = json.loads((directory / "recipe.json").read_text())
+    model, schedule = described["model"], described["schedule"]
+    progress = live.Progress(model["sequence_length"], model["vocab_size"], schedule.get("exit_interval"))
+    view = live.view()
+    tail = logs.Tail(directory / "log.txt")
+    words = "failed"
+    try:
+        while True:
+            going = processes.state(directory) == "running"
+            progress.hear(tail.read(final=not going))
+            if not going:
+                break
+            view.update(progress)
+            time.sleep(POLL_SECONDS)
+        words = processes.state(directory)
+        if words != "finished":
+            processes.bury(directory)
+    except KeyboardInterrupt:
+        words = "still running, no longer shown"
+        if interrupt_stops:
+            print("Stopping every process of the run …")
+            processes.stop(directory)
+            words = "stopped"
+        raise
+    finally:
+        view.finish(progress, words)
+    _raise_if_failed(directory, described["name"])
+
+
+def _raise_if_failed(directory: Path, name: str) -> None:
+    status = processes.read_status(directory)
+    if status["state"] == "finished":
+        return
+    with open(directory / "log.txt", "rb") as file:
+        file.seek(status.get("log_start", 0))
+        text = file.read().decode(errors="replace")
+    rank = status.get("failing_rank")
+    who = f"rank {rank} " if rank is not None else ""
+    headline = f"{name} {status['state']}: {who}{status.get('reason') or ''}"
+    found = None
+    if status["state"] == "failed":
+        found = diagnosis.diagnose("\n".join([text, status.get("traceback", ""), status.get("reason") or ""]))
+    step = checkpoints.latest(directory / "checkpoints")
+    resume = "" if step is None else f"Starting the same cell again picks the run up after step {step}."
+    raise TrainingFailed(directory, headline, rank, status.get("traceback", ""), found, resume)

@@ -1,0 +1,214 @@
+"""What ranks write: growing files read piece by piece, one log out of many, steps, tracebacks, failures."""
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+STEP = re.compile(
+    r"iteration +(\d+)/ *(\d+) \|.*?elapsed time per iteration \(ms\): ([\d.]+) \|.*?global batch size: +(\d+) \|"
+)
+LOSS = re.compile(r"lm loss: (\S+) \|")
+TRAINING_IS_DONE = "[after training is done]"
+LAUNCH_MARK = "=== launch "
+
+# torchrun's closing summary has these lines for each rank that failed; the others it ended itself.
+FAILED_RANK = re.compile(r"rank +: (\d+) \(local_rank: \d+\)\s+exitcode +: (-?\d+) \(pid: (\d+)\)")
+ENDED_BY_TORCHRUN = re.compile(r"Sending process (\d+) closing signal")
+TORCH_PREFIX = re.compile(r"^\[rank\d+\]: ?")  # torch.distributed's own excepthook puts it before each line
+TRACEBACK_STARTS = ("Traceback (most recent call last)", "Fatal Python error")
+CRASH_SIGNALS = {-4: "SIGILL", -7: "SIGBUS", -8: "SIGFPE", -9: "SIGKILL", -11: "SIGSEGV"}
+# A rank that only lost the connection to one that died is a victim, not the cause.
+LOST_PEER = (
+    "Connection closed by peer",
+    "Connection reset by peer",
+    "Broken pipe",
+    "remote process exited",
+    "TCPStore",
+)
+
+
+@dataclass(frozen=True)
+class Step:
+    """Megatron's line for one iteration. `loss` is None where it printed none (NaN); `milliseconds` is that step's."""
+
+    step: int
+    train_iters: int
+    milliseconds: float
+    global_batch_size: int
+    loss: float | None
+
+
+@dataclass(frozen=True)
+class Failure:
+    """The rank that failed first, as far as its remains tell; `rank` is None when torchrun itself fell."""
+
+    rank: int | None
+    exit_code: int | None
+    reason: str
+    traceback: str = ""
+
+
+def parse_step(line: str) -> Step | None:
+    """The step a log line tells of, else None (format: Megatron `training_log` in megatron/training/training.py)."""
+    if not (match := STEP.search(line)):
+        return None
+    step, train_iters, milliseconds, batch = match.groups()
+    loss = LOSS.search(line)
+    return Step(int(step), int(train_iters), float(milliseconds), int(batch), float(loss[1]) if loss else None)
+
+
+class Tail:
+    """Whole lines that a growing file gained since the last look; a line without its end waits for the next one."""
+
+    def __init__(self, path: Path, offset: int = 0):
+        self.path, self.offset = Path(path), offset
+
+    def read(self, final: bool = False) -> str:
+        """New whole lines as one text; with `final` an unfinished last line too."""
+        try:
+            with open(self.path, "rb") as file:
+                file.seek(self.offset)
+                new = file.read()
+        except FileNotFoundError:
+            return ""
+        if not final:
+            new = new[: new.rfind(b"\n") + 1]
+        self.offset += len(new)
+        return new.decode(errors="replace")
+
+
+class RankLogs:
+    """The files torchrun keeps for each rank (`--log-dir --redirects 3`), merged into one log with a prefix a rank.
+
+    Each line is written whole, in one append. How far the merge came is kept beside the files, so that whoever comes
+    next (the supervisor was killed, say) goes on from there and loses nothing. One rank alone has no prefix.
+    """
+
+    def __init__(self, directory: Path, log: Path, processes: int):
+        self.directory, self.log, self.processes = Path(directory), Path(log), processes
+        self._progress = self.directory / "merged.json"
+        self._tails: dict[str, Tail] = {}
+        try:
+            known = json.loads(self._progress.read_text())
+        except (OSError, ValueError):
+            known = {}
+        for name, offset in known.items():
+            self._tails[name] = Tail(self.directory / name, offset)
+
+    def merge(self, final: bool = False) -> str:
+        """Append what is new to the log and return it; when the disk is full, try again at the next call."""
+        self._discover()
+        before = {name: tail.offset for name, tail in self._tails.items()}
+        text = "".join(self._prefixed(name, chunk) for name, tail in self._tails.items() if (chunk := tail.read(final)))
+        if not text:
+            return ""
+        try:
+            with open(self.log, "ab", buffering=0) as log:
+                start = log.tell()
+                data = text.encode()
+                if log.write(data) != len(data):
+                    log.truncate(start)
+                    raise OSError("short write")
+            self._save_progress()
+        except OSError:
+            for name, tail in self._tails.items():
+                tail.offset = before[name]
+            return ""
+        return text
+
+    def rank_text(self, rank: int, stream: str = "stderr") -> str:
+        """All that one rank wrote on `stream` in this launch."""
+        files = sorted(self.directory.glob(f"*/attempt_*/{rank}/{stream}.log"))
+        return "".join(file.read_text(errors="replace") for file in files)
+
+    def errors(self) -> dict[int, dict]:
+        """What ranks whose main is wrapped in torch's `record` left: rank → {"timestamp", "py_callstack"}."""
+        found = {}
+        for path in self.directory.glob("*/attempt_*/*/error.json"):
+            try:
+                found[int(path.parent.name)] = json.loads(path.read_text())["message"]["extraInfo"]
+            except (OSError, ValueError, KeyError, TypeError):
+                continue  # half written: the rank died while it wrote
+        return found
+
+    def _discover(self) -> None:
+        if len(self._tails) < 2 * self.processes:
+            for path in sorted(
+                self.directory.glob("*/attempt_*/*/std*.log"), key=lambda p: (int(p.parent.name), p.name)
+            ):
+                name = str(path.relative_to(self.directory))
+                self._tails.setdefault(name, Tail(path))
+
+    def _prefixed(self, name: str, text: str) -> str:
+        if not text.endswith("\n"):
+            text += "\n"
+        if self.processes == 1:
+            return text
+        prefix = f"[rank {Path(name).parent.name}] "
+        return "".join(prefix + line for line in text.splitlines(keepends=True))
+
+    def _save_progress(self) -> None:
+        fresh = self._progress.with_suffix(".tmp")
+        fresh.write_text(json.dumps({name: tail.offset for name, tail in self._tails.items()}))
+        fresh.replace(self._progress)
+
+
+def last_traceback(text: str, torchruns_own: bool = False) -> str:
+    """The last Python traceback (or fatal-error dump of all stacks) in a text; torchrun's own only when asked for."""
+    lines = [TORCH_PREFIX.sub("", line) for line in text.splitlines()]
+    starts = [i for i, line in enumerate(lines) if line.startswith(TRACEBACK_STARTS)]
+    for start in reversed(starts):
+        block = _traceback_block(lines[start:])
+        if torchruns_own or ("ChildFailedError" not in block and "torch/distributed/run.py" not in block):
+            return block
+    return ""
+
+
+def _traceback_block(lines: list[str]) -> str:
+    """From the heading to the end of the exception's message; a fatal-error dump to the end of its last stack."""
+    end = 1
+    if lines[0].startswith("Fatal"):
+        while end < len(lines) and not lines[end].startswith(("Extension modules", "[", "Traceback")):
+            end += 1
+    else:
+        while end < len(lines) and lines[end].startswith("  "):
+            end += 1
+        message = end
+        while end < min(len(lines), message + 20) and lines[end].strip() and not lines[end].startswith("["):
+            end += 1
+    return "\n".join(lines[:end]).strip()
+
+
+def find_failure(rank_logs: RankLogs, summary: str, exit_code: int | None) -> Failure:
+    """Which rank failed first, with its own last traceback.
+
+    `summary` is this launch's log; torchrun's words in it tell the ranks that failed from those it then ended. Of
+    the former, one that was killed or crashed comes first, then the earliest whose exception is not merely a lost peer.
+    """
+    errors = rank_logs.errors()
+    ended = set(ENDED_BY_TORCHRUN.findall(summary))
+    codes = {int(rank): int(code) for rank, code, pid in FAILED_RANK.findall(summary) if pid not in ended}
+    ranks = sorted(codes.keys() or errors.keys())
+    if not ranks:
+        reason = f"torchrun ended with exit code {exit_code} before any rank had failed"
+        return Failure(None, exit_code, reason, _torchruns_traceback(summary))
+
+    def traceback(rank: int) -> str:
+        return errors.get(rank, {}).get("py_callstack", "").strip() or last_traceback(rank_logs.rank_text(rank))
+
+    def order(rank: int) -> tuple:
+        victim = any(words in traceback(rank) for words in LOST_PEER)
+        return (codes.get(rank) not in CRASH_SIGNALS, victim, int(errors.get(rank, {}).get("timestamp", 0)), rank)
+
+    first = min(ranks, key=order)
+    code = codes.get(first)
+    if code is not None and code < 0:
+        reason = f"was killed by {CRASH_SIGNALS.get(code, f'signal {-code}')}"
+    else:
+        reason = f"ended with exit code {1 if code is None else code}"
+    return Failure(first, code, reason, traceback(first))
+
+
+def _torchruns_traceback(summary: str) -> str:
+    return last_traceback(summary, torchruns_own=True) or "\n".join(summary.strip().splitlines()[-15:])

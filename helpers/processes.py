@@ -1,0 +1,248 @@
+"""The life and death of a run's processes, seen from outside: start its supervisor, know its state, stop it for good.
+
+A run's processes are the supervisor (`helpers/supervisor.py`), the torchrun it starts and one process a rank. The
+supervisor holds the lock of the run directory as long as it lives, so "is this run going?" is asked of the lock, not of
+a process id that somebody else may have by now. Every process of a run carries the run directory in its environment:
+that finds the ones that outlived their parents.
+"""
+
+import contextlib
+import ctypes
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from helpers import logs
+from helpers.machine import PROJECT
+
+MARK = "MEGATRON_TOUR_RUN"  # environment variable of every process of a run: its directory
+TERM_SECONDS = 20  # what ranks get between SIGTERM and SIGKILL; torchrun itself would wait 30
+GONE_SECONDS = 10  # what the kernel takes to bury killed processes on a busy machine, at most
+PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
+
+STATUS_BYTES = 8192
+ENDED = ("finished", "failed", "stopped")
+
+
+@dataclass
+class Supervisor:
+    """A started supervisor. As long as `lifeline` is open the run lives; a detached run has none."""
+
+    process: subprocess.Popen
+    lifeline: int | None
+
+    def close(self) -> None:
+        """Let go of the lifeline (an attached run stops) and bury the process if it has ended."""
+        if self.lifeline is not None:
+            os.close(self.lifeline)
+            self.lifeline = None
+        self.process.poll()
+
+
+class Busy(RuntimeError):
+    """The run directory belongs to a run that is going on."""
+
+
+def read_status(run_directory: Path) -> dict:
+    """`status.json` as it is; empty before the first launch."""
+    try:
+        return json.loads((Path(run_directory) / "status.json").read_text())
+    except (OSError, ValueError):
+        return {}
+
+
+def write_status(run_directory: Path, **changes) -> None:
+    """Change some fields of `status.json`, all at once or not at all.
+
+    The file is padded: on a full disk it is written over in place, in the blocks that it already has.
+    """
+    path = Path(run_directory) / "status.json"
+    fresh = path.with_suffix(".tmp")
+    status = read_status(run_directory) | changes
+    try:
+        fresh.write_text(json.dumps(status, indent=1).ljust(STATUS_BYTES) + "\n")
+        fresh.replace(path)
+    except OSError:
+        if not path.exists():
+            raise
+        if "traceback" in status:
+            status["traceback"] = status["traceback"][-2000:]
+        with open(path, "r+b") as file:
+            file.write(json.dumps(status, indent=1).ljust(STATUS_BYTES).encode())
+            file.truncate()
+
+
+def state(run_directory: Path) -> str:
+    """ "running", "finished", "failed" or "stopped". A run whose supervisor is gone without a word has failed."""
+    last = read_status(run_directory).get("state", "stopped")
+    if last == "running" and not is_alive(run_directory):
+        last = read_status(run_directory).get("state", "stopped")  # it may have ended between the two looks
+        return "failed" if last == "running" else last
+    return last
+
+
+def is_alive(run_directory: Path) -> bool:
+    """Whether a supervisor holds the run directory."""
+    try:
+        lock = os.open(Path(run_directory) / ".lock", os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(lock)
+    return False
+
+
+@contextlib.contextmanager
+def held(run_directory: Path) -> Iterator[int]:
+    """Hold the run directory; yields the lock's file descriptor, to hand on.
+
+    Raises:
+        Busy: somebody else holds it.
+    """
+    lock = os.open(Path(run_directory) / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        for attempt in range(20):  # a look by `is_alive` takes the lock for a moment, too
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if attempt == 19:
+                    raise Busy(f"{run_directory} belongs to a run that is going on.") from None
+                time.sleep(0.01)
+        yield lock
+    finally:
+        os.close(lock)
+
+
+def start(
+    run_directory: Path,
+    lock: int,
+    *,
+    processes: int,
+    detach: bool = False,
+    hang_timeout_seconds: float = 600,
+    trains: bool = True,
+    eval_interval: int = 0,
+    keep: int = 0,
+) -> Supervisor:
+    """Start the supervisor of a run directory that holds `command.sh`; `lock` comes from `held`.
+
+    `processes` is the number of ranks, `keep` how many checkpoints stay (0: all), `trains` whether an end without
+    Megatron's closing words counts as a failure. The supervisor has a session of its own: what a terminal or Jupyter
+    sends to the kernel's process group does not reach it. It hears of the kernel's end through a pipe that only the
+    kernel holds open.
+    """
+    reading, lifeline = (None, None) if detach else os.pipe()  # neither end goes to other children of this process
+    arguments = ["--run-directory", str(run_directory), "--processes", str(processes), "--lock", str(lock)]
+    arguments += ["--hang-timeout-seconds", str(hang_timeout_seconds), "--eval-interval", str(eval_interval)]
+    arguments += ["--keep", str(keep), *["--detached"] * detach, *["--trains"] * trains]
+    last = read_status(run_directory)
+    log = open_append(Path(run_directory) / "log.txt")
+    launch = last.get("launch", 0) + 1
+    now = time.time()
+    log.write(f"{logs.LAUNCH_MARK}{launch} of {run_directory}, {time.strftime('%Y-%m-%d %H:%M:%S %z')} ===\n".encode())
+    fresh = {"state": "running", "launch": launch, "log_start": log.tell(), "started": now, "ended": None, "pid": None}
+    fresh |= {"processes": processes, "detached": detach, "exit_code": None, "reason": None, "failing_rank": None}
+    write_status(run_directory, **fresh, traceback="", disk_full=False)
+    try:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "helpers.supervisor", *arguments],
+            cwd=PROJECT,
+            env=os.environ | {MARK: str(run_directory)},
+            stdin=subprocess.DEVNULL if detach else reading,
+            stdout=subprocess.DEVNULL,
+            stderr=log,
+            pass_fds=(lock,),
+            start_new_session=True,
+        )
+    finally:
+        log.close()
+        if reading is not None:
+            os.close(reading)
+    return Supervisor(process, lifeline)
+
+
+def open_append(path: Path):
+    return open(path, "ab", buffering=0)
+
+
+def members(run_directory: Path) -> list[psutil.Process]:
+    """Every living process of the run, orphans too: those with the run directory in their environment."""
+    marked = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.environ().get(MARK) == str(run_directory) and process.status() != psutil.STATUS_ZOMBIE:
+                marked.append(process)
+    return [process for process in marked if process.pid != os.getpid()]
+
+
+def stop(run_directory: Path) -> str:
+    """End a run, whatever state it is in, and return once no process of it lives (35 s at most); its state is returned.
+
+    The supervisor is asked first and does it cleanly. If it is gone or does not answer, its processes are killed one
+    by one; then what the ranks wrote last is brought into `log.txt`.
+    """
+    run_directory = Path(run_directory)
+    deadline = time.monotonic() + TERM_SECONDS + GONE_SECONDS
+    asked = False
+    while is_alive(run_directory) and time.monotonic() < deadline:
+        asked = asked or _signal_supervisor(run_directory, signal.SIGTERM)
+        time.sleep(0.05)
+    if is_alive(run_directory):
+        _signal_supervisor(run_directory, signal.SIGKILL)
+    bury(run_directory)
+    return state(run_directory)
+
+
+def bury(run_directory: Path) -> None:
+    """Kill what a dead supervisor left alive and finish its log and status; nothing to do after a clean end."""
+    run_directory = Path(run_directory)
+    kill(members(run_directory))
+    status = read_status(run_directory)
+    if status.get("state") != "running":
+        return
+    with contextlib.suppress(Busy), held(run_directory):
+        ranks = run_directory / "ranks" / str(status["launch"])
+        logs.RankLogs(ranks, run_directory / "log.txt", status["processes"]).merge(final=True)
+        write_status(run_directory, state="failed", reason="the run's supervisor was killed", ended=time.time())
+
+
+def kill(processes: list[psutil.Process]) -> None:
+    """SIGKILL each by itself (psutil checks that the id still means the same process) and wait until they are gone."""
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(processes, timeout=GONE_SECONDS)
+
+
+def die_with_parent(death_signal: int = signal.SIGTERM) -> None:
+    """Ask Linux for `death_signal` when the thread that started this process ends (prctl(2), PR_SET_PDEATHSIG)."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, death_signal)
+
+
+def adopt_orphans() -> None:
+    """Become the parent of descendants that lose theirs (prctl(2), PR_SET_CHILD_SUBREAPER)."""
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
+
+
+def _signal_supervisor(run_directory: Path, number: int) -> bool:
+    status = read_status(run_directory)
+    with contextlib.suppress(psutil.NoSuchProcess, KeyError):
+        supervisor = psutil.Process(status["pid"])
+        if abs(supervisor.create_time() - status["create_time"]) < 1:
+            supervisor.send_signal(number)
+            return True
+    return False

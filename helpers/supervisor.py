@@ -1,0 +1,339 @@
+"""The process that owns a run: it starts `command.sh` (torchrun), keeps the log, and sees to it that nothing lives on.
+
+    python -m helpers.supervisor --run-directory runs/gpt3_345m/20260301-101500 --processes 2 --lock 3
+
+Started by `processes.start`, one a launch, in a session of its own. It stops the run when it is told to (SIGTERM,
+SIGINT), when the notebook's kernel is gone (end of file on standard input, unless `--detached`), or when no step comes
+any more. It reads a few file sizes five times a second and sleeps otherwise.
+"""
+
+import argparse
+import contextlib
+import os
+import resource
+import select
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+
+from helpers import checkpoints, logs, processes
+
+POLL_SECONDS = 0.2
+QUIET_START_SECONDS = 1200  # before the first step: imports, index building, compiling
+QUIET_PHASE_SECONDS = 1200  # evaluating, or writing a checkpoint
+DUMP_SECONDS = 3  # for a hanging rank to print where it stands
+LOW_DISK_BYTES = 32 * 2**20
+
+
+class HangWatch:
+    """Decides from the log and the clock (seconds) whether training still goes forward.
+
+    Silence is measured since the last output. It may last `timeout_seconds` between steps, or three times the longest
+    gap between two steps so far; before the first two steps, and while a checkpoint is written or the model
+    evaluated (every `eval_interval` steps and at the end), at least 20 minutes.
+    """
+
+    def __init__(self, timeout_seconds: float, now: float, eval_interval: int = 0):
+        self.timeout_seconds, self.eval_interval = timeout_seconds, eval_interval
+        self.steps = 0
+        self.longest_gap = 0.0
+        self.last_output = self.last_step = now
+        self.slow_phase = self.at_end = False
+
+    def hear(self, text: str, now: float) -> None:
+        """Take new log text into account."""
+        self.last_output = now
+        for line in text.splitlines():
+            if step := logs.parse_step(line):
+                if self.steps and not self.slow_phase:
+                    self.longest_gap = max(self.longest_gap, now - self.last_step)
+                self.steps += 1
+                self.last_step = now
+                evaluates = self.eval_interval and step.step % self.eval_interval == 0
+                self.at_end = step.step == step.train_iters
+                self.slow_phase = bool(evaluates) or self.at_end
+            elif "saving checkpoint" in line:
+                self.slow_phase = True
+            elif ("successfully saved" in line or "validation loss at" in line) and not self.at_end:
+                self.slow_phase = False
+
+    def allowed_seconds(self) -> float:
+        """How long the silence may last now."""
+        if self.steps < 2:
+            return max(self.timeout_seconds, QUIET_START_SECONDS)
+        allowed = max(self.timeout_seconds, 3 * self.longest_gap)
+        return max(allowed, QUIET_PHASE_SECONDS) if self.slow_phase else allowed
+
+    def is_hanging(self, now: float) -> bool:
+        return now - self.last_output > self.allowed_seconds()
+
+
+class Run:
+    """One launch of one run directory, from torchrun's start to the last process's end."""
+
+    def __init__(self, options: argparse.Namespace):
+        self.options = options
+        self.directory: Path = options.run_directory
+        self.checkpoints = self.directory / "checkpoints"
+        self.status = processes.read_status(self.directory)
+        self.rank_directory = self.directory / "ranks" / str(self.status["launch"])
+        self.rank_logs = logs.RankLogs(self.rank_directory, self.directory / "log.txt", options.processes)
+        self.watch = HangWatch(options.hang_timeout_seconds, time.monotonic(), options.eval_interval)
+        self.stop_asked: str | None = None
+        self.saw_done = False
+        self.tracker_time = 0.0
+        self.kernel = None if options.detached else psutil.Process(options.kernel)
+        self.kernel_looked_at = time.monotonic()
+
+    def start(self) -> None:
+        self.rank_directory.mkdir(parents=True, exist_ok=True)
+        # torchrun reads PET_* as defaults of its own options, so the command stays the one the learner sees.
+        environment = {
+            "PET_LOG_DIR": str(self.rank_directory),
+            "PET_REDIRECTS": "3",
+            "PYTHONFAULTHANDLER": "1",  # a rank that is ended for hanging prints where it stood
+            "OMP_NUM_THREADS": "1",  # torchrun's own default, without its warning
+        }
+        with processes.open_append(self.directory / "log.txt") as log:
+            self.torchrun = subprocess.Popen(
+                ["bash", str(self.directory / "command.sh")],
+                env=environment | os.environ,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                preexec_fn=_before_torchrun,
+            )
+        me = psutil.Process()
+        processes.write_status(self.directory, pid=me.pid, create_time=me.create_time(), torchrun_pid=self.torchrun.pid)
+
+    def supervise(self) -> None:
+        """Watch until torchrun ends, something ends it, or somebody asks for the end; then leave nothing behind."""
+        hang = False
+        while self.torchrun.poll() is None and not self.stop_asked and not hang:
+            self._wait()
+            self._look()
+            hang = self._hangs()
+        if hang:
+            failure = self._describe_hang()
+            self._end_processes()
+            self._conclude("failed", failure)
+        elif self.stop_asked and self.torchrun.poll() is None:
+            self._end_processes()
+            self._conclude("stopped", None)
+        else:
+            self._end_processes()
+            self._conclude(*self._outcome())
+
+    def _wait(self) -> None:
+        watched = [] if self.options.detached else [sys.stdin.fileno()]
+        with contextlib.suppress(InterruptedError):
+            readable, _, _ = select.select(watched, [], [], POLL_SECONDS)
+            if readable and not os.read(sys.stdin.fileno(), 1):
+                self.stop_asked = "the notebook's kernel ended"
+        now = time.monotonic()
+        if self.kernel and now - self.kernel_looked_at > 2:  # a child forked by the kernel may keep the pipe open
+            self.kernel_looked_at = now
+            if not self.kernel.is_running() or self.kernel.status() == psutil.STATUS_ZOMBIE:
+                self.stop_asked = "the notebook's kernel ended"
+
+    def _look(self) -> None:
+        """Bring the log up to date, bury orphans, let old checkpoints go."""
+        if text := self.rank_logs.merge():
+            self._hear(text)
+        self._bury_orphans()
+        if self.options.keep:
+            with contextlib.suppress(OSError):
+                changed = (self.checkpoints / checkpoints.TRACKER).stat().st_mtime
+                if changed != self.tracker_time:
+                    self.tracker_time = changed
+                    checkpoints.prune(self.checkpoints, self.options.keep)
+
+    def _hear(self, text: str) -> None:
+        self.watch.hear(text, time.monotonic())
+        self.saw_done = self.saw_done or logs.TRAINING_IS_DONE in text
+
+    def _hangs(self) -> bool:
+        now = time.monotonic()
+        if not self.watch.is_hanging(now):
+            return False
+        newest = max((p.stat().st_mtime for p in self.checkpoints.rglob("*")), default=0)
+        silence = now - self.watch.last_output
+        if time.time() - newest < silence:  # files of a checkpoint are growing
+            self.watch.last_output = now
+            return False
+        return True
+
+    def _ranks(self) -> dict[int, psutil.Process]:
+        """The living rank processes by rank."""
+        ranks = {}
+        for process in psutil.Process().children(recursive=True):
+            with contextlib.suppress(psutil.Error, KeyError):
+                rank = int(process.environ()["RANK"])
+                if process.parent().pid == self.torchrun.pid:
+                    ranks[rank] = process
+        return ranks
+
+    def _describe_hang(self) -> logs.Failure:
+        """Let every rank print its stacks (SIGABRT under faulthandler), then find the one the others wait for."""
+        ranks = self._ranks()
+        stopped = []
+        for rank, process in ranks.items():
+            with contextlib.suppress(psutil.Error):
+                if process.status() == psutil.STATUS_STOPPED:
+                    stopped.append(rank)
+                process.send_signal(signal.SIGABRT)
+                process.send_signal(signal.SIGCONT)
+        psutil.wait_procs(list(ranks.values()), timeout=DUMP_SECONDS)
+        stacks = {rank: logs.last_traceback(self.rank_logs.rank_text(rank)) for rank in ranks}
+        waiting = [rank for rank, stack in stacks.items() if "torch/distributed" in stack]
+        suspects = stopped or [rank for rank in ranks if rank not in waiting] or sorted(ranks) or [None]
+        seconds = self.watch.allowed_seconds()
+        reason = f"hangs: no step for {seconds:.0f} s" + (" (the process was stopped)" if stopped else "")
+        return logs.Failure(suspects[0], None, reason, stacks.get(suspects[0], ""))
+
+    def _end_processes(self) -> None:
+        """SIGTERM to torchrun, which passes it on; SIGKILL to each that is still there when its time is up."""
+        if self.torchrun.poll() is None:
+            self.torchrun.terminate()
+        told: set[int] = set()
+        deadline = time.monotonic() + processes.TERM_SECONDS
+        while time.monotonic() < deadline and (living := self._living()):
+            if self.torchrun.returncode is not None:  # orphans: nobody passes the signal on to them
+                for process in living:
+                    with contextlib.suppress(psutil.NoSuchProcess):
+                        if process.pid not in told:
+                            process.terminate()
+                        told.add(process.pid)
+            time.sleep(0.1)
+            self._look()
+        while survivors := self._living():
+            processes.kill(survivors)
+            self._bury_orphans()
+        self.torchrun.wait()
+        if text := self.rank_logs.merge(final=True):
+            self._hear(text)
+
+    def _living(self) -> list[psutil.Process]:
+        self.torchrun.poll()
+        self._bury_orphans()
+        return [p for p in psutil.Process().children(recursive=True) if _lives(p)]
+
+    def _bury_orphans(self) -> None:
+        """Reap adopted processes; torchrun itself is left to Popen."""
+        while True:
+            try:
+                ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            except ChildProcessError:
+                return
+            if ended is None:
+                return
+            if ended.si_pid == self.torchrun.pid:
+                self.torchrun.poll()
+            else:
+                os.waitpid(ended.si_pid, 0)
+
+    def _outcome(self) -> tuple[str, logs.Failure | None]:
+        """What torchrun's end means."""
+        code = self.torchrun.returncode
+        if code == 0 and (self.saw_done or not self.options.trains):
+            return "finished", None
+        launch_log = self.launch_log()
+        if code == 0:
+            return "failed", logs.Failure(None, 0, "the program ended before training was done", launch_log[-2000:])
+        if code < 0:
+            return "failed", logs.Failure(None, code, f"torchrun was killed by signal {-code}")
+        return "failed", logs.find_failure(self.rank_logs, launch_log, code)
+
+    def launch_log(self) -> str:
+        with contextlib.suppress(OSError), open(self.directory / "log.txt", "rb") as log:
+            log.seek(self.status.get("log_start", 0))
+            return log.read().decode(errors="replace")
+        return ""
+
+    def _conclude(self, state: str, failure: logs.Failure | None) -> None:
+        """Make room if the disk is full, then write how it ended."""
+        note = _disk_note(self.checkpoints) if failure else None
+        repaired = checkpoints.repair(self.checkpoints)
+        self.rank_logs.merge(final=True)
+        if self.stop_asked:
+            self._log(f"stopped: {self.stop_asked}")
+        if note:
+            self._log("; ".join([note, *repaired]))
+        ended = time.time()
+        processes.write_status(
+            self.directory,
+            state=state,
+            exit_code=self.torchrun.returncode,
+            reason=self.stop_asked if failure is None else " ".join(filter(None, [failure.reason, note])),
+            failing_rank=failure.rank if failure else None,
+            traceback=failure.traceback if failure else "",
+            disk_full=note is not None,
+            ended=ended,
+            wall_seconds=self.status.get("wall_seconds", 0) + ended - self.status["started"],
+        )
+
+    def _log(self, words: str) -> None:
+        with contextlib.suppress(OSError), processes.open_append(self.directory / "log.txt") as log:
+            log.write(f"=== {words} ===\n".encode())
+
+
+def _disk_note(directory: Path) -> str | None:
+    """A sentence if the disk is full and a checkpoint lies there half written, else None."""
+    unfinished = set(directory.glob("iter_*")) - {
+        checkpoints.path_of(directory, i) for i in checkpoints.saved(directory)
+    }
+    if not directory.exists():
+        return None
+    disk = os.statvfs(directory)
+    free = disk.f_bavail * disk.f_frsize
+    needed = max((checkpoints.size_bytes(p) for p in directory.glob("iter_*")), default=0)
+    if not unfinished or free > max(LOW_DISK_BYTES, needed):
+        return None
+    return f"No space left on device: {free / 2**20:.1f} MB are free under {directory}"
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _before_torchrun() -> None:
+    """In the child, before `exec`: torchrun gets SIGTERM (and passes it on) should this supervisor be killed."""
+    processes.die_with_parent(signal.SIGTERM)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--run-directory", type=Path, required=True)
+    parser.add_argument("--processes", type=int, required=True, help="ranks")
+    parser.add_argument("--lock", type=int, required=True, help="file descriptor that holds the run directory's lock")
+    parser.add_argument("--kernel", type=int, default=os.getppid(), help="process whose end is the run's end")
+    parser.add_argument("--hang-timeout-seconds", type=float, default=600)
+    parser.add_argument("--eval-interval", type=int, default=0, help="steps between evaluations; 0: none")
+    parser.add_argument("--keep", type=int, default=0, help="checkpoints to keep; 0 keeps all")
+    parser.add_argument("--detached", action="store_true", help="outlive the kernel")
+    parser.add_argument("--trains", action="store_true", help="exit code 0 without training is a failure")
+    options = parser.parse_args()
+    os.set_inheritable(options.lock, False)  # the lock ends with this process, not with torchrun
+    processes.adopt_orphans()
+    run = Run(options)
+
+    def ask(number, frame):
+        run.stop_asked = run.stop_asked or f"asked to by {signal.Signals(number).name}"
+
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, ask)
+    run.start()
+    run.supervise()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,303 @@
+"""The life and death of a run's processes: real torchrun, ranks that are ten lines long."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from helpers import logs, processes
+from helpers.machine import PROJECT
+
+STEP_LINE = (
+    " [2026-01-01 00:00:00.000000] iteration {:8d}/     100 | consumed samples: 8 | elapsed time per iteration (ms): 50.0 |"
+    " learning rate: 1.0E-03 | global batch size:     8 | lm loss: 5.000000E+00 | loss scale: 1.0 |"
+)
+RANK = f"""
+import os, signal, sys, time
+rank = int(os.environ["RANK"])
+
+def steps(count=1000):
+    for step in range(1, count + 1):
+        print({STEP_LINE!r}.format(step))
+        time.sleep(0.05)
+
+"""
+
+
+def write_run(directory: Path, script: str, count: int = 2) -> Path:
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "rank.py").write_text(RANK + textwrap.dedent(script))
+    torchrun = f"{sys.executable} -m torch.distributed.run --standalone --nproc-per-node {count}"
+    (directory / "command.sh").write_text(f"exec {torchrun} {directory}/rank.py\n")
+    return directory
+
+
+def start(directory: Path, count: int = 2, **options) -> processes.Supervisor:
+    with processes.held(directory) as lock:
+        return processes.start(directory, lock, processes=count, trains=False, **options)
+
+
+def wait_for(condition, seconds: float = 40, what: str = "it"):
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if value := condition():
+            return value
+        time.sleep(0.05)
+    raise AssertionError(f"{what} did not come within {seconds} s")
+
+
+def log_of(directory: Path) -> str:
+    return (directory / "log.txt").read_text() if (directory / "log.txt").exists() else ""
+
+
+def all_ranks(directory: Path, count: int = 2) -> list[psutil.Process]:
+    """The rank processes, once each of them has taken a step."""
+    wait_for(lambda: all(f"[rank {r}]  [20" in log_of(directory) for r in range(count)), what="first steps")
+    ranks = [p for p in processes.members(directory) if "RANK" in p.environ()]
+    assert len(ranks) == count
+    return sorted(ranks, key=lambda p: int(p.environ()["RANK"]))
+
+
+def end_of(directory: Path, seconds: float = 40) -> dict:
+    wait_for(lambda: processes.state(directory) != "running", seconds, "the run's end")
+    return processes.read_status(directory)
+
+
+def nobody_lives(directory: Path, pids: list[int], seconds: float = 2) -> bool:
+    """Within two seconds: the supervisor itself ends a moment after it wrote how the run ended."""
+
+    def alive(pid: int) -> bool:
+        return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+
+    return wait_for(lambda: not processes.members(directory) and not any(map(alive, pids)), seconds, "the last process")
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Start runs by (script, count, options); whatever a test leaves is ended."""
+    started = []
+
+    def go(script: str, count: int = 2, **options):
+        directory = write_run(tmp_path / f"run{len(started)}", script, count)
+        started.append((directory, start(directory, count, **options)))
+        return started[-1]
+
+    yield go
+    for directory, supervisor in started:
+        supervisor.close()
+        processes.stop(directory)
+        supervisor.process.wait(10)
+
+
+def test_a_run_that_ends_well_is_finished_and_its_log_is_whole(run):
+    directory, _ = run("for i in range(500): print('line', i)\nsys.stderr.write('no newline at the end')")
+    status = end_of(directory)
+    assert status["state"] == "finished" and status["exit_code"] == 0
+    for rank in range(2):
+        mine = [line for line in log_of(directory).splitlines() if line.startswith(f"[rank {rank}] ")]
+        assert sum("] line " in line for line in mine) == 500
+        assert f"[rank {rank}] no newline at the end" in mine
+
+
+def test_one_rank_alone_has_no_prefix(run):
+    directory, _ = run("print('alone')", 1)
+    end_of(directory)
+    assert "alone" in log_of(directory).splitlines()
+
+
+def test_the_failing_rank_is_named_with_its_own_traceback(run):
+    """The first rank falls over the second one's end: it is a victim and must not be blamed."""
+    directory, _ = run(
+        """
+        import torch.distributed as dist
+        dist.init_process_group("gloo")
+        if rank == 1:
+            time.sleep(0.2)
+            raise ValueError("the learning rate is a duck")
+        dist.barrier()
+        """
+    )
+    status = end_of(directory)
+    assert (status["state"], status["failing_rank"]) == ("failed", 1)
+    assert status["traceback"].startswith("Traceback") and "the learning rate is a duck" in status["traceback"]
+    assert "barrier" not in status["traceback"]
+
+
+def test_a_killed_rank_is_named(run):
+    directory, _ = run(
+        "import torch.distributed as dist\ndist.init_process_group('gloo')\nsteps(20)\ndist.barrier()\nsteps()"
+    )
+    ranks = all_ranks(directory)
+    ranks[1].kill()
+    status = end_of(directory)
+    assert (status["state"], status["failing_rank"]) == ("failed", 1)
+    assert "SIGKILL" in status["reason"]
+    assert nobody_lives(directory, [p.pid for p in ranks])
+
+
+def test_stop_ends_every_process(run):
+    directory, _ = run("steps()")
+    pids = [p.pid for p in processes.members(directory)] + [p.pid for p in all_ranks(directory)]
+    start_time = time.monotonic()
+    assert processes.stop(directory) == "stopped"
+    assert time.monotonic() - start_time < 10
+    assert nobody_lives(directory, pids)
+    assert processes.stop(directory) == "stopped"  # a second time changes nothing
+
+
+def test_ranks_that_ignore_sigterm_are_killed_in_time(run):
+    directory, _ = run("signal.signal(signal.SIGTERM, signal.SIG_IGN)\nsteps(10000)")
+    ranks = all_ranks(directory)
+    start_time = time.monotonic()
+    assert processes.stop(directory) == "stopped"
+    assert time.monotonic() - start_time < 35
+    assert nobody_lives(directory, [p.pid for p in ranks])
+
+
+def test_ranks_that_ignore_sigterm_when_another_one_dies(run):
+    directory, _ = run("signal.signal(signal.SIGTERM, signal.SIG_IGN)\nsteps(10000)")
+    ranks = all_ranks(directory)
+    ranks[0].kill()
+    status = end_of(directory, 35)
+    assert status["failing_rank"] == 0 and "SIGKILL" in status["reason"]
+    assert nobody_lives(directory, [p.pid for p in ranks])
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_the_supervisor_stops_the_run(run, number):
+    directory, supervisor = run("steps()")
+    ranks = all_ranks(directory)
+    supervisor.process.send_signal(number)
+    status = end_of(directory, 10)
+    assert status["state"] == "stopped" and number.name in status["reason"]
+    assert nobody_lives(directory, [p.pid for p in ranks])
+
+
+def test_nothing_outlives_a_killed_supervisor(run):
+    directory, supervisor = run("steps()")
+    ranks = all_ranks(directory)
+    supervisor.process.kill()
+    supervisor.process.wait()
+    assert nobody_lives(directory, [p.pid for p in ranks], 35)
+    assert processes.state(directory) == "failed"
+    processes.bury(directory)
+    last = [step.step for line in log_of(directory).splitlines() if (step := logs.parse_step(line))]
+    written = max(path.read_text().count("iteration ") for path in (directory / "ranks/1").rglob("stdout.log"))
+    assert max(last) == written  # what was not yet merged when the supervisor died came in afterwards
+
+
+def test_a_killed_supervisor_and_torchrun_leave_what_stop_finds(run):
+    directory, supervisor = run("steps(10000)")
+    ranks = all_ranks(directory)
+    torchrun = psutil.Process(processes.read_status(directory)["torchrun_pid"])
+    supervisor.process.send_signal(signal.SIGSTOP)  # so that it cannot clean up
+    torchrun.kill()
+    supervisor.process.kill()
+    supervisor.process.wait()
+    assert processes.stop(directory) == "failed"
+    assert nobody_lives(directory, [p.pid for p in ranks])
+
+
+def test_a_killed_torchrun_leaves_no_rank(run):
+    directory, _ = run("steps(10000)")
+    ranks = all_ranks(directory)
+    psutil.Process(processes.read_status(directory)["torchrun_pid"]).kill()
+    status = end_of(directory, 10)
+    assert status["state"] == "failed" and "torchrun was killed by signal 9" in status["reason"]
+    assert nobody_lives(directory, [p.pid for p in ranks])
+
+
+HANG = """
+import torch.distributed as dist
+dist.init_process_group("gloo")
+
+def the_loader_waits_for_a_file():
+    while True:
+        time.sleep(1)
+
+steps(5)
+if rank == 1:
+    the_loader_waits_for_a_file()
+dist.barrier()
+"""
+
+
+def test_a_hanging_rank_is_found_with_its_stack(run):
+    directory, _ = run(HANG, hang_timeout_seconds=2)
+    ranks = all_ranks(directory)
+    status = end_of(directory)
+    assert (status["state"], status["failing_rank"]) == ("failed", 1)
+    assert "no step for" in status["reason"] and "the_loader_waits_for_a_file" in status["traceback"]
+    assert nobody_lives(directory, [p.pid for p in ranks])
+
+
+def test_a_stopped_rank_is_a_hanging_rank(run):
+    directory, _ = run("import torch.distributed as dist\ndist.init_process_group('gloo')\n"
+                       "for i in range(10000):\n    steps(1)\n    dist.barrier()", hang_timeout_seconds=2)  # fmt: skip
+    ranks = all_ranks(directory)
+    ranks[0].suspend()
+    status = end_of(directory)
+    assert status["failing_rank"] == 0 and "stopped" in status["reason"]
+    assert nobody_lives(directory, [p.pid for p in ranks])
+
+
+KERNEL = """
+import sys, time
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+import test_processes as t
+directory = t.write_run(Path({directory!r}), "steps(10000)")
+t.start(directory, detach={detach})
+time.sleep(600)
+"""
+
+
+def kernel(directory: Path, detach: bool) -> subprocess.Popen:
+    code = KERNEL.format(tests=str(PROJECT / "tests"), directory=str(directory), detach=detach)
+    return subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_dead_kernel_takes_its_run_with_it(tmp_path, number):
+    """As jupyter_client does it: the signal goes to the kernel's whole process group."""
+    notebook = kernel(tmp_path / "run", detach=False)
+    ranks = all_ranks(tmp_path / "run")
+    os.killpg(notebook.pid, number)
+    notebook.wait()
+    assert end_of(tmp_path / "run", 35)["reason"] == "the notebook's kernel ended"
+    assert nobody_lives(tmp_path / "run", [p.pid for p in ranks])
+
+
+def test_a_detached_run_outlives_the_kernel(tmp_path):
+    notebook = kernel(tmp_path / "run", detach=True)
+    ranks = all_ranks(tmp_path / "run")
+    os.killpg(notebook.pid, signal.SIGKILL)
+    notebook.wait()
+    before = log_of(tmp_path / "run").count("iteration ")
+    wait_for(lambda: log_of(tmp_path / "run").count("iteration ") > before + 20, what="further steps")
+    assert processes.state(tmp_path / "run") == "running"
+    assert processes.stop(tmp_path / "run") == "stopped"
+    assert nobody_lives(tmp_path / "run", [p.pid for p in ranks])
+
+
+def test_a_held_directory_is_refused(tmp_path):
+    with processes.held(tmp_path), pytest.raises(processes.Busy), processes.held(tmp_path):
+        pass
+    with processes.held(tmp_path):
+        assert processes.is_alive(tmp_path)
+    assert not processes.is_alive(tmp_path)
+
+
+def test_status_is_replaced_whole_and_survives_a_full_disk(tmp_path, monkeypatch):
+    processes.write_status(tmp_path, state="running", launch=1)
+    processes.write_status(tmp_path, reason="x")
+    assert processes.read_status(tmp_path) == {"state": "running", "launch": 1, "reason": "x"}
+    (tmp_path / "status.tmp").mkdir()  # nothing new can be written
+    processes.write_status(tmp_path, state="failed")
+    assert processes.read_status(tmp_path)["state"] == "failed"
