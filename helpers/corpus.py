@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from helpers import encoder, index, machine, sources
 from helpers import tokenizer as tokenizers
+from helpers.layout import Flag
 
 FORMAT = 1
 
@@ -55,18 +56,24 @@ class Corpus:
         """UTF-8 bytes of text per token: how much the tokenizer compresses (about 4.4 for GPT-2 on English)."""
         return self.bytes / self.tokens if self.tokens else 0.0
 
-    def tokenizer_flags(self) -> tuple[str, ...]:
+    def tokenizer_flags(self) -> list[Flag]:
         """Megatron's flags for this corpus's tokenizer (why not GPT2BPETokenizer: see helpers/tokenizer.py)."""
-        return ("--tokenizer-type", "HuggingFaceTokenizer", "--tokenizer-model", str(self.tokenizer_path))
+        return [
+            Flag("--tokenizer-type", "HuggingFaceTokenizer", "the class that reads the vocabulary"),
+            Flag("--tokenizer-model", str(self.tokenizer_path), "the vocabulary the corpus was cut with"),
+        ]
 
-    def data_flags(self, run_dir: Path | None = None) -> tuple[str, ...]:
+    def data_flags(self, run_directory: Path | str = "") -> list[Flag]:
         """Megatron's flags for this corpus's files, and for the cache of its sample index.
 
         Megatron takes that cache for whole if its files exist, so each run has its own, in its run directory: no two
-        runs write the same files, and mend_index_cache removes what a killed start left half-written.
+        runs write the same files, and samples.mend_index_cache removes what a killed start left half-written.
         """
-        index_cache = Path(run_dir or "") / "index_cache"
-        return ("--data-path", str(self.prefix), "--data-cache-path", str(index_cache))
+        index_cache = Path(run_directory) / "index_cache"
+        return [
+            Flag("--data-path", str(self.prefix), "prefix of the .bin and .idx files"),
+            Flag("--data-cache-path", str(index_cache), "the order of samples, kept with the run"),
+        ]
 
     def open_index(self) -> index.Index:
         """The opened index. Raises index.InvalidIndex when the files were damaged since."""
