@@ -30,29 +30,9 @@ from pathlib import Path
 import torch
 
 CPU = torch.device("cpu")
-FACTORIES = [
-    "tensor",
-    "as_tensor",
-    "empty",
-    "empty_like",
-    "empty_strided",
-    "zeros",
-    "zeros_like",
-    "ones",
-    "ones_like",
-    "full",
-    "full_like",
-    "rand",
-    "rand_like",
-    "randn",
-    "randn_like",
-    "randint",
-    "randint_like",
-    "randperm",
-    "arange",
-    "linspace",
-    "eye",
-]
+FACTORIES = ["tensor", "as_tensor", "empty", "empty_like", "empty_strided", "zeros", "zeros_like", "ones", "ones_like"]
+FACTORIES += ["full", "full_like", "rand", "rand_like", "randn", "randn_like", "randint", "randint_like", "randperm"]
+FACTORIES += ["arange", "linspace", "eye"]
 METHODS = ["new_empty", "new_zeros", "new_ones", "new_full", "new_tensor", "to"]
 
 
