@@ -1,0 +1,95 @@
+"""From a failed run's log to its cause and what to do about it."""
+
+import difflib
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from functools import cache
+
+from helpers.machine import PROJECT
+from helpers.symptoms import SYMPTOMS, Symptom
+
+# What stands before a rank's own words: "[rank 1] " (our log), "[default1]:" (torchrun --tee), "[rank1]: " (torch).
+PREFIX = re.compile(r"^(?:\[rank \d+\] |\[\w+?\d+\]:)?(?:\[rank\d+\]: ?)?", re.MULTILINE)
+FLAG = re.compile(r"(?<![\w-])--[a-z][\w-]*")
+LIST_FLAGS = """
+import argparse
+from megatron.training.arguments import add_megatron_arguments
+parser = argparse.ArgumentParser()
+add_megatron_arguments(parser)
+print(*(flag for action in parser._actions for flag in action.option_strings))
+"""
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What a log tells of a failure: the symptom's name, the line that shows it, its cause, what to do."""
+
+    name: str
+    line: str
+    cause: str
+    fix: str
+
+    def __str__(self) -> str:
+        return f"{self.name}\n  seen:  {self.line}\n  cause: {self.cause}\n  fix:   {self.fix}"
+
+
+def diagnose(log: str) -> Diagnosis | None:
+    """The root cause in a failed run's log, or None if the log shows no known symptom.
+
+    Where several symptoms are found the first in `SYMPTOMS` is taken: causes stand there before consequences. Feed it
+    the log of a failed launch only; a healthy log may mention what it could do without.
+    """
+    log = PREFIX.sub("", log)
+    for symptom in SYMPTOMS:
+        if match := symptom.search(log):
+            return _told(symptom, match, log)
+    return None
+
+
+def _told(symptom: Symptom, match: re.Match, log: str) -> Diagnosis:
+    words = {name: value or "it" for name, value in match.groupdict().items()}
+    cause, fix = symptom.cause.format(**words), symptom.fix.format(**words)
+    if symptom.name == "unknown flag":
+        fix = " ".join([fix, *_nearest(match["flags"], log)])
+    start, end = log.rfind("\n", 0, match.start()) + 1, log.find("\n", match.end())
+    line = " ".join(log[start : end if end >= 0 else None].split())
+    return Diagnosis(symptom.name, line, cause, fix)
+
+
+def _nearest(unknown: str, log: str) -> list[str]:
+    """A sentence for each unknown flag that resembles a real one.
+
+    argparse prints the usage, which names every flag, before it complains; only a log without it asks Megatron.
+    """
+    usage = re.search(r"^usage: .*?(?=error: unrecognized arguments)", log, re.MULTILINE | re.DOTALL)
+    flags = set(FLAG.findall(usage[0])) if usage else set()
+    flags = flags if len(flags) > 100 else set(megatron_flags())
+    sentences = []
+    for flag in FLAG.findall(unknown):
+        if close := difflib.get_close_matches(flag, flags, n=1):
+            sentences.append(f"Did you mean {close[0]} instead of {flag}?")
+    return sentences
+
+
+@cache
+def megatron_flags() -> tuple[str, ...]:
+    """Every flag of Megatron's own parser (megatron/training/arguments.py), asked in another process: about 10 s."""
+    answer = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", LIST_FLAGS],
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=True,
+    )
+    return tuple(flag for flag in answer.stdout.split() if flag.startswith("--"))
+
+
+def symptoms():
+    """All known symptoms as a table: name, what to look for in the log (a regular expression), cause, fix."""
+    import pandas as pd
+
+    rows = [(s.name, s.pattern, s.cause, s.fix) for s in SYMPTOMS]
+    return pd.DataFrame(rows, columns=["symptom", "in the log", "cause", "fix"]).set_index("symptom")
