@@ -1,0 +1,186 @@
+"""Training samples as the model is shown them, drawn through Megatron's own GPTDataset; and the index it caches.
+
+Megatron shuffles a part's documents, joins their tokens into one long row, cuts it into samples of sequence_length + 1
+tokens (each shares one token with the next, because labels are tokens shifted by one), and shuffles the samples.
+"""
+
+import html
+import tempfile
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from helpers import index
+from helpers.corpus import Corpus, CorpusError
+
+CACHED = ("document_index.npy", "sample_index.npy", "shuffle_index.npy")
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Samples of one part. The four arrays have shape [samples, sequence_length].
+
+    `labels` are the tokens to predict, `loss_mask` is 0 where a prediction does not count, `position_ids` go into the
+    position embedding. `parts` is a table of what each sample is packed from: sample, position (where in the sample it
+    starts), document, first_token (where in that document it starts), tokens.
+    """
+
+    corpus: Corpus
+    tokens: np.ndarray
+    labels: np.ndarray
+    loss_mask: np.ndarray
+    position_ids: np.ndarray
+    parts: "pandas.DataFrame"  # noqa: F821
+
+    def text(self, i: int = 0) -> str:
+        """Sample `i` decoded; a document's end shows as the end-of-document token's name."""
+        return self.corpus.decode(self.tokens[i])
+
+    def document_ends(self, i: int = 0) -> list[int]:
+        """Positions of the end-of-document tokens in sample `i`."""
+        return np.flatnonzero(self.tokens[i] == self.corpus.eod_id).tolist()
+
+    def table(self, i: int = 0, first: int = 0, count: int = 12):
+        """Sample `i` from position `first` on, a row a position: token, id, label, label_id, position_id, loss."""
+        import pandas as pd
+
+        here = slice(first, first + count)
+        tokens, labels = self.tokens[i, here], self.labels[i, here]
+        return pd.DataFrame(
+            {
+                "token": [self.corpus.decode([t]) for t in tokens],
+                "id": tokens,
+                "label": [self.corpus.decode([t]) for t in labels],
+                "label_id": labels,
+                "position_id": self.position_ids[i, here],
+                "loss": self.loss_mask[i, here],
+            },
+            index=pd.RangeIndex(first, first + len(tokens), name="position"),
+        )
+
+    def __repr__(self) -> str:
+        count, length = self.tokens.shape
+        ends = int((self.tokens == self.corpus.eod_id).sum())
+        return f"{count} samples of {length} tokens of {self.corpus.name}, with {ends} ends of documents in them"
+
+    def _repr_html_(self) -> str:
+        return f"<b>{html.escape(repr(self))}</b>{self.parts.to_html(index=False)}"
+
+
+def draw(
+    data: Corpus,
+    sequence_length: int,
+    *,
+    split: str = "969,30,1",
+    part: str = "train",
+    count: int = 4,
+    seed: int = 1234,
+    reset_position_ids: bool = False,
+    eod_mask_loss: bool = False,
+) -> Samples:
+    """The first `count` samples of a part, as a training run with this `--seed` would meet them in its first pass.
+
+    Args:
+        split: Megatron's default unless given.
+        part: "train", "valid" or "test".
+        reset_position_ids, eod_mask_loss: Megatron's flags of these names; both off by default, so a sample's positions
+            run on over the end of a document and that end counts in the loss.
+
+    Raises:
+        CorpusError: a part of the split has no document: Megatron would look for its tokens for ever.
+    """
+    chosen = require_parts(data, split, sequence_length)[index.PARTS.index(part)]
+    if not chosen["documents"]:
+        raise CorpusError(f"--split {split} leaves nothing for {part}: give it a share.")
+    with warnings.catch_warnings(), tempfile.TemporaryDirectory() as index_cache:
+        warnings.simplefilter("ignore")
+        from megatron.core.datasets.blended_megatron_dataset_builder import BlendedMegatronDatasetBuilder
+        from megatron.core.datasets.gpt_dataset import GPTDataset, GPTDatasetConfig
+        from megatron.core.tokenizers import MegatronTokenizer
+
+        config = GPTDatasetConfig(
+            random_seed=seed,
+            sequence_length=sequence_length,
+            blend=([str(data.prefix)], None),
+            split=split,
+            tokenizer=MegatronTokenizer.from_pretrained(str(data.tokenizer_path), {"library": "huggingface"}),
+            path_to_cache=index_cache,
+            reset_position_ids=reset_position_ids,
+            reset_attention_mask=False,
+            eod_mask_loss=eod_mask_loss,
+            create_attention_mask=False,
+        )
+        sizes = [count if name == part else 1 for name in index.PARTS]
+        dataset = BlendedMegatronDatasetBuilder(GPTDataset, sizes, lambda: True, config).build()[
+            index.PARTS.index(part)
+        ]
+        drawn = [dataset[i] for i in range(count)]
+        parts = _parts(dataset, data.open_index().sequence_lengths, sequence_length, count)
+    arrays = {k: np.stack([d[k].numpy() for d in drawn]) for k in ("tokens", "labels", "loss_mask", "position_ids")}
+    return Samples(corpus=data, parts=parts, **arrays)
+
+
+def require_parts(data: Corpus, split: str, sequence_length: int) -> list[dict]:
+    """index.split_parts, refusing a split that Megatron would never finish building.
+
+    Raises:
+        CorpusError: names the empty part and a split that works.
+    """
+    opened = data.open_index()
+    parts = index.split_parts(opened, split, sequence_length)
+    for part in parts:
+        if part["problem"] == "empty":
+            raise CorpusError(
+                f"--split {split} gives {part['part']} {part['weight']:.2%} of {opened.sequences:,} documents, which "
+                "rounds to none: Megatron would add up zero tokens for ever. Give it a larger share, such as "
+                "--split 90,5,5, or none at all (0)."
+            )
+    return parts
+
+
+def _parts(dataset, sequence_lengths: np.ndarray, sequence_length: int, count: int):
+    import pandas as pd
+
+    rows = []
+    for sample in range(count):
+        (place, offset), (_, _) = dataset.sample_index[dataset.shuffle_index[sample] + np.array([0, 1])]
+        position = 0
+        while position < sequence_length:
+            document = int(dataset.document_index[place])
+            tokens = min(int(sequence_lengths[document]) - int(offset), sequence_length - position)
+            if tokens:
+                rows.append((sample, position, document, int(offset), tokens))
+            position, place, offset = position + tokens, place + 1, 0
+    return pd.DataFrame(rows, columns=["sample", "position", "document", "first_token", "tokens"])
+
+
+def mend_index_cache(directory: str | Path) -> list[str]:
+    """Remove from a `--data-cache-path` what a killed start left half-written, so that Megatron builds it again.
+
+    Megatron takes a cached index for whole when its four files exist (`_build_document_sample_shuffle_indices` in
+    gpt_dataset.py): a truncated one fails each later run. Call it before a launch, while no run uses the directory.
+
+    Returns:
+        The names of the removed files; empty when all was whole or the directory is not there.
+    """
+    removed = []
+    for name in {path.name.rsplit("-", 1)[0] for path in Path(directory).glob("*-*-*-*")}:
+        files = [Path(directory) / f"{name}-{ending}" for ending in ("description.txt", *CACHED)]
+        if not all(_whole(file) for file in files):
+            for file in files:
+                if file.exists():
+                    file.unlink()
+                    removed.append(file.name)
+    return sorted(removed)
+
+
+def _whole(file: Path) -> bool:
+    if file.suffix != ".npy":
+        return file.is_file()
+    try:
+        np.load(file, mmap_mode="r")
+        return True
+    except (OSError, ValueError, EOFError):
+        return False
