@@ -1,0 +1,242 @@
+"""Predict, then run; then check an answer. What a learner types gets words back, never a traceback."""
+
+import html
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+WIDTH = "max-width: 46em; line-height: 1.5"
+LOOK = {  # kind of message -> sign and colour of its edge
+    "right": ("✓", "#009E73"),
+    "wrong": ("✗", "#D55E00"),
+    "asked": ("?", "#0072B2"),
+    "plain": ("·", "#888888"),
+}
+
+
+def headless() -> bool:
+    """Whether a program runs this notebook (`MEGATRON_TOUR_HEADLESS=1`): then nothing waits for a person."""
+    return os.environ.get("MEGATRON_TOUR_HEADLESS") == "1"
+
+
+@dataclass(frozen=True)
+class Message:
+    """A sentence or two for the learner; `kind` is right, wrong, asked or plain."""
+
+    kind: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{LOOK[self.kind][0]} {self.text}"
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        sign, colour = LOOK[self.kind]
+        return (
+            f'<div style="{WIDTH}; border-left: 4px solid {colour}; padding: 0.3em 0.8em">'
+            f'<b style="color: {colour}">{sign}</b> {html.escape(self.text)}</div>'
+        )
+
+
+class Predictions(dict):
+    """What the learner predicted: name → number or choice. Hand it to `launch.train(predict=…)`: it is kept with the
+    run, in `predictions.json`. Empty where nobody answered, as in a headless run."""
+
+    def __init__(self):
+        super().__init__()
+        self.units: dict[str, str] = {}
+
+    def compare(self, name: str, measured, run=None) -> Message:
+        """A prediction beside the measurement.
+
+        Args:
+            name: as in `predict`.
+            measured: a number, the choice that turned out true, or None (MFU on a CPU).
+            run: a `runs.Run` whose kept predictions count where this kernel has none.
+        """
+        kept = getattr(run, "predictions", None) or {}
+        predicted = self.get(name, kept.get(name))
+        unit = self.units.get(name, "")
+        if measured is None or measured != measured:
+            return Message("plain", f"{name}: not measured on this machine.")
+        found = f"Measured, {name}: {_shown(measured, unit)}."
+        if predicted is None:
+            return Message("plain", f"{found} No prediction was made.")
+        if isinstance(predicted, str) or isinstance(measured, str):
+            hit = str(predicted) == str(measured)
+            text = f"{found} You predicted {_shown(predicted, unit)}" + (": right." if hit else ".")
+            return Message("right" if hit else "plain", text)
+        return Message("plain", f"{found} You predicted {_shown(predicted, unit)}{_distance(predicted, measured)}.")
+
+
+predictions = Predictions()
+
+
+def _shown(value, unit: str) -> str:
+    number = value if isinstance(value, str) else f"{value:,.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
+    return f"{number} {unit}".strip()
+
+
+def _distance(predicted: float, measured: float) -> str:
+    """How far off, in the words one would use: percent while close, a factor when not."""
+    if predicted == measured:
+        return ": exactly that"
+    if predicted * measured <= 0:
+        return f", {abs(predicted - measured):.3g} away"
+    ratio = predicted / measured
+    side = "more" if abs(predicted) > abs(measured) else "less"
+    if 0.5 <= ratio <= 2:
+        return f", {abs(ratio - 1):.0%} {side}"
+    return f", {max(ratio, 1 / ratio):,.3g} times {side}"
+
+
+def predict(name: str, question: str, unit: str = "", choices: Sequence[str] = ()):
+    """Ask for a prediction before a run, with a box, or with buttons where there are `choices`.
+
+    A headless run shows the question only. The answer is in `predictions[name]` as soon as it is typed.
+    """
+    predictions.units[name] = unit
+    if headless():
+        return Message("asked", f"Predict: {question} (Nobody is asked in a headless run.)")
+    return _ask(name, question, unit, choices)
+
+
+def _ask(name: str, question: str, unit: str, choices: Sequence[str]):
+    import ipywidgets
+
+    heading = ipywidgets.HTML(f'<div style="{WIDTH}"><b>Predict:</b> {html.escape(question)}</div>')
+    reply = ipywidgets.HTML()
+    known = predictions.get(name)
+    if choices:
+        box = ipywidgets.ToggleButtons(options=list(choices), value=known if known in choices else None)
+    else:
+        box = ipywidgets.Text(
+            value="" if known is None else f"{known:g}",
+            placeholder="a number, then Enter",
+            continuous_update=False,
+            layout=ipywidgets.Layout(width="14em"),
+        )
+
+    def take(change):
+        value = change["new"] if choices else number(change["new"])
+        if isinstance(value, Message):
+            reply.value = value._repr_html_()
+        elif value is not None:
+            predictions[name] = value
+            reply.value = Message("plain", f"Written down: {_shown(value, unit)}.")._repr_html_()
+
+    box.observe(take, "value")
+    row = ipywidgets.HBox([box, ipywidgets.Label(unit)])
+    return ipywidgets.VBox([heading, row, reply])
+
+
+def number(text: str) -> float | Message | None:
+    """The number a person typed ("12,500", "40%", "5e3"); None for nothing; a message where it is no number."""
+    clean = text.replace(",", "").replace("_", "").replace(" ", "")
+    if not clean:
+        return None
+    try:
+        value = float(clean.removesuffix("%"))
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        return Message("wrong", f"“{text}” is not a number. Write it like 4.8 or 12500 or 2e6.")
+    return value
+
+
+def check(name: str, answer, expected, tolerance: float = 0.01, hint: str = "") -> Message:
+    """Say whether an answer is right; when it is not, give a hint, never the answer.
+
+    Args:
+        name: of the exercise.
+        answer: what the learner put in; any type, a wrong one is told in words.
+        expected: a number, a text, a bool, or a list of these in order.
+        tolerance: how far a number may be off, as a share of `expected`.
+        hint: one sentence that helps.
+    """
+    if answer is None or answer is ...:
+        return Message("asked", f"{name}: put your answer where the … is and run the cell again.")
+    complaint = _unlike(answer, expected)
+    if complaint:
+        return Message("wrong", f"{name}: {complaint}")
+    if _agrees(answer, expected, tolerance):
+        return Message("right", f"{name}: right.")
+    clue = _clue(answer, expected, tolerance)
+    return Message("wrong", " ".join(part for part in (f"{name}: not yet.", clue, hint) if part))
+
+
+def _is_number(value) -> bool:
+    if isinstance(value, (bool, str)) or value is None:
+        return False
+    try:
+        float(value)
+    except (TypeError, ValueError, OverflowError):
+        return False
+    return True
+
+
+def _is_list(value) -> bool:
+    return isinstance(value, (list, tuple, set, frozenset)) or (hasattr(value, "tolist") and getattr(value, "ndim", 0))
+
+
+def _unlike(answer, expected) -> str | None:
+    """What is wrong with the type of an answer; None when nothing is."""
+    kind = type(answer).__name__
+    if isinstance(expected, bool):
+        is_bool = isinstance(answer, bool) or type(answer).__name__ in ("bool_", "bool")
+        return None if is_bool else f"the answer is True or False, not {kind}."
+    if isinstance(expected, str):
+        return None if isinstance(answer, str) else f"the answer is a text in quotes, not {kind}."
+    if _is_list(expected):
+        if not _is_list(answer):
+            return f"the answer is a list, like [1, 2], not {kind}."
+        return None if len(answer) == len(expected) else f"the answer has another number of entries than {len(answer)}."
+    if isinstance(answer, str):
+        return "the answer is a number: write it without quotes."
+    if not _is_number(answer):
+        return f"the answer is one number, not {kind}."
+    return None if math.isfinite(float(answer)) else f"{float(answer)} is no answer: something was divided by zero."
+
+
+def _agrees(answer, expected, tolerance: float) -> bool:
+    if _is_list(expected):
+        pairs = zip(_ordered(answer, expected), list(expected), strict=True)
+        return all(_unlike(a, e) is None and _agrees(a, e, tolerance) for a, e in pairs)
+    if isinstance(expected, bool):
+        return bool(answer) == expected
+    if isinstance(expected, str):
+        return answer.strip().casefold() == expected.strip().casefold()
+    return math.isclose(float(answer), float(expected), rel_tol=tolerance, abs_tol=tolerance if not expected else 0.0)
+
+
+def _ordered(answer, expected) -> list:
+    """Sets have no order: sort them. Other lists keep theirs."""
+    return sorted(answer, key=str) if isinstance(answer, (set, frozenset)) else list(answer)
+
+
+def _clue(answer, expected, tolerance: float) -> str:
+    """Which way a number is off, and whether it looks like a slip of units."""
+    if not _is_number(expected) or not _is_number(answer) or not float(expected):
+        return ""
+    ratio = float(answer) / float(expected)
+    slips = {1e3: "thousand", 1e6: "million", 1e9: "billion", 8: "bits for bytes", 2: "factor of two"}
+    for size, word in slips.items():
+        if any(math.isclose(ratio, r, rel_tol=tolerance) for r in (size, 1 / size)):
+            return f"Look at the units: it is off by a {word}." if size >= 1e3 else f"It looks like a slip: {word}."
+    return "It should be smaller." if float(answer) > float(expected) else "It should be larger."
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A folded answer: the learner opens it with a click. `text` is HTML or plain text."""
+
+    text: str
+    title: str = "Answer"
+
+    def _repr_html_(self) -> str:
+        return f'<details style="{WIDTH}"><summary>{html.escape(self.title)}</summary>{self.text}</details>'
+
+    def __repr__(self) -> str:
+        return f"{self.title} (folded)"

@@ -1,0 +1,175 @@
+"""Predictions are kept and compared; checks know right from wrong, give hints, and meet every wrong type with words."""
+
+import json
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from helpers import exercises
+from helpers.exercises import check, number, predict
+
+
+@pytest.fixture
+def live(monkeypatch):
+    """A notebook with a person before it, who has predicted nothing yet."""
+    monkeypatch.delenv("MEGATRON_TOUR_HEADLESS", raising=False)
+    monkeypatch.setattr(exercises, "predictions", exercises.Predictions())
+    return exercises.predictions
+
+
+def box_of(widget):
+    return widget.children[1].children[0]
+
+
+def test_a_typed_number_is_kept_and_compared(live):
+    asked = predict("final loss", "What will the loss be after 100 steps?", unit="nats")
+    box_of(asked).value = "5.2"
+    assert live == {"final loss": 5.2}
+    assert "Written down: 5.2 nats" in asked.children[2].value
+    told = str(live.compare("final loss", 4.0))
+    assert "Measured, final loss: 4 nats" in told and "You predicted 5.2 nats, 30% more." in told
+    assert json.loads(json.dumps(live)) == {"final loss": 5.2}, "launch.train writes it into the run directory"
+
+
+def test_a_typed_word_gets_words_and_keeps_the_last_good_number(live):
+    asked = predict("speed", "How fast?")
+    box_of(asked).value = "12,500"
+    box_of(asked).value = "fast"
+    assert "is not a number" in asked.children[2].value and live == {"speed": 12500.0}
+    box_of(asked).value = ""
+    assert live == {"speed": 12500.0}
+    assert box_of(predict("speed", "How fast?")).value == "12500", "asked again, the box shows what was predicted"
+
+
+def test_a_choice_is_kept(live):
+    asked = predict("winner", "Which layout is fastest?", choices=("TP2", "DP2"))
+    assert box_of(asked).value is None and live == {}
+    box_of(asked).value = "DP2"
+    assert live == {"winner": "DP2"}
+    assert live.compare("winner", "DP2").kind == "right"
+    assert str(live.compare("winner", "TP2")).endswith("You predicted DP2.")
+
+
+def test_a_headless_run_asks_nobody(live, monkeypatch):
+    monkeypatch.setenv("MEGATRON_TOUR_HEADLESS", "1")
+    asked = predict("final loss", "What will the loss be?", unit="nats")
+    assert "What will the loss be?" in asked._repr_html_() and live == {}
+    assert str(live.compare("final loss", 4.5)) == "· Measured, final loss: 4.5 nats. No prediction was made."
+
+
+def test_predictions_kept_with_a_run_count_after_a_restart(live):
+    run = SimpleNamespace(predictions={"final loss": 5.0})
+    assert "You predicted 5, exactly" not in str(live.compare("final loss", 4.0, run))
+    assert "You predicted 5, 25% more" in str(live.compare("final loss", 4.0, run))
+    assert "No prediction" in str(live.compare("speed", 4.0, run))
+
+
+@pytest.mark.parametrize(
+    ("predicted", "measured", "words"),
+    [
+        (4.0, 4.0, "exactly that"),
+        (3.0, 4.0, "25% less"),
+        (100.0, 4.0, "25 times more"),
+        (1.0, 4.0, "4 times less"),
+        (0.0, 4.0, "4 away"),
+        (-1.0, 4.0, "5 away"),
+    ],
+)
+def test_how_far_off(live, predicted, measured, words):
+    live["x"] = predicted
+    assert words in str(live.compare("x", measured))
+
+
+@pytest.mark.parametrize("nothing", [None, math.nan])
+def test_what_was_not_measured_is_said(live, nothing):
+    live["MFU"] = 40.0
+    assert str(live.compare("MFU", nothing)) == "· MFU: not measured on this machine."
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [("12,500", 12500), ("5e3", 5000), ("40%", 40), (" 4.8 ", 4.8), ("1_000", 1000), ("-1", -1), ("", None)],
+)
+def test_numbers_as_people_type_them(typed, meant):
+    assert number(typed) == meant
+
+
+@pytest.mark.parametrize("typed", ["abc", "4.8 nats", "--", "nan", "inf", "1.2.3"])
+def test_what_is_no_number_is_told(typed):
+    assert "is not a number" in number(typed).text
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        (354_871_296, 354_871_296),
+        (355e6, 354_871_296),
+        (np.float32(0.5), 0.5),
+        (torch.tensor(0.5), 0.5),
+        (0, 0),
+        ("tensor ", "Tensor"),
+        (True, True),
+        (np.bool_(False), False),
+        ([0, 1], [0, 1]),
+        ((0, 1), [0, 1]),
+        ({1, 0}, [0, 1]),
+        (np.array([0, 1]), [0, 1]),
+        (["TP", 2], ["TP", 2]),
+    ],
+)
+def test_right_answers(answer, expected):
+    assert check("1", answer, expected).kind == "right"
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected", "hint"),
+    [
+        (3, 4, "It should be larger."),
+        (9, 4, "It should be smaller."),
+        (8, 4, "factor of two"),
+        (64e9, 64e6, "off by a thousand"),
+        (32, 4, "bits for bytes"),
+        ("pipeline", "tensor", "not yet"),
+        (True, False, "not yet"),
+        ([0, 2], [0, 1], "not yet"),
+        ([0, "one"], [0, 1], "not yet"),
+        (0.1, 0, "not yet"),
+    ],
+)
+def test_wrong_answers_get_a_hint(answer, expected, hint):
+    told = check("1", answer, expected, hint="Count the layers.")
+    assert told.kind == "wrong" and hint in told.text and told.text.endswith("Count the layers.")
+
+
+@pytest.mark.parametrize("answer", [3, 9.5, 1e9, -4, "7", [7], {}, object(), math.nan, math.inf, 7j, True, b"7", len])
+def test_a_wrong_answer_of_any_type_gets_words_and_never_the_answer(answer):
+    told = check("count", answer, 7123)
+    assert told.kind == "wrong" and "7123" not in told.text and "7,123" not in told.text
+    assert told.text in told._repr_html_().replace("&quot;", '"') or "&" in told._repr_html_()
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected", "words"),
+    [
+        ("64", 64, "without quotes"),
+        ([64], 64, "one number, not list"),
+        (64, "tensor", "text in quotes, not int"),
+        (1, True, "True or False, not int"),
+        (1, [1, 2], "a list, like [1, 2], not int"),
+        ([1], [1, 2], "another number of entries than 1"),
+        (math.inf, 64, "divided by zero"),
+        (None, 64, "put your answer where the … is"),
+        (..., 64, "put your answer where the … is"),
+    ],
+)
+def test_a_wrong_type_is_told_in_words(answer, expected, words):
+    assert words in check("1", answer, expected).text
+
+
+def test_a_folded_answer_hides_its_text_until_it_is_opened():
+    folded = exercises.Answer("12 · 64² · 4")
+    assert folded._repr_html_().startswith("<details") and "12 · 64² · 4" in folded._repr_html_()
+    assert repr(folded) == "Answer (folded)", "a terminal does not give it away"
