@@ -177,7 +177,8 @@ def memory(recipe, machine: Machine | None = None, pipeline_rank: int | None = N
     if precision.fp8_format:
         matrices = (_layer_matrices(model, layout)) * model.num_layers / layout.pipeline_parallel
         weights += (2 if not precision.fp8_param_gather else 2 - element) * matrices
-    gradients = (2 if precision.dtype == "fp16" else 4) * count
+    half = precision.dtype == "fp16" or "--grad-reduce-in-bf16" in recipe.extra_flags
+    gradients = (2 if half else 4) * count
     state = 8 if precision.dtype == "fp32" else 12
     optimizer = state * count
     if layout.distributed_optimizer:
@@ -259,8 +260,9 @@ def layer_activation_bytes(recipe, machine: Machine | None = None) -> float:
     kept += e * (3 * q if plain else q + 2 * k) / t
     kept += e * q / t + (h / t if precision.fp8_format else 0)
     if plain and recipe.batch.recompute != "selective":
-        scores = model.num_attention_heads * model.sequence_length / t
-        kept += e * scores * (3 if model.dropout else 1)
+        # The softmax in fp32; then its dropout mask and result, or its 16-bit copy.
+        after = 2 * e if model.dropout else e * (e < 4)
+        kept += (4 + after) * model.num_attention_heads * model.sequence_length / t
     up = 2 * f if model.activation == "swiglu" else f
     mlp = e * up + matrix_input * f
     if model.num_experts is None:
