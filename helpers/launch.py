@@ -4,24 +4,17 @@ The notebook's kernel writes the run directory, starts a supervisor (`helpers/su
 reads what the run writes. Whatever happens to either, no process of the run lives on alone.
 """
 
-import contextlib
-import dataclasses
-import importlib.metadata
 import json
-import os
-import platform
-import shlex
 import shutil
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-from helpers import accounting, checkpoints, diagnosis, live, logs, preflight, processes, recipes, runs
+from helpers import accounting, checkpoints, diagnosis, live, logs, preflight, processes, recipes, run_directory, runs
 from helpers.machine import PROJECT, Machine, here, runs_root
 
 POLL_SECONDS = 0.2
-PACKAGES = ("torch", "megatron-core", "transformer-engine", "transformers", "tokenizers", "numpy")
 
 
 class TrainingFailed(RuntimeError):
@@ -82,13 +75,14 @@ def train(
     """
     machine = machine or here()
     root = Path(runs_dir) if runs_dir else runs_root()
-    preflight.refuse(recipe, data, machine, root / recipe.name)
+    for problem in preflight.refuse(recipe, data, machine, root / recipe.name):
+        print(problem)
     identity = {"fingerprint": recipe.fingerprint(data), "entry_script": entry_script and str(entry_script)}
-    with _claim(root / recipe.name, identity, fresh) as (directory, lock):
+    with run_directory.claim(root / recipe.name, identity, fresh) as (directory, lock):
         if lock is None:
             print(f"This run is going on by itself in {directory}: following it. fresh=True would start another.")
             return runs.load(directory) if detach else follow(runs.load(directory))
-        _write_files(directory, recipe, data, machine, identity, predict, entry_script)
+        run_directory.write(directory, recipe, data, machine, identity, predict, entry_script)
         _say_what_it_keeps(recipe, directory)
         supervisor = processes.start(
             directory,
@@ -131,13 +125,13 @@ def ranks(script: str, count: int, *arguments, machine: Machine | None = None, t
     """
     machine = machine or here()
     path = Path(script) if str(script).endswith(".py") else PROJECT / "helpers" / "ranks" / f"{script}.py"
-    directory = Path(tempfile.mkdtemp(prefix=f"{path.stem}-", dir=_made(runs_root() / ".ranks")))
+    directory = Path(tempfile.mkdtemp(prefix=f"{path.stem}-", dir=run_directory.made(runs_root() / ".ranks")))
     argv = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
     argv += [str(path), *map(str, arguments)]
     environment = {"OMP_NUM_THREADS": ("1", "one thread a rank: ranks must not fight for cores")}
     if machine.device == "cpu":
         environment["MEGATRON_CPU"] = ("1", "run on the CPU")
-    write_command(directory, f"{path.name} on {count} ranks", argv, environment)
+    run_directory.write_command(directory, f"{path.name} on {count} ranks", argv, environment)
     with processes.held(directory) as lock:
         supervisor = processes.start(
             directory, lock, processes=count, hang_timeout_seconds=timeout_seconds, trains=False
@@ -159,121 +153,6 @@ def ranks(script: str, count: int, *arguments, machine: Machine | None = None, t
         raise
     finally:
         supervisor.close()
-
-
-@contextlib.contextmanager
-def _claim(parent: Path, identity: dict, fresh: bool):
-    """The run directory to train into, held: (directory, lock). The lock is None for a detached run that goes on.
-
-    The newest run of the same identity is taken up if it is unfinished. One that another kernel is training is left
-    alone: two learners with one recipe get a directory each.
-    """
-    old = None if fresh else _newest(parent, identity)
-    if old is not None and processes.state(old) == "running" and processes.read_status(old).get("detached"):
-        yield old, None
-        return
-    if old is not None and processes.state(old) in ("failed", "stopped"):
-        with contextlib.ExitStack() as stack:
-            try:
-                processes.bury(old)
-                lock = stack.enter_context(processes.held(old))
-            except processes.Busy:
-                lock = None
-            if lock is not None:
-                repaired = checkpoints.repair(old / "checkpoints")
-                step = checkpoints.latest(old / "checkpoints")
-                where = "from step 1: it has no checkpoint yet" if step is None else f"after step {step}"
-                print(f"Picking up the unfinished run {old} {where}. fresh=True would start another.")
-                for words in repaired:
-                    print(words)
-                yield old, lock
-                return
-    directory = _new_directory(parent)
-    with processes.held(directory) as lock:
-        yield directory, lock
-
-
-def _newest(parent: Path, identity: dict) -> Path | None:
-    """The latest run directory of the same recipe, corpus and entry script that belongs to this user."""
-    for directory in sorted((p for p in parent.glob("*") if p.is_dir()), reverse=True):
-        try:
-            known = json.loads((directory / "recipe.json").read_text())
-        except (OSError, ValueError):
-            continue
-        mine = directory.stat().st_uid == os.getuid()
-        if mine and all(known.get(key) == value for key, value in identity.items()):
-            return directory
-    return None
-
-
-def _new_directory(parent: Path) -> Path:
-    """`<parent>/<time>`, made here and now: two launches in the same second get two directories."""
-    name = time.strftime("%Y%m%d-%H%M%S")
-    for number in range(1, 1000):
-        directory = parent / (name if number == 1 else f"{name}-{number:03d}")
-        try:
-            _made(parent)
-            directory.mkdir()
-            return directory
-        except FileExistsError:
-            continue
-    raise FileExistsError(f"a thousand runs in one second under {parent}")
-
-
-def _made(directory: Path) -> Path:
-    directory.mkdir(parents=True, exist_ok=True)
-    return directory
-
-
-def _write_files(directory, recipe, data, machine, identity, predict, entry_script) -> None:
-    command = recipe.command(data, machine, run_directory=directory, entry_script=entry_script)
-    write_command(directory, recipe.name, command.argv, command.environment)
-    described = dataclasses.asdict(recipe) | identity | {"corpus": getattr(data, "name", "made-up tokens")}
-    _write_json(directory / "environment.json", environment(machine, command.environment))
-    if predict:
-        _write_json(directory / "predictions.json", predict)
-    _write_json(directory / "recipe.json", described)  # last: with it the directory counts as this recipe's run
-
-
-def write_command(directory: Path, title: str, argv, variables: dict[str, tuple[str, str]]) -> Path:
-    """`command.sh`: the whole launch as a script that runs by itself, from anywhere.
-
-    What the learner has set in the environment stays as it is; no secret is written.
-    """
-    lines = ["#!/usr/bin/env bash", f"# {title}. Runs by itself from a shell, too.", "set -eu"]
-    lines.append(f"cd {shlex.quote(str(PROJECT))}")
-    for name, (value, why) in variables.items():
-        lines.append(f'export {name}="${{{name}:-{value}}}"  # {why}')
-    words = [shlex.quote(str(word)) for word in argv]
-    pieces = [[]]
-    for word in words:
-        if word.startswith("--") and len(" ".join(pieces[-1])) > 60:
-            pieces.append([])
-        pieces[-1].append(word)
-    lines.append("exec " + " \\\n    ".join(" ".join(piece) for piece in pieces))
-    path = directory / "command.sh"
-    path.write_text("\n".join(lines) + "\n")
-    path.chmod(0o755)
-    return path
-
-
-def environment(machine: Machine, variables: dict[str, tuple[str, str]]) -> dict:
-    """What a run ran on: versions, machine, date. Of the environment only the variables that the run needs."""
-    versions = {}
-    for package in PACKAGES:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            versions[package] = importlib.metadata.version(package)
-    return {
-        "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "python": platform.python_version(),
-        "versions": versions,
-        "machine": dataclasses.asdict(machine) | {"name": machine.name, "label": machine.label},
-        "variables": {name: os.environ.get(name, value) for name, (value, _) in variables.items()},
-    }
-
-
-def _write_json(path: Path, value) -> None:
-    path.write_text(json.dumps(value, indent=1, default=str) + "\n")
 
 
 def _say_what_it_keeps(recipe, directory: Path) -> None:

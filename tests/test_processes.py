@@ -188,7 +188,7 @@ def test_nothing_outlives_a_killed_supervisor(run):
     assert processes.state(directory) == "failed"
     processes.bury(directory)
     last = [step.step for line in log_of(directory).splitlines() if (step := logs.parse_step(line))]
-    written = max(path.read_text().count("iteration ") for path in (directory / "ranks/1").rglob("stdout.log"))
+    written = max(path.read_text().count("consumed") for path in (directory / "ranks/1").rglob("stdout.log"))
     assert max(last) == written  # what was not yet merged when the supervisor died came in afterwards
 
 

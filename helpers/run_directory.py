@@ -1,0 +1,138 @@
+"""A run directory as the kernel writes it: which one a launch gets, and what lies in it before torchrun starts.
+
+runs/<recipe>/<time>/  command.sh  recipe.json  environment.json  predictions.json   (log.txt, status.json,
+tensorboard/, checkpoints/, result.json come from the run)
+"""
+
+import contextlib
+import dataclasses
+import importlib.metadata
+import json
+import os
+import platform
+import shlex
+import time
+from pathlib import Path
+
+from helpers import checkpoints, processes, samples
+from helpers.machine import PROJECT, Machine
+
+PACKAGES = ("torch", "megatron-core", "transformer-engine", "transformers", "tokenizers", "numpy")
+
+
+@contextlib.contextmanager
+def claim(parent: Path, identity: dict, fresh: bool):
+    """The run directory to train into, held: (directory, lock). The lock is None for a detached run that goes on.
+
+    The newest run of the same identity is taken up if it is unfinished. One that another kernel is training is left
+    alone: two learners with one recipe get a directory each.
+    """
+    old = None if fresh else _newest(parent, identity)
+    if old is not None and processes.state(old) == "running" and processes.read_status(old).get("detached"):
+        yield old, None
+        return
+    if old is not None and processes.state(old) in ("failed", "stopped"):
+        with contextlib.ExitStack() as stack:
+            try:
+                processes.bury(old)
+                lock = stack.enter_context(processes.held(old))
+            except processes.Busy:
+                lock = None
+            if lock is not None:
+                samples.mend_index_cache(old / "index_cache")
+                repaired = checkpoints.repair(old / "checkpoints")
+                step = checkpoints.latest(old / "checkpoints")
+                where = "from step 1: it has no checkpoint yet" if step is None else f"after step {step}"
+                print(f"Picking up the unfinished run {old} {where}. fresh=True would start another.")
+                for words in repaired:
+                    print(words)
+                yield old, lock
+                return
+    directory = _new_directory(parent)
+    with processes.held(directory) as lock:
+        yield directory, lock
+
+
+def _newest(parent: Path, identity: dict) -> Path | None:
+    """The latest run of the same recipe, corpus and entry script that is this user's and no other kernel's."""
+    for directory in sorted((p for p in parent.glob("*") if p.is_dir()), reverse=True):
+        try:
+            known = json.loads((directory / "recipe.json").read_text())
+        except (OSError, ValueError):
+            continue
+        if directory.stat().st_uid != os.getuid() or any(known.get(key) != value for key, value in identity.items()):
+            continue
+        anothers = processes.state(directory) == "running" and not processes.read_status(directory).get("detached")
+        if not anothers:
+            return directory
+    return None
+
+
+def _new_directory(parent: Path) -> Path:
+    """`<parent>/<time>`, made here and now: two launches in the same second get two directories."""
+    name = time.strftime("%Y%m%d-%H%M%S")
+    for number in range(1, 1000):
+        directory = parent / (name if number == 1 else f"{name}-{number:03d}")
+        try:
+            made(parent)
+            directory.mkdir()
+            return directory
+        except FileExistsError:
+            continue
+    raise FileExistsError(f"a thousand runs in one second under {parent}")
+
+
+def made(directory: Path) -> Path:
+    directory.mkdir(parents=True, exist_ok=True)
+    return directory
+
+
+def write(directory, recipe, data, machine, identity, predict, entry_script) -> None:
+    command = recipe.command(data, machine, run_directory=directory, entry_script=entry_script)
+    write_command(directory, recipe.name, command.argv, command.environment)
+    described = dataclasses.asdict(recipe) | identity | {"corpus": getattr(data, "name", "made-up tokens")}
+    _write_json(directory / "environment.json", environment(machine, command.environment))
+    if predict:
+        _write_json(directory / "predictions.json", predict)
+    _write_json(directory / "recipe.json", described)  # last: with it the directory counts as this recipe's run
+
+
+def write_command(directory: Path, title: str, argv, variables: dict[str, tuple[str, str]]) -> Path:
+    """`command.sh`: the whole launch as a script that runs by itself, from anywhere.
+
+    What the learner has set in the environment stays as it is; no secret is written.
+    """
+    lines = ["#!/usr/bin/env bash", f"# {title}. Runs by itself from a shell, too.", "set -eu"]
+    lines.append(f"cd {shlex.quote(str(PROJECT))}")
+    for name, (value, why) in variables.items():
+        lines.append(f'export {name}="${{{name}:-{value}}}"  # {why}')
+    words = [shlex.quote(str(word)) for word in argv]
+    pieces = [[]]
+    for word in words:
+        if word.startswith("--") and len(" ".join(pieces[-1])) > 60:
+            pieces.append([])
+        pieces[-1].append(word)
+    lines.append("exec " + " \\\n    ".join(" ".join(piece) for piece in pieces))
+    path = directory / "command.sh"
+    path.write_text("\n".join(lines) + "\n")
+    path.chmod(0o755)
+    return path
+
+
+def environment(machine: Machine, variables: dict[str, tuple[str, str]]) -> dict:
+    """What a run ran on: versions, machine, date. Of the environment only the variables that the run needs."""
+    versions = {}
+    for package in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[package] = importlib.metadata.version(package)
+    return {
+        "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "python": platform.python_version(),
+        "versions": versions,
+        "machine": dataclasses.asdict(machine) | {"name": machine.name, "label": machine.label},
+        "variables": {name: os.environ.get(name, value) for name, (value, _) in variables.items()},
+    }
+
+
+def _write_json(path: Path, value) -> None:
+    path.write_text(json.dumps(value, indent=1, default=str) + "\n")
