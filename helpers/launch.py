@@ -126,12 +126,12 @@ def ranks(script: str, count: int, *arguments, machine: Machine | None = None, t
     machine = machine or here()
     path = Path(script) if str(script).endswith(".py") else PROJECT / "helpers" / "ranks" / f"{script}.py"
     directory = Path(tempfile.mkdtemp(prefix=f"{path.stem}-", dir=run_directory.made(runs_root() / ".ranks")))
-    argv = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
-    argv += [str(path), *map(str, arguments)]
+    program = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
+    program += [str(path), *map(str, arguments)]
     environment = {"OMP_NUM_THREADS": ("1", "one thread a rank: ranks must not fight for cores")}
     if machine.device == "cpu":
         environment["MEGATRON_CPU"] = ("1", "run on the CPU")
-    run_directory.write_command(directory, f"{path.name} on {count} ranks", argv, environment)
+    run_directory.write_command(directory, f"{path.name} on {count} ranks", program, environment, {})
     with processes.held(directory) as lock:
         supervisor = processes.start(
             directory, lock, processes=count, hang_timeout_seconds=timeout_seconds, trains=False

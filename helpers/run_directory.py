@@ -89,7 +89,10 @@ def made(directory: Path) -> Path:
 
 def write(directory, recipe, data, machine, identity, predict, entry_script) -> None:
     command = recipe.command(data, machine, run_directory=directory, entry_script=entry_script)
-    write_command(directory, recipe.name, command.argv, command.environment)
+    flags = sum(len(flag.words) for group in command.groups.values() for flag in group)
+    write_command(
+        directory, recipe.name, command.argv[: len(command.argv) - flags], command.environment, command.groups
+    )
     described = dataclasses.asdict(recipe) | identity | {"corpus": getattr(data, "name", "made-up tokens")}
     _write_json(directory / "environment.json", environment(machine, command.environment))
     if predict:
@@ -97,24 +100,23 @@ def write(directory, recipe, data, machine, identity, predict, entry_script) -> 
     _write_json(directory / "recipe.json", described)  # last: with it the directory counts as this recipe's run
 
 
-def write_command(directory: Path, title: str, argv, variables: dict[str, tuple[str, str]]) -> Path:
-    """`command.sh`: the whole launch as a script that runs by itself, from anywhere.
+def write_command(directory: Path, title: str, program: list[str], variables: dict, groups: dict) -> Path:
+    """`command.sh`: the whole launch as a script that runs by itself, from anywhere, each flag with its reason.
 
+    `program` is what is run, up to the flags; `variables` maps a name to (value, why), `groups` a subject to its flags.
     What the learner has set in the environment stays as it is; no secret is written.
     """
     lines = ["#!/usr/bin/env bash", f"# {title}. Runs by itself from a shell, too.", "set -eu"]
     lines.append(f"cd {shlex.quote(str(PROJECT))}")
     for name, (value, why) in variables.items():
         lines.append(f'export {name}="${{{name}:-{value}}}"  # {why}')
-    words = [shlex.quote(str(word)) for word in argv]
-    pieces = [[]]
-    for word in words:
-        if word.startswith("--") and len(" ".join(pieces[-1])) > 60:
-            pieces.append([])
-        pieces[-1].append(word)
-    lines.append("exec " + " \\\n    ".join(" ".join(piece) for piece in pieces))
+    lines.append("flags=(")
+    for subject, flags in groups.items():
+        lines.append(f"  # {subject}")
+        lines += [f"  {shlex.join(flag.words):<40}" + (f"  # {flag.why}" if flag.why else "") for flag in flags]
+    lines += [")", f'exec {shlex.join(program)} "${{flags[@]}}"']
     path = directory / "command.sh"
-    path.write_text("\n".join(lines) + "\n")
+    path.write_text("\n".join(line.rstrip() for line in lines) + "\n")
     path.chmod(0o755)
     return path
 
