@@ -1,10 +1,12 @@
 """Pictures of structure: which rank sits where, holds what, and says what to whom."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-from helpers import style
+from helpers import accounting, style
+from helpers.accounting import readable
 from helpers.layout import Layout, rank_groups
-from helpers.style import COLOURS, Picture
+from helpers.machine import Machine
+from helpers.style import COLOURS, MEMORY_PARTS, REFERENCE, RUN_COLOURS, Picture
 
 EXCHANGES = {  # dimension -> what its ranks send each other, and how often
     "tensor": "activations, several times in every layer",
@@ -13,6 +15,8 @@ EXCHANGES = {  # dimension -> what its ranks send each other, and how often
     "pipeline": "activations on, gradients back, every micro-batch",
     "expert": "tokens to their experts and back, in every MoE layer",
 }
+MODEL_PARTS = dict(zip(("embedding", "position", "attention", "MLP", "experts", "norms"), RUN_COLOURS[1:], strict=True))
+MODEL_PARTS["output"] = RUN_COLOURS[0]
 INK = "#222222"
 PALE = "#F4F4F4"
 MAX_ROWS, MAX_COLUMNS = 8, 16  # ranks drawn at most; what is left out is said in the figure
@@ -185,3 +189,64 @@ def _exchanges(axes, corner, beside, used, groups, rank, partners):
             axes.text(x + 0.32, at + 0.21, EXCHANGES[dimension], **words | {"color": "#555555"})
         else:
             axes.text(x + 1.3, at, f"{who}: {EXCHANGES[dimension]}", **words)
+
+
+def sizes(recipe, machine: Machine | None = None, compared_with=None) -> Picture:
+    """Two stacked bars of a `recipes.Recipe`: the model's parameters by part, one rank's memory by part.
+
+    Args:
+        machine: where it would run; its GPU's memory is drawn as a line. None plans for GPUs.
+        compared_with: another recipe, whose totals are drawn as lines.
+    """
+    counts = accounting.parameter_counts(recipe.model)
+    memory = accounting.memory(recipe, machine)
+    lines = {}, {}
+    if compared_with is not None and compared_with != recipe:
+        lines[0][f"{compared_with.name} "] = sum(accounting.parameter_counts(compared_with.model).values())
+        lines[1][f"{compared_with.name} "] = sum(accounting.memory(compared_with, machine).values())
+    if machine and machine.gpus:
+        lines[1]["GPU "] = machine.gpus[0].memory_bytes
+    with style.apply():
+        figure, axes = canvas(9.0, 2.55, (0, 9.0, 0, 2.55))
+        title = f"{_short(sum(counts.values()))} parameters in the whole model"
+        _stack(axes, 0.3, title, counts, MODEL_PARTS, _short, lines[0])
+        title = f"{readable(sum(memory.values()))} on each rank ({recipe.layout.name}, {recipe.precision.name})"
+        _stack(axes, 1.6, title, memory, MEMORY_PARTS, readable, lines[1])
+    alt = f"{_short(sum(counts.values()))} parameters: " + _spoken(counts, _short)
+    return Picture(figure, f"{alt}. {readable(sum(memory.values()))} on a rank: {_spoken(memory, readable)}.")
+
+
+def _spoken(parts: Mapping, words: Callable) -> str:
+    return ", ".join(f"{part} {words(size)}" for part, size in parts.items())
+
+
+def _stack(axes, top: float, title: str, parts: Mapping, colours: Mapping, words: Callable, lines: Mapping) -> None:
+    """One stacked bar, its title above and its parts named below; `lines` are dashed, on the same scale."""
+    from matplotlib.patches import Rectangle
+
+    left, width, columns = 0.15, 8.7, 5
+    full = max(sum(parts.values()), *lines.values(), 1) * 1.01
+    axes.text(left, top - 0.1, title, va="center", fontsize=11.5, weight="bold", color=INK)
+    x = left
+    for part, size in parts.items():
+        share = width * size / full
+        axes.add_patch(Rectangle((x, top + 0.12), share, 0.42, fc=colours[part], ec="white", lw=0.8))
+        x += share
+    grey = {"va": "center", "fontsize": 10, "color": "#666666"}
+    for size in lines.values():
+        at = left + width * size / full
+        axes.plot([at, at], [top + 0.04, top + 0.62], **REFERENCE | {"zorder": 3})
+    words_of_lines = "   ".join(f"┊ {name}{words(size)}" for name, size in lines.items())
+    axes.text(left + width, top - 0.1, words_of_lines, ha="right", **grey)
+    for i, (part, size) in enumerate(parts.items()):
+        at = left + width / columns * (i % columns) + 0.08, top + 0.76 + 0.25 * (i // columns)
+        axes.scatter(*at, s=70, marker="s", fc=colours[part], lw=0)
+        axes.text(at[0] + 0.14, at[1], f"{part} {words(size)}", va="center", fontsize=9.5, color=INK)
+
+
+def _short(count: float) -> str:
+    """ "354.9M", "8.03B"."""
+    for size, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if count >= size:
+            return f"{count / size:.3g}{unit}" if count < 100 * size else f"{count / size:.1f}{unit}"
+    return f"{count:.0f}"
