@@ -11,9 +11,9 @@ from helpers.machine import GPU, Machine
 from helpers.settings import Model
 
 GIB = 2**30
-# Not counted but set aside: on a GPU the CUDA context, NCCL's buffers, cuBLAS's and cuDNN's workspaces and what the
-# allocator cannot reuse; on a CPU what one rank's Python, PyTorch and Megatron occupy once imported (as measured).
-OVERHEAD_BYTES = {"cuda": 2 * GIB, "cpu": 700 * 2**20}
+# Not counted but set aside: on a GPU an allowance for the CUDA context, NCCL's buffers and the libraries' workspaces
+# (not measured); on a CPU what one rank's Python, PyTorch and Megatron occupy once imported (measured: 720 MB).
+OVERHEAD_BYTES = {"cuda": GIB, "cpu": 700 * 2**20}
 PARTS = ("weights", "gradients", "optimizer", "activations", "other")
 
 

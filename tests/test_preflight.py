@@ -1,0 +1,350 @@
+import dataclasses
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from helpers import accounting, index, preflight, recipes
+from helpers.corpus import Corpus
+from helpers.machine import CPU, GPU, PROJECT, Machine
+
+H200 = GPU("NVIDIA H200", 143_771 * 2**20, (9, 0))
+B200 = GPU("NVIDIA B200", 183_359 * 2**20, (10, 0))
+RTX_3090 = GPU("NVIDIA GeForce RTX 3090", 24 * 2**30, (8, 6))
+RTX_2080 = GPU("NVIDIA GeForce RTX 2080", 8 * 2**30, (7, 5))
+TWO_H200 = Machine(gpus=(H200, H200), transformer_engine=True)
+EIGHT_H200 = Machine(gpus=(H200,) * 8, transformer_engine=True)
+ONE_3090 = Machine(gpus=(RTX_3090,), transformer_engine=True)
+BARE_H200 = Machine(gpus=(H200, H200), transformer_engine=False)
+
+SMALL = recipes.gpt3_345m().scaled_to("cpu")  # 4 layers × 128, 4 heads, sequence 128, vocabulary 4096
+GROUPED = recipes.llama3_8b().scaled_to("cpu")  # 8 heads, 2 groups
+MOE = SMALL.with_(num_experts=4)
+BIG = recipes.gpt3_345m()
+LLAMA = recipes.llama3_8b()
+
+
+@pytest.fixture
+def corpus(tmp_path) -> Corpus:
+    """200 documents of 300 tokens, ids below 4096, in Megatron's two files."""
+    folder = tmp_path / "corpus"
+    (folder / "tokenizer").mkdir(parents=True)
+    (folder / "tokenizer" / "tokenizer.json").write_text("{}")
+    prefix = folder / "small_text_document"
+    write_corpus(prefix, [300] * 200)
+    return Corpus(
+        name="small",
+        prefix=prefix,
+        documents=200,
+        tokens=60_000,
+        bytes=240_000,
+        token_dtype="uint16",
+        vocab_size=4096,
+        max_token_id=4095,
+        eod_id=0,
+        tokenizer="bpe-4096",
+        tokenizer_path=folder / "tokenizer",
+        fingerprint="0123456789ab",
+        source_note="written by a test",
+    )
+
+
+def write_corpus(prefix: Path, lengths: list[int], dtype: str = "uint16") -> None:
+    with index.Writer(prefix, dtype) as writer:
+        for length in lengths:
+            writer.add(np.arange(length, dtype=dtype).tobytes(), np.array([length]), np.array([1]))
+
+
+def refusal(recipe, data, machine, run_directory) -> str:
+    with pytest.raises(preflight.PreflightError) as caught:
+        preflight.refuse(recipe, data, machine, run_directory)
+    assert all(problem.asked and problem.why and problem.change for problem in caught.value.problems)
+    return str(caught.value)
+
+
+def everything_under(folder: Path) -> set:
+    return {(path, path.stat().st_size) for path in folder.rglob("*")}
+
+
+# What is asked: recipe, changes, machine, and what the refusal must say: the numbers asked for and the way out.
+REFUSED = {
+    "heads not divided by TP": (SMALL, {"tensor_parallel": 3, "processes": 3, "hidden_size": 132}, CPU,
+        ["tensor_parallel=3", "num_attention_heads=4", "4 heads", "1, 2 or 4"]),
+    "hidden not divided by TP": (SMALL, {"tensor_parallel": 4, "hidden_size": 130, "num_attention_heads": 4}, CPU,
+        ["hidden_size=130", "tensor_parallel=4", "130 / 4", "hidden_size=128"]),
+    "hidden not divided by heads": (SMALL, {"hidden_size": 100, "num_attention_heads": 6}, CPU,
+        ["hidden_size=100", "num_attention_heads=6", "hidden_size=102"]),
+    "MLP not divided by TP": (SMALL, {"tensor_parallel": 4, "ffn_hidden_size": 450}, CPU,
+        ["ffn_hidden_size=450", "450 / 4", "ffn_hidden_size=448"]),
+    "vocabulary not divided by TP": (SMALL, {"tensor_parallel": 4, "vocab_size": 4098}, CPU,
+        ["vocab_size=4098", "4098 / 4", "vocab_size=4096"]),
+    "groups against TP": (GROUPED, {"num_query_groups": 3, "num_attention_heads": 12, "hidden_size": 144,
+        "tensor_parallel": 2}, CPU, ["tensor_parallel=2", "num_query_groups=3", "1, 3, 6 or 12"]),
+    "groups not dividing heads": (GROUPED, {"num_query_groups": 3}, CPU,
+        ["num_query_groups=3", "8 heads", "1, 2, 4 or 8"]),
+    "layers not divided by PP": (SMALL, {"pipeline_parallel": 3}, CPU,
+        ["pipeline_parallel=3", "num_layers=4", "4 / 3", "num_layers=3"]),
+    "layers not divided by PP x VPP": (SMALL, {"pipeline_parallel": 2, "virtual_pipeline_chunks": 4}, CPU,
+        ["virtual_pipeline_chunks=4", "4 / 8", "num_layers=8"]),
+    "VPP without PP": (SMALL, {"virtual_pipeline_chunks": 2}, CPU,
+        ["virtual_pipeline_chunks=2", "pipeline_parallel=1", "pipeline_parallel=2"]),
+    "VPP with odd micro-batches": (SMALL, {"pipeline_parallel": 2, "virtual_pipeline_chunks": 2,
+        "micro_batch_size": 4, "global_batch_size": 12}, CPU, ["3 micro-batches", "PP = 2", "global_batch_size=16"]),
+    "sequence not divided by 2 CP": (SMALL, {"context_parallel": 2, "sequence_length": 126}, CPU,
+        ["context_parallel=2", "sequence_length=126", "126 / 4", "sequence_length=128"]),
+    "sequence not divided by TP with SP": (SMALL, {"tensor_parallel": 4, "sequence_parallel": True,
+        "sequence_length": 126}, CPU, ["sequence_length=126", "126 / 4", "sequence_length=128"]),
+    "sequence divided by 2 CP but its part not by TP": (SMALL, {"tensor_parallel": 4, "context_parallel": 2,
+        "sequence_parallel": True, "sequence_length": 124}, CPU, ["sequence of 62", "62 / 4", "sequence_length=128"]),
+    "processes not a multiple of TP": (SMALL, {"processes": 3, "tensor_parallel": 2}, CPU,
+        ["processes=3", "2 × 1 × 1 = 2", "processes=4"]),
+    "processes not a multiple of TP x PP x CP": (SMALL, {"processes": 6, "tensor_parallel": 2, "pipeline_parallel": 2,
+        "context_parallel": 2}, CPU, ["processes=6", "2 × 2 × 2 = 8", "processes=8"]),
+    "fewer processes than TP": (SMALL, {"processes": 1, "tensor_parallel": 2}, CPU, ["processes=1", "processes=2"]),
+    "processes not a multiple of ETP x EP x PP": (MOE, {"processes": 2, "tensor_parallel": 2, "expert_parallel": 2,
+        "sequence_parallel": True, "linear_bias": False}, CPU,
+        ["expert_parallel=2", "2 × 2 × 1 = 4", "processes=4", "expert_tensor_parallel=1"]),
+    "EP without experts": (SMALL, {"expert_parallel": 2}, CPU, ["expert_parallel=2", "num_experts=2"]),
+    "experts not divided by EP": (SMALL, {"num_experts": 3, "expert_parallel": 2, "processes": 2}, CPU,
+        ["num_experts=3", "expert_parallel=2", "3 / 2", "num_experts=4"]),
+    "more experts visited than there are": (MOE, {"moe_router_topk": 5}, CPU,
+        ["moe_router_topk=5", "moe_router_topk=4"]),
+    "one expert a token": (MOE, {"moe_router_topk": 1}, CPU, ["moe_router_topk=1", "--moe-router-pre-softmax"]),
+    "experts with TP and no SP": (MOE, {"tensor_parallel": 2, "expert_tensor_parallel": 1}, CPU,
+        ["tensor_parallel=2", "num_experts=4", "sequence_parallel=True"]),
+    "split experts with biases": (MOE, {"tensor_parallel": 2, "sequence_parallel": True}, CPU,
+        ["expert_tensor_parallel=2", "linear_bias=True", "expert_tensor_parallel=1"]),
+    "global batch against micro-batch": (SMALL, {"micro_batch_size": 3, "global_batch_size": 8}, CPU,
+        ["global_batch_size=8", "micro_batch_size=3", "3 × 1 = 3", "global_batch_size=9", "micro_batch_size=2"]),
+    "global batch against micro-batch x DP": (SMALL, {"processes": 4, "micro_batch_size": 4, "global_batch_size": 24},
+        CPU, ["global_batch_size=24", "4 × 4 = 16", "global_batch_size=32"]),
+    "more ranks than GPUs": (BIG, {"processes": 4, "global_batch_size": 128}, TWO_H200,
+        ["4 processes", "2 × NVIDIA H200", "2 visible GPUs", "processes=2"]),
+    "no micro-batch": (SMALL, {"micro_batch_size": 0}, CPU, ["micro_batch_size=0", "micro_batch_size=1"]),
+    "no tensor parallelism at all": (SMALL, {"tensor_parallel": 0}, CPU, ["tensor_parallel=0", "tensor_parallel=1"]),
+    "half a layer": (SMALL, {"num_layers": 2.5}, CPU, ["num_layers=2.5", "whole numbers"]),
+    "no steps": (SMALL, {"train_iters": 0}, CPU, ["train_iters=0", "train_iters=1"]),
+    "eval interval left out": (SMALL, {"eval_interval": None}, CPU, ["eval_interval=None", "eval_interval=100"]),
+    "warm-up longer than training": (SMALL, {"train_iters": 10, "lr_warmup_iters": 10}, CPU,
+        ["lr_warmup_iters=10", "train_iters=10", "lr_warmup_iters=1", "train_iters=100"]),
+    "min_lr above lr": (SMALL, {"lr": 1e-4, "min_lr": 1e-3}, CPU, ["lr=0.0001", "min_lr=0.001", "min_lr=1e-05"]),
+    "all dropped out": (SMALL, {"dropout": 1.0}, CPU, ["dropout=1.0", "0.1"]),
+    "unknown activation": (SMALL, {"activation": "swiglue"}, CPU, ["activation='swiglue'", "'swiglu'"]),
+    "unknown dtype": (SMALL, {"dtype": "float32"}, CPU, ["dtype='float32'", "'fp32'"]),
+    "unknown recompute": (SMALL, {"recompute": "partial"}, CPU, ["recompute='partial'", "'selective'"]),
+    "FP8 on a CPU": (GROUPED, {"fp8_format": "hybrid", "dtype": "bf16"}, CPU,
+        ['fp8_format="hybrid"', "2-core CPU", "fp8_format=None"]),
+    "FP8 before Ada": (LLAMA, {"num_layers": 2, "hidden_size": 1024, "vocab_size": 4096, "sequence_length": 1024},
+        ONE_3090, ["RTX 3090", "8.6", "8.9", "fp8_format=None trains in bf16"]),
+    "MXFP8 on Hopper": (LLAMA, {"fp8_recipe": "mxfp8", "tensor_parallel": 2}, TWO_H200,
+        ["mxfp8", "10.0", "9.0", '"tensorwise"']),
+    "FP8 without Transformer Engine": (LLAMA, {"num_layers": 2}, BARE_H200,
+        ["without Transformer Engine", "uv sync --extra gpu"]),
+    "FP8 with a width not in blocks of 16": (LLAMA, {"ffn_hidden_size": 14344, "tensor_parallel": 2}, TWO_H200,
+        ["14344 / 2", "16", "14336"]),
+    "FP8 weights without the distributed optimizer": (LLAMA, {"tensor_parallel": 2, "fp8_param_gather": True},
+        TWO_H200, ["fp8_param_gather", "distributed_optimizer=True"]),
+    "CP on a GPU without Transformer Engine": (BIG, {"context_parallel": 2, "micro_batch_size": 1}, BARE_H200,
+        ["context_parallel=2", "context_parallel=1"]),
+    "SP on a GPU without Transformer Engine": (BIG, {"tensor_parallel": 2, "sequence_parallel": True,
+        "micro_batch_size": 1}, BARE_H200, ["sequence_parallel", "sequence_parallel=False"]),
+    "8B on one H200": (LLAMA, {}, TWO_H200,
+        ["198 GB", "151 GB", "optimizer 96.4 GB", "tensor_parallel=2, sequence_parallel=True, processes=2",
+         "saves 98.3 GB, which fits", "distributed_optimizer=True (saves 48.2 GB, which fits)"]),
+    "345M on 8 GB": (BIG, {}, Machine(gpus=(RTX_2080,), transformer_engine=True),
+        ["8.6 GB", "micro_batch_size=1", "which fits", "recompute='full'"]),
+    "8B on a laptop": (LLAMA, {"fp8_format": None}, CPU, ["8.6 GB", "recipe.scaled_to(machine)"]),
+    "fine-tuning flag": (SMALL, {"extra_flags": ("--sft",)}, CPU, ["--sft", "supervised fine-tuning", "entry_script"]),
+    "ModelOpt flag": (SMALL, {"extra_flags": ("--export-te-mcore-model",)}, CPU,
+        ["--export-te-mcore-model", "ModelOpt"]),
+    "training part of weight 0": (SMALL, {"split": "0,50,50"}, CPU, ["train part has weight 0", 'split="90,5,5"']),
+    "validation part of weight 0": (SMALL, {"split": "100,0,0"}, CPU, ["valid part has weight 0", "eval_iters=0"]),
+    "empty test part": (SMALL, {"split": "949,50,1"}, CPU,
+        ['split="949,50,1" of 200 documents', "test part gets 0.10%", "0 documents", 'split="990,5,5"']),
+    "empty test part though never evaluated": (SMALL, {"split": "949,50,1", "eval_iters": 0}, CPU,
+        ["test part gets 0.10%", "for ever"]),
+    "validation part shorter than a sample": (SMALL, {"sequence_length": 400, "split": "198,1,1"}, CPU,
+        ["valid part has 300 tokens", "401", "sequence_length=256"]),
+    "split that is none": (SMALL, {"split": "most,few"}, CPU, ["split='most,few'", "90,5,5"]),
+    "token ids above the vocabulary": (SMALL, {"vocab_size": 1024}, CPU, ["4,095", "1,023", "vocab_size=4096"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_work_is_refused_in_words(case, corpus, tmp_path):
+    recipe, changes, machine, words = REFUSED[case]
+    before, start = everything_under(tmp_path), time.monotonic()
+    message = refusal(recipe.with_(**changes), corpus, machine, tmp_path / "runs" / "new")
+    assert time.monotonic() - start < 2
+    assert everything_under(tmp_path) == before, "something was left behind"
+    assert [word for word in words if word not in message] == [], message
+
+
+def truncate(path: Path, drop: int) -> None:
+    os.truncate(path, path.stat().st_size - drop)
+
+
+def overwrite(path: Path, offset: int, content: bytes) -> None:
+    with path.open("r+b") as file:
+        file.seek(offset)
+        file.write(content)
+
+
+DAMAGED = {
+    "bin missing": (lambda c: index.bin_path(c.prefix).unlink(), [".bin does not exist", "corpus.prepare"]),
+    "idx missing": (lambda c: index.idx_path(c.prefix).unlink(), [".idx does not exist", "corpus.prepare"]),
+    "bin truncated": (lambda c: truncate(index.bin_path(c.prefix), 100), ["119,900", "120,000", "corpus.prepare"]),
+    "idx truncated": (lambda c: truncate(index.idx_path(c.prefix), 8), ["200", "truncated", "corpus.prepare"]),
+    "idx shorter than its header": (lambda c: os.truncate(index.idx_path(c.prefix), 20), ["34-byte header", "20"]),
+    "wrong magic": (lambda c: overwrite(index.idx_path(c.prefix), 0, b"PK\x03\x04"), ["MMIDIDX", "PK"]),
+    "idx of another dtype": (lambda c: write_corpus(c.prefix, [300] * 200, "int32"), ["int32", "uint16"]),
+    "dtype code that holds no tokens": (lambda c: overwrite(index.idx_path(c.prefix), 17, b"\x06"), ["dtype code 6"]),
+    "tokenizer missing": (lambda c: (c.tokenizer_path / "tokenizer.json").unlink(), ["bpe-4096", "there is nothing"]),
+    "two documents": (lambda c: write_corpus(c.prefix, [300] * 2), ["2 documents", "at least 3 documents"]),
+    "no documents": (lambda c: write_corpus(c.prefix, []), ["0 documents", "at least 3 documents"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", DAMAGED)
+def test_damaged_data_is_refused_in_words(case, corpus, tmp_path):
+    damage, words = DAMAGED[case]
+    damage(corpus)
+    before, start = everything_under(tmp_path), time.monotonic()
+    message = refusal(SMALL, corpus, CPU, tmp_path / "runs" / "new")
+    assert time.monotonic() - start < 2
+    assert everything_under(tmp_path) == before, "something was left behind"
+    assert [word for word in words if word not in message] == [], message
+
+
+def test_a_good_recipe_passes_and_leaves_nothing(corpus, tmp_path):
+    before = everything_under(tmp_path)
+    assert preflight.refuse(SMALL, corpus, CPU, tmp_path / "runs" / "new") == []
+    assert preflight.refuse(SMALL, None, CPU) == []
+    assert everything_under(tmp_path) == before
+
+
+def test_the_full_recipes_pass_where_they_fit(corpus):
+    gpt2 = dataclasses.replace(corpus, vocab_size=50257)
+    roomy = {"split": "98,1,1", "sequence_length": 256}
+    for recipe, machine in (
+        (BIG, TWO_H200),
+        (recipes.gpt3_857m().with_(processes=2), TWO_H200),
+        (LLAMA.with_(tensor_parallel=2, sequence_parallel=True), TWO_H200),
+        (LLAMA.with_(processes=8, distributed_optimizer=True), EIGHT_H200),
+        (BIG.scaled_to(ONE_3090), ONE_3090),
+        (LLAMA.scaled_to(ONE_3090), ONE_3090),
+        (LLAMA.with_(tensor_parallel=2, fp8_recipe="mxfp8"), Machine(gpus=(B200, B200), transformer_engine=True)),
+    ):
+        assert preflight.check(recipe, None, machine) == [], recipe
+        assert preflight.check(recipe.with_(**roomy), gpt2, machine) == []
+
+
+def test_all_problems_are_told_at_once(corpus, tmp_path):
+    index.bin_path(corpus.prefix).unlink()
+    message = refusal(SMALL.with_(tensor_parallel=3, min_lr=1.0, extra_flags=("--sft",)), corpus, CPU, tmp_path)
+    for word in ("tensor_parallel=3", "--sft", ".bin does not exist"):
+        assert word in message
+    assert message.startswith("3 things cannot work")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"sequence_parallel": True}, ["sequence_parallel", "tensor_parallel=1"]),
+        ({"wandb_project": "tour", "tensorboard": False}, ['wandb_project="tour"', "turned on for you"]),
+        ({"extra_flags": ("--seq-length", "64")}, ["--seq-length", "recipe.with_"]),
+    ],
+)
+def test_surprises_are_warnings(changes, words, corpus):
+    (problem,) = preflight.refuse(SMALL.with_(**changes), corpus, CPU)
+    assert problem.severity == "warning"
+    assert [word for word in words if word not in str(problem)] == []
+
+
+def test_bf16_before_ampere_is_a_warning():
+    machine = Machine(gpus=(RTX_2080,), transformer_engine=True)
+    (problem,) = preflight.refuse(SMALL.with_(dtype="bf16"), None, machine)
+    assert problem.severity == "warning" and "7.5" in problem.why and "fp16" in problem.change
+
+
+def test_the_environment_must_not_contradict_tensor_parallelism(monkeypatch):
+    recipe = BIG.with_(tensor_parallel=2)
+    assert preflight.check(recipe, None, TWO_H200) == []
+    monkeypatch.setenv("CUDA_DEVICE_MAX_CONNECTIONS", "8")
+    (problem,) = preflight.check(recipe, None, TWO_H200)
+    assert "CUDA_DEVICE_MAX_CONNECTIONS=8" in problem.asked and "unset" in problem.change
+    assert preflight.check(recipe, None, Machine(gpus=(B200, B200), transformer_engine=True)) == []
+
+
+def test_no_disk_for_a_checkpoint(tmp_path, monkeypatch):
+    usage = preflight.shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(preflight.shutil, "disk_usage", lambda path: usage._replace(free=12 * 10**9))
+    recipe = BIG.with_(save_interval=50, keep=2)
+    message = refusal(recipe, None, TWO_H200, tmp_path / "new")
+    for word in ("save_interval=50 with keep=2", "5.0 GB", "3 on disk at once 14.9 GB", "12.0 GB is free", "keep=1"):
+        assert word in message, message
+    assert preflight.refuse(recipe.with_(keep=1), None, TWO_H200, tmp_path / "new") == []
+    assert preflight.refuse(recipe.with_(save_interval=None), None, TWO_H200, tmp_path / "new") == []
+    # One of the run's own checkpoints lies there already: only two more need room.
+    described = tmp_path / "new" / "20260101-000000" / "recipe.json"
+    checkpoint = described.parent / "checkpoints" / "iter_0000050"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "metadata.json").write_text("{}")
+    described.write_text(f'{{"fingerprint": "{recipe.fingerprint(None)}"}}')
+    assert preflight.refuse(recipe, None, TWO_H200, tmp_path / "new") == []
+
+
+def test_checkpoints_of_8b_need_a_disk(tmp_path):
+    free = preflight.shutil.disk_usage(tmp_path).free
+    recipe = LLAMA.with_(tensor_parallel=2, sequence_parallel=True, save_interval=1, train_iters=10**6, keep=10**5)
+    assert accounting.checkpoint_bytes(recipe) * 10**5 > free
+    assert "113 GB" in refusal(recipe, None, TWO_H200, tmp_path)
+
+
+def test_a_directory_with_another_recipes_checkpoint(corpus, tmp_path):
+    saved = tmp_path / "run" / "checkpoints"
+    saved.mkdir(parents=True)
+    described = tmp_path / "run" / "recipe.json"
+    described.write_text(f'{{"fingerprint": "{SMALL.fingerprint(corpus)}"}}')
+    assert preflight.refuse(SMALL.with_(num_layers=2), corpus, CPU, tmp_path / "run") == []  # nothing saved yet
+    (saved / "latest_checkpointed_iteration.txt").write_text("40")
+    assert preflight.refuse(SMALL, corpus, CPU, tmp_path / "run") == []
+    message = refusal(SMALL.with_(num_layers=2), corpus, CPU, tmp_path / "run")
+    assert "step 40" in message and SMALL.fingerprint(corpus) in message and "fresh=True" in message
+    described.unlink()
+    assert "unknown" in refusal(SMALL, corpus, CPU, tmp_path / "run")
+
+
+def test_a_directory_that_cannot_be_written_to(tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    places = [tmp_path / "file" / "run", Path("/proc/run")]  # root may write anywhere but into /proc
+    if os.geteuid() != 0:
+        (tmp_path / "closed").mkdir(mode=0o500)
+        places.append(tmp_path / "closed" / "run")
+    for place in places:
+        message = refusal(SMALL, None, CPU, place)
+        assert str(place) in message and "cannot be written to" in message and "MEGATRON_TOUR_RUNS" in message
+
+
+def test_neither_megatron_nor_torch_is_imported(corpus):
+    program = (
+        "import sys, time; start = time.monotonic()\n"
+        "from helpers import preflight, recipes\n"
+        "from helpers.machine import CPU\n"
+        "recipe = recipes.gpt3_345m().scaled_to('cpu').with_(tensor_parallel=3, extra_flags=('--sft',))\n"
+        "problems = preflight.check(recipe, None, CPU, '/tmp/never/made')\n"
+        "assert len(problems) == 2, problems\n"
+        "heavy = {'torch', 'megatron', 'transformers', 'datasets'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+        "assert time.monotonic() - start < 2\n"
+    )
+    subprocess.run([sys.executable, "-c", program], cwd=PROJECT, check=True, timeout=30)
+    assert not Path("/tmp/never").exists()
+
+
+def test_there_are_at_least_forty_refusals():
+    assert len(REFUSED) + len(DAMAGED) >= 40
