@@ -9,6 +9,7 @@ script without `if __name__ == "__main__"` would start everything anew.
 import json
 import os
 import queue
+import re
 import struct
 import subprocess
 import sys
@@ -20,8 +21,12 @@ from pathlib import Path
 
 import numpy as np
 
+from helpers.machine import PROJECT
+from helpers.words import WordEncoder
+
 BLOCK_BYTES = 1 << 19
 REPLY = struct.Struct("<QQQQqQ")
+HALF_A_PAIR = re.compile("[\ud800-\udfff]")
 
 
 class UnreadableText(ValueError):
@@ -53,8 +58,9 @@ def encode_file(
     Raises:
         UnreadableText: names the file and line.
     """
-    command = [sys.executable, "-P", __file__, str(backend), dtype, str(eod_id), text_key]
-    environment = os.environ | {"TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-P", "-m", "helpers.encoder", str(backend), dtype, str(eod_id), text_key]
+    path = os.pathsep.join([str(PROJECT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = os.environ | {"PYTHONPATH": path, "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1"}
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     processes = [subprocess.Popen(command, env=environment, **pipes) for _ in range(workers)]
     idle: queue.SimpleQueue = queue.SimpleQueue()
@@ -150,7 +156,7 @@ def documents(block: bytes, text_key: str) -> Iterator[list[str]]:
         for text in texts:
             if not isinstance(text, str):
                 raise UnreadableText(f"{offset} {text_key!r} is {type(text).__name__}, not text.")
-            if not text.isascii() and any("\ud800" <= c <= "\udfff" for c in text):
+            if HALF_A_PAIR.search(text):
                 raise UnreadableText(f"{offset} {text_key!r} has half a surrogate pair, which is no character.")
         yield texts
 
@@ -170,44 +176,39 @@ def _located(jsonl: Path, first_line: int, offset_and_message: str) -> Unreadabl
     return UnreadableText(f"{jsonl}, line {first_line + int(offset)}: {message}")
 
 
-def encode_block(tokenizer, block: bytes, dtype: str, eod_id: int, text_key: str) -> tuple[bytes, list, list, int, int]:
-    """Tokens as bytes, sequence lengths, sequences per document, UTF-8 bytes of text, largest id, as Megatron-LM's
-    `tools/preprocess_data.py --append-eod` orders them: an empty text is no sequence, an empty document has none."""
+def encode_block(words: WordEncoder, block: bytes, eod_id: int, text_key: str) -> tuple[bytes, list, list, int]:
+    """Tokens as bytes, sequence lengths, sequences per document, UTF-8 bytes of text, in the order and form of
+    Megatron-LM's `tools/preprocess_data.py --append-eod`: an empty text is no sequence, an empty document has none."""
     of_document = list(documents(block, text_key))
     texts = [text for texts in of_document for text in texts]
-    encodings = iter(tokenizer.encode_batch_fast(texts))
-    ids: list[int] = []
+    encoded = iter(words.encode(texts))
+    end = np.array([eod_id], dtype=words.dtype).tobytes()
+    tokens: list[bytes] = []
     lengths: list[int] = []
     counts: list[int] = []
     for texts_here in of_document:
-        before = len(lengths)
-        for _ in texts_here:
-            sequence = next(encodings).ids
-            if sequence:
-                ids += sequence
-                lengths.append(len(sequence))
-        if len(lengths) > before:
-            ids.append(eod_id)
-            lengths[-1] += 1
-        counts.append(len(lengths) - before)
-    array = np.array(ids, dtype=dtype)
+        sequences = [ids for _ in texts_here if (ids := next(encoded))]
+        if sequences:
+            sequences[-1] += end
+        tokens += sequences
+        lengths += [len(ids) // words.dtype.itemsize for ids in sequences]
+        counts.append(len(sequences))
     text_bytes = sum(len(text) if text.isascii() else len(text.encode()) for text in texts)
-    return array.tobytes(), lengths, counts, text_bytes, max(ids, default=-1)
+    return b"".join(tokens), lengths, counts, text_bytes
 
 
 def serve(backend: str, dtype: str, eod_id: int, text_key: str) -> None:
     """Answer blocks from stdin on stdout until stdin ends."""
-    from tokenizers import Tokenizer
-
-    tokenizer = Tokenizer.from_file(backend)
+    words = WordEncoder(backend, dtype)
     stdin, stdout = sys.stdin.buffer, sys.stdout.buffer
     while size := stdin.read(8):
         block = stdin.read(struct.unpack("<Q", size)[0])
         error = b""
         try:
-            tokens, lengths, counts, text_bytes, largest = encode_block(tokenizer, block, dtype, eod_id, text_key)
+            tokens, lengths, counts, text_bytes = encode_block(words, block, eod_id, text_key)
         except UnreadableText as unreadable:
-            tokens, lengths, counts, text_bytes, largest, error = b"", [], [], 0, -1, str(unreadable).encode()
+            tokens, lengths, counts, text_bytes, error = b"", [], [], 0, str(unreadable).encode()
+        largest = int(np.frombuffer(tokens, dtype=dtype).max()) if tokens else -1
         lengths_data = np.array(lengths, dtype=np.int32).tobytes()
         counts_data = np.array(counts, dtype=np.int64).tobytes()
         head = REPLY.pack(len(tokens), len(lengths_data), len(counts_data), text_bytes, largest, len(error))
