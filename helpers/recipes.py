@@ -2,6 +2,7 @@
 
 import difflib
 import hashlib
+import importlib.util
 import shlex
 import sys
 from dataclasses import dataclass, field, fields, replace
@@ -218,17 +219,28 @@ def device_flags(recipe: Recipe, machine: Machine) -> list[Flag]:
 
 def environment(recipe: Recipe, machine: Machine) -> dict[str, tuple[str, str]]:
     """Environment variables of the run: name → (value, why). What the learner has set stays as it is."""
+    variables = {}
     if machine.device == "cpu":
-        return {
-            "MEGATRON_CPU": ("1", "train on the CPU"),
-            "OMP_NUM_THREADS": ("1", "one thread a rank: ranks must not fight for cores"),
-        }
-    split = recipe.layout.tensor_parallel > 1 or recipe.layout.context_parallel > 1
-    if split and machine.gpus[0].compute_capability < (10, 0):
-        return {
-            "CUDA_DEVICE_MAX_CONNECTIONS": ("1", "kernels start in order, so communication overlaps (before Blackwell)")
-        }
-    return {}
+        variables["MEGATRON_CPU"] = ("1", "train on the CPU")
+    else:
+        split = recipe.layout.tensor_parallel > 1 or recipe.layout.context_parallel > 1
+        if split and machine.gpus[0].compute_capability < (10, 0):
+            why = "kernels start in order, so communication overlaps (before Blackwell)"
+            variables["CUDA_DEVICE_MAX_CONNECTIONS"] = ("1", why)
+        if machine.transformer_engine and (cudnn := cudnn_wheel()):
+            why = "Transformer Engine would load the system's cuDNN instead of PyTorch's"
+            variables["CUDNN_HOME"] = (cudnn, why)
+    variables["OMP_NUM_THREADS"] = ("1", "one thread a rank: ranks must not fight for cores")
+    if recipe.logging.wandb_project:
+        variables["WANDB_MODE"] = (recipe.logging.wandb_mode, "offline needs no account, online a login")
+    return variables
+
+
+def cudnn_wheel() -> str | None:
+    """The folder of the cuDNN that came with PyTorch by pip; None where PyTorch brings its own way (a container)."""
+    if importlib.util.find_spec("nvidia") is None or (found := importlib.util.find_spec("nvidia.cudnn")) is None:
+        return None
+    return next(iter(found.submodule_search_locations or []), None)
 
 
 def scaled(recipe: Recipe, machine: Machine) -> Recipe:

@@ -110,11 +110,12 @@ def write_command(directory: Path, title: str, program: list[str], variables: di
     lines.append(f"cd {shlex.quote(str(PROJECT))}")
     for name, (value, why) in variables.items():
         lines.append(f'export {name}="${{{name}:-{value}}}"  # {why}')
-    lines.append("flags=(")
+    if groups:
+        lines.append("flags=(")
     for subject, flags in groups.items():
         lines.append(f"  # {subject}")
         lines += [f"  {shlex.join(flag.words):<40}" + (f"  # {flag.why}" if flag.why else "") for flag in flags]
-    lines += [")", f'exec {shlex.join(program)} "${{flags[@]}}"']
+    lines += [")", f'exec {shlex.join(program)} "${{flags[@]}}"'] if groups else [f"exec {shlex.join(program)}"]
     path = directory / "command.sh"
     path.write_text("\n".join(line.rstrip() for line in lines) + "\n")
     path.chmod(0o755)

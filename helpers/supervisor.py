@@ -96,7 +96,6 @@ class Run:
             "PET_LOG_DIR": str(self.rank_directory),
             "PET_REDIRECTS": "3",
             "PYTHONFAULTHANDLER": "1",  # a rank that is ended for hanging prints where it stood
-            "OMP_NUM_THREADS": "1",  # torchrun's own default, without its warning
         }
         with processes.open_append(self.directory / "log.txt") as log:
             self.torchrun = subprocess.Popen(
