@@ -1,0 +1,192 @@
+"""What can be asked of a run, wherever it ran: losses, speeds, memory, and what sets several runs apart."""
+
+import dataclasses
+import math
+
+from helpers import accounting
+from helpers.layout import Layout
+from helpers.machine import GPU
+from helpers.settings import Model, Precision
+
+PARTS = ("model", "batch", "schedule")  # of a recipe.json: what labels are made of, beside layout and precision
+MAX_WORDS = 3
+
+
+class Results:
+    """What a run here and a recorded run have in common.
+
+    Subclasses give `recipe` and `environment` (as in recipe.json and environment.json), `predictions`, `scalars` (a
+    DataFrame, one row a step, one column a TensorBoard tag), `state`, `path`, `wall_seconds` and `peak_memory_bytes`.
+    """
+
+    recorded_on: str | None = None
+
+    @property
+    def recipe_name(self) -> str:
+        return self.recipe.get("name", "run")
+
+    @property
+    def machine(self) -> str:
+        """The machine's name, such as "2 × NVIDIA H200"; "" if the run never got so far."""
+        return self.environment.get("machine", {}).get("name", "")
+
+    @property
+    def gpu(self) -> GPU | None:
+        """One of its GPUs; None for a run on a CPU."""
+        gpus = self.environment.get("machine", {}).get("gpus") or [None]
+        return gpus[0] and GPU(gpus[0]["name"], gpus[0]["memory_bytes"], tuple(gpus[0]["compute_capability"]))
+
+    @property
+    def model(self) -> Model | None:
+        return _rebuilt(Model, self.recipe.get("model"))
+
+    @property
+    def layout(self) -> Layout:
+        return _rebuilt(Layout, self.recipe.get("layout")) or Layout()
+
+    @property
+    def tokens_per_step(self) -> int | None:
+        batch = self.recipe.get("batch", {}).get("global_batch_size")
+        return batch * self.model.sequence_length if batch and self.model else None
+
+    def series(self, tag: str):
+        """One scalar of TensorBoard by step, as a pandas Series; empty if the run never wrote it."""
+        import pandas as pd
+
+        table = self.scalars
+        if tag not in table:
+            return pd.Series(dtype=float, name=tag, index=pd.Index([], name="step", dtype=int))
+        return table[tag].dropna()
+
+    @property
+    def losses(self):
+        """Training loss (nats a token) by step, as a pandas Series; empty before the first step."""
+        return self.series("lm loss").rename("loss")
+
+    @property
+    def tokens_per_second_per_gpu(self):
+        """Speed of each step on one GPU (or CPU rank), as a pandas Series, from TensorBoard's `iteration-time`.
+
+        Megatron times nothing before the second step, and gives that one as the mean of the first two.
+        """
+        tokens = (self.tokens_per_step or math.nan) / self.layout.world_size
+        return (tokens / self.series("iteration-time")).rename("tokens/s/GPU")
+
+    def figures(self) -> dict[str, float | None]:
+        """The row of `summary` as a plain dict; None for what was not measured."""
+        losses, model = self.losses, self.model
+        speed = _median(after_warm_up(self.tokens_per_second_per_gpu))
+        teraflops = _median(after_warm_up(self.series("throughput")))
+        if teraflops is None and speed and model:
+            teraflops = speed * accounting.flops_per_token(model) / 1e12
+        steps = int(losses.index[-1]) if len(losses) else 0
+        peak = self.peak_memory_bytes
+        return {
+            "steps": steps,
+            "tokens": steps * self.tokens_per_step if self.tokens_per_step else None,
+            "tokens/s/GPU": speed,
+            "TFLOP/s/GPU": teraflops,
+            "MFU": accounting.mfu(speed, model, self.gpu) if speed and model else None,
+            "peak memory GB": peak / 1e9 if peak else None,
+            "first loss": float(losses.iloc[0]) if len(losses) else None,
+            "final loss": float(losses.iloc[-1]) if len(losses) else None,
+            "wall time s": self.wall_seconds,
+        }
+
+    def summary(self):
+        """One row: steps, tokens, tokens/s/GPU, TFLOP/s/GPU, MFU, peak memory GB, first and final loss, wall time s.
+
+        Speeds are medians after warm-up (see `after_warm_up`); where the run was on a CPU, "GPU" means a rank. What was
+        not measured is NaN: MFU on a CPU, every speed in a run that never took a step.
+        """
+        import pandas as pd
+
+        table = pd.DataFrame([self.figures()], index=pd.Index([self.recipe_name], name="run"))
+        counts = {"steps": "Int64", "tokens": "Int64"}
+        return table.astype({name: counts.get(name, "float64") for name in table})
+
+    @property
+    def headline(self) -> str:
+        """What it is and how it ended, in one line."""
+        return f"{self.recipe_name}: {self.state}"
+
+    def __repr__(self) -> str:
+        lines = [self.headline]
+        lines += [f"  {name:<16}{shown(value)}" for name, value in self.figures().items()]
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        import html
+
+        table = self.summary().to_html(index=False, border=0, na_rep="–", float_format=shown)
+        return f"<p><b>{html.escape(self.headline)}</b></p>{table}"
+
+
+def after_warm_up(series):
+    """A series without its first steps: a tenth of them, at least 3 and at most 10, in which things are still set up."""
+    skipped = min(10, max(3, len(series) // 10))
+    return series.iloc[skipped:] if len(series) > skipped else series.iloc[-1:]
+
+
+def compare(several):
+    """The summaries of several runs in one table, one row a run, named by what tells them apart (see `labels`)."""
+    import pandas as pd
+
+    several = [run for run in several if run is not None]
+    if not several:
+        return pd.DataFrame()
+    table = pd.concat([run.summary() for run in several])
+    table.index = pd.Index(labels(several), name="run")
+    if len({run.machine for run in several}) > 1:
+        table.insert(0, "machine", [run.machine for run in several])
+    return table
+
+
+def labels(several) -> list[str]:
+    """A name for each run: the settings in which these runs differ, else the recipe; recorded runs with their machine."""
+    settings = [settings_of(run.recipe) for run in several]
+    every_key = dict.fromkeys(key for values in settings for key in values)
+    keys = [key for key in every_key if len({repr(values.get(key)) for values in settings}) > 1]
+    told_by_settings = len({run.recipe_name for run in several}) == 1 and 0 < len(keys) <= MAX_WORDS
+    found = []
+    for run, values in zip(several, settings, strict=True):
+        words = [_setting(key, values.get(key)) for key in keys] if told_by_settings else [run.recipe_name]
+        found.append(", ".join(words) + (f" (recorded on {run.recorded_on})" if run.recorded_on else ""))
+    return [
+        label if found.count(label) == 1 else f"{label}, {run.path.stem}"
+        for label, run in zip(found, several, strict=True)
+    ]
+
+
+def settings_of(recipe: dict) -> dict:
+    """The settings of a recipe.json that decide a run: name → value; layout and precision by their short names."""
+    flat = {key: value for part in PARTS for key, value in recipe.get(part, {}).items()}
+    flat |= {"corpus": recipe.get("corpus")}
+    if layout := _rebuilt(Layout, recipe.get("layout")):
+        flat["layout"] = layout.name
+    if precision := _rebuilt(Precision, recipe.get("precision")):
+        flat["precision"] = precision.name
+    return flat
+
+
+def shown(value: float | None) -> str:
+    """A figure as a reader wants it: thousands separated, four digits that count, "–" for what was not measured."""
+    if value is None or value != value:
+        return "–"
+    return f"{value:,.0f}" if abs(value) >= 1000 or value == int(value) else f"{value:.4g}"
+
+
+def _setting(key: str, value) -> str:
+    return str(value) if key in ("layout", "precision", "corpus") else f"{key} {value}"
+
+
+def _rebuilt(kind, values: dict | None):
+    """A settings object from its JSON, whatever fields other versions added."""
+    if not values:
+        return None
+    known = {field.name for field in dataclasses.fields(kind)}
+    return kind(**{key: value for key, value in values.items() if key in known})
+
+
+def _median(series) -> float | None:
+    return float(series.median()) if len(series) else None
