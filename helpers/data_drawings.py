@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from helpers import drawings, number_formats, style
 from helpers import index as indices
-from helpers import number_formats, style
 from helpers.number_formats import BF16, E4M3, E5M2, FP16, Format, Scaling
 from helpers.style import REFERENCE, RUN_COLOURS, Picture
 
@@ -222,37 +222,47 @@ def index_bytes(prefix, first: int = 2) -> Picture:
     return Picture(figure, f"Bytes of {indices.idx_path(prefix).name}, field by field: {listed}.")
 
 
-def packing(samples, eod_id: int) -> Picture:
-    """Samples as bars of tokens: a new colour at every document, a black mark at every end-of-document token.
+def packing(samples) -> Picture:
+    """Samples as bars of tokens, a colour a document with its number, a black mark at every end-of-document token.
 
-    Colours tell neighbours apart and come back after six documents; every sample begins with a new one.
+    A jagged edge marks where a sample cuts a document: the rest of it lies in another sample.
 
     Args:
-        samples: token ids, [samples, sequence_length] or a list of equally long sequences, in the order to draw.
-        eod_id: the end-of-document token (`Corpus.eod_id`).
+        samples: a `samples.Samples`, from `samples.draw`.
     """
-    import numpy as np
-
-    ids = np.stack([np.asarray(sample) for sample in samples])
-    count, length = ids.shape
-    figure, axes = style.new_figure(width=8.2, height=0.9 + 0.36 * count)
+    count, length = samples.tokens.shape
+    documents = list(dict.fromkeys(samples.parts["document"]))
+    figure, axes = style.new_figure(width=8.2, height=0.75 + 0.42 * count)
     with style.apply():
-        pieces = 0
-        for row, tokens in enumerate(ids):
-            ends = np.flatnonzero(tokens == eod_id)
-            edges = np.unique([0, *(ends + 1), length])
-            for start, end in zip(edges[:-1], edges[1:], strict=True):
-                colour, hatch = RUN_COLOURS[1 + pieces % 6], ("", "///")[pieces % 2]
-                axes.barh(row, end - start, left=start, height=0.62, fc=colour, ec="white", hatch=hatch, lw=0)
-                pieces += 1
-            width = max(1.0, length / 400)
-            axes.barh([row] * len(ends), width, left=ends + 1 - width, height=0.78, color=INK, lw=0)
-        axes.set(xlim=(0, length), ylim=(count - 0.5, -0.5), yticks=range(count), xlabel="token in the sample")
+        for part in samples.parts.itertuples():
+            colour = RUN_COLOURS[1 + documents.index(part.document) % 6]
+            pale = drawings.tint(colour, 0.45)
+            axes.barh(part.sample, part.tokens, left=part.position, height=0.66, fc=pale, ec="white", lw=0.8)
+            label = f"document {part.document:,}"
+            label = label if part.tokens > 0.17 * length else f"{part.document}" if part.tokens > 0.05 * length else ""
+            middle = part.position + part.tokens / 2
+            axes.text(middle, part.sample, label, ha="center", va="center", fontsize=9.5, color=INK)
+            if part.first_token:
+                _jag(axes, part.position, part.sample, length)
+        ends = [(i, end + 1) for i in range(count) for end in samples.document_ends(i)]
+        width = max(1.0, length / 300)
+        axes.barh([i for i, _ in ends], width, left=[at - width for _, at in ends], height=0.8, color=INK, lw=0)
+        for i in range(count):
+            if not ends or (i, length) not in ends:
+                _jag(axes, length, i, length)
+        axes.set(xlim=(-length / 100, length * 1.01), ylim=(count - 0.5, -0.5), yticks=range(count))
         axes.set_yticklabels([f"sample {i}" for i in range(count)])
+        axes.set_xlabel("token")
         axes.grid(False)
         axes.tick_params(axis="y", length=0)
-        axes.spines["left"].set_visible(False)
-    ends = int((ids == eod_id).sum())
-    inside = int(((ids[:, :-1] == eod_id).sum(axis=1) > 0).sum())
-    alt = f"{count} samples of {length} tokens with {ends} ends of documents; {inside} samples hold parts of several."
-    return Picture(figure, alt)
+        axes.spines[["left"]].set_visible(False)
+    held = samples.parts.groupby("sample")["document"].nunique()
+    alt = f"{count} samples of {length} tokens from {len(documents)} documents; they hold parts of "
+    return Picture(figure, alt + ", ".join(map(str, held)) + f" documents, with {len(ends)} ends of documents in all.")
+
+
+def _jag(axes, x: float, row: int, length: int) -> None:
+    """A white zigzag across a bar: here a document is cut."""
+    reach = length / 160
+    heights = [row - 0.36 + 0.09 * i for i in range(9)]
+    axes.plot([x + reach * (-1) ** i for i in range(9)], heights, color="white", lw=2.4, clip_on=False)
