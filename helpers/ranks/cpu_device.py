@@ -24,6 +24,7 @@ import runpy
 import sys
 import time
 import types
+import warnings
 from collections import defaultdict
 from pathlib import Path
 
@@ -47,6 +48,9 @@ def switch_on() -> None:
     _adapt_collectives()
     torch.compile = _run_as_written
     torch.accelerator.is_available = lambda: False  # so that data loaders do not pin memory for a GPU
+
+    for missing in ("Transformer Engine and Apex", "Apex is not installed", "Only transformer-engine"):
+        warnings.filterwarnings("ignore", message=missing)  # they are for GPUs, so nobody misses them here
 
     from helpers.ranks import cpu_megatron
 
