@@ -222,6 +222,7 @@ def environment(recipe: Recipe, machine: Machine) -> dict[str, tuple[str, str]]:
     variables = {}
     if machine.device == "cpu":
         variables["MEGATRON_CPU"] = ("1", "train on the CPU")
+        variables["OMP_NUM_THREADS"] = ("1", "one thread a rank: ranks must not fight for cores")
     else:
         split = recipe.layout.tensor_parallel > 1 or recipe.layout.context_parallel > 1
         if split and machine.gpus[0].compute_capability < (10, 0):
@@ -230,7 +231,6 @@ def environment(recipe: Recipe, machine: Machine) -> dict[str, tuple[str, str]]:
         if machine.transformer_engine and (cudnn := cudnn_wheel()):
             why = "Transformer Engine would load the system's cuDNN instead of PyTorch's"
             variables["CUDNN_HOME"] = (cudnn, why)
-    variables["OMP_NUM_THREADS"] = ("1", "one thread a rank: ranks must not fight for cores")
     if recipe.logging.wandb_project:
         variables["WANDB_MODE"] = (recipe.logging.wandb_mode, "offline needs no account, online a login")
     return variables
