@@ -123,7 +123,7 @@ class Results:
 
 
 def after_warm_up(series):
-    """A series without its first steps: a tenth of them, at least 3 and at most 10, in which things are still set up."""
+    """A series without its first steps, in which things are still set up: a tenth, at least 3 and at most 10."""
     skipped = min(10, max(3, len(series) // 10))
     return series.iloc[skipped:] if len(series) > skipped else series.iloc[-1:]
 
@@ -143,7 +143,7 @@ def compare(several):
 
 
 def labels(several) -> list[str]:
-    """A name for each run: the settings in which these runs differ, else the recipe; recorded runs with their machine."""
+    """A name for each run: the settings in which these runs differ, else the recipe; recorded: its machine."""
     settings = [settings_of(run.recipe) for run in several]
     every_key = dict.fromkeys(key for values in settings for key in values)
     keys = [key for key in every_key if len({repr(values.get(key)) for values in settings}) > 1]

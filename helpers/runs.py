@@ -10,7 +10,9 @@ from pathlib import Path
 
 from helpers import accounting, checkpoints, events, processes
 from helpers.machine import PROJECT, cache_root, runs_root
-from helpers.results import Results, compare, labels
+from helpers.results import Results
+from helpers.results import compare as compare  # part of this module's words
+from helpers.results import labels as labels
 
 __all__ = [
     "Recorded",
@@ -195,7 +197,7 @@ def recorded(machine_label: str, name: str | None = None) -> Recorded | None | l
 
 
 def write_result(run_directory) -> Path:
-    """Write a run's `result.json`: figures, recipe, command, versions, machine, series. It names no path of the machine."""
+    """Write a run's `result.json`: figures, recipe, command, versions, machine, series; it names no path."""
     run = load(run_directory)
     status = processes.read_status(run.path)
     content = {
