@@ -10,12 +10,10 @@ import functools
 import hashlib
 import html
 import json
-import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from helpers import encoder, index, machine, sources
 from helpers import tokenizer as tokenizers
@@ -216,7 +214,7 @@ def _build(source: sources.Source, prefix: Path, tokenizer: str, text_key: str, 
         workers=min(workers, 1 + size // encoder.BLOCK_BYTES),
     )
     with (
-        tqdm(total=size, desc=f"Tokenizing {source.name}", unit="B", unit_scale=True, file=sys.stdout) as bar,
+        sources.progress(f"Tokenizing {source.name}", size, "B") as bar,
         index.Writer(prefix, dtype) as writer,
     ):
         for block in blocks:

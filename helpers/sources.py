@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 OPENWEBTEXT = "vuiseng9/openwebtext-10k"
 HUB_SECONDS = 10.0
-SILENCE_REMEMBERED_SECONDS = 600.0
+SILENCE_SECONDS = 600.0
 
 
 class SourceError(ValueError):
@@ -64,7 +64,7 @@ def find(name: str, text_key: str, cache: Path) -> Source:
 
 def _auto(text_key: str, cache: Path) -> Source:
     try:
-        return _hub(OPENWEBTEXT, text_key, cache)
+        return _hub(OPENWEBTEXT, text_key, cache, remember_silence=True)
     except SourceError as reason:
         speeches = _speeches(cache)
         note = f"{reason} So this is the packaged corpus instead: {speeches.note}"
@@ -136,37 +136,42 @@ def _written(
     return Source(name, jsonl, digest, note)
 
 
-def _hub(dataset: str, text_key: str, cache: Path) -> Source:
-    """The `train` split of a dataset on the hub. Once fetched it is never asked for again."""
+def _hub(dataset: str, text_key: str, cache: Path, remember_silence: bool = False) -> Source:
+    """The `train` split of a dataset on the hub. Once fetched it is never asked for again.
+
+    With `remember_silence` a hub that was silent in the last ten minutes is not asked: the next cell need not wait.
+    """
     name = dataset.rsplit("/", 1)[-1]
     key = hashlib.sha256(f"{dataset}:{text_key}".encode()).hexdigest()
     directory = cache / "text" / f"{name}-{key[:12]}"
     jsonl = directory / f"{name}.jsonl"
 
+    silent = cache / "hub-silent"
+
     def write(unfinished: Path) -> None:
-        _fetch(dataset, text_key, unfinished / jsonl.name, cache)
+        asked_before = remember_silence and silent.exists() and time.time() - silent.stat().st_mtime < SILENCE_SECONDS
+        try:
+            _fetch(dataset, text_key, unfinished / jsonl.name, ask=not asked_before)
+        except HubSilent:
+            if not asked_before:
+                silent.touch()
+            raise
 
     build_once(directory, jsonl.exists, write)
     note = f"{dataset} from the Hugging Face hub (its train split, column {text_key!r})."
     return Source(name, jsonl, content_digest([jsonl], cache), note)
 
 
-def _fetch(dataset: str, text_key: str, jsonl: Path, cache: Path) -> None:
-    silent = cache / "hub-silent"
-    offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
-    if not offline and silent.exists() and 0 <= time.time() - silent.stat().st_mtime < SILENCE_REMEMBERED_SECONDS:
-        offline, why = True, f"The Hugging Face hub did not answer within {HUB_SECONDS:.0f} s a few minutes ago."
-    elif offline:
+def _fetch(dataset: str, text_key: str, jsonl: Path, ask: bool) -> None:
+    if os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}:
         why = "HF_HUB_OFFLINE is set, so the Hugging Face hub was not asked."
+    elif not ask:
+        why = "The Hugging Face hub could not be reached a few minutes ago."
     else:
         why = _fetch_in_child(dataset, text_key, jsonl, os.environ)
-        if why is None:
-            silent.unlink(missing_ok=True)
-            return
-        silent.touch()
-    if not _downloaded_before(dataset) or _fetch_in_child(
-        dataset, text_key, jsonl, os.environ | {"HF_HUB_OFFLINE": "1"}
-    ):
+    if why and _downloaded_before(dataset):
+        why = _fetch_in_child(dataset, text_key, jsonl, os.environ | {"HF_HUB_OFFLINE": "1"})
+    if why:
         raise HubSilent(why)
 
 
@@ -192,18 +197,20 @@ def _fetch_in_child(dataset: str, text_key: str, jsonl: Path, environment) -> st
     limit.start()
     answered = False
     last: dict = {}
+    bar = None
     try:
-        with contextlib.closing(tqdm(desc=dataset, unit=" documents", disable=None, leave=False)) as bar:
-            for line in child.stdout:
-                last = json.loads(line)
-                if last.get("answered") and not answered:
-                    answered = True
-                    limit.cancel()
-                if "rows" in last:
-                    bar.total = last["of"]
-                    bar.update(last["rows"] - bar.n)
+        for line in child.stdout:
+            last = json.loads(line)
+            if last.get("answered"):
+                answered = True
+                limit.cancel()
+            if "rows" in last:
+                bar = bar or progress(f"Fetching {dataset}", last["of"], " documents")
+                bar.update(last["rows"] - bar.n)
         child.wait()
     finally:
+        if bar:
+            bar.close()
         limit.cancel()
         child.kill()
         child.wait()
@@ -212,7 +219,14 @@ def _fetch_in_child(dataset: str, text_key: str, jsonl: Path, environment) -> st
         return None
     if answered:
         raise SourceError(f"{dataset} from the Hugging Face hub: {last.get('error', 'the download was cut off.')}")
-    return f"The Hugging Face hub did not answer within {HUB_SECONDS:.0f} s ({last.get('error', 'no answer')})."
+    if "error" in last:
+        return f"The Hugging Face hub cannot be reached ({last['error']})."
+    return f"The Hugging Face hub did not answer within {HUB_SECONDS:.0f} s."
+
+
+def progress(what: str, total: int, unit: str) -> tqdm:
+    """A progress bar as text, on stdout: it stays readable in a saved notebook."""
+    return tqdm(total=total, desc=what, unit=unit, unit_scale=True, file=sys.stdout, mininterval=0.5)
 
 
 def content_digest(files: list[Path], cache: Path) -> str:
@@ -229,10 +243,11 @@ def content_digest(files: list[Path], cache: Path) -> str:
         with file.open("rb") as stream:
             whole.update(file.name.encode() + b"\0" + hashlib.file_digest(stream, "sha256").digest())
     if all(time.time_ns() - modified > 2 * 10**9 for _, _, modified, _ in stats):
-        memory.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = memory.with_suffix(f".{os.getpid()}-{threading.get_ident()}")
-        unfinished.write_text(whole.hexdigest())
-        os.replace(unfinished, memory)
+        with contextlib.suppress(OSError):
+            memory.parent.mkdir(parents=True, exist_ok=True)
+            unfinished = memory.with_suffix(f".{os.getpid()}-{threading.get_ident()}")
+            unfinished.write_text(whole.hexdigest())
+            os.replace(unfinished, memory)
     return whole.hexdigest()
 
 
@@ -245,13 +260,22 @@ def build_once(directory: Path, valid: Callable[[], bool], build: Callable[[Path
     """
     if valid():
         return
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{directory}.lock"):
-        if valid():
-            return
-        unfinished = directory.with_name(f".{directory.name}.unfinished")
-        shutil.rmtree(unfinished, ignore_errors=True)
-        unfinished.mkdir()
-        build(unfinished)
-        shutil.rmtree(directory, ignore_errors=True)
-        os.replace(unfinished, directory)
+    unfinished = directory.with_name(f".{directory.name}.unfinished")
+    try:
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{directory}.lock"):
+            if valid():
+                return
+            shutil.rmtree(unfinished, ignore_errors=True)
+            try:
+                unfinished.mkdir()
+                build(unfinished)
+                shutil.rmtree(directory, ignore_errors=True)
+                os.replace(unfinished, directory)
+            finally:
+                shutil.rmtree(unfinished, ignore_errors=True)
+    except OSError as error:
+        raise SourceError(
+            f"{directory.parent} cannot be written: {error.strerror or error}. Make room there, or name another folder "
+            "with the environment variable MEGATRON_TOUR_CACHE."
+        ) from error
