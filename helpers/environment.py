@@ -16,7 +16,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from helpers import gpu_stars, stars
@@ -103,7 +103,7 @@ class Report(Table):
                 f"{SYMBOLS[star.status]} {star.status}",
                 star.name,
                 star.found,
-                " ".join(filter(None, (star.why, star.fix))),
+                star.why + (f"\n→ {star.fix}" if star.fix else ""),
             )
             for star in self.findings
         ]
@@ -245,13 +245,18 @@ def ask_hub() -> dict:
 
 
 def all_reduce(processes: int = 2, machine: Machine | None = None) -> Collectives:
-    """Let real processes add tensors up under torchrun (NCCL on GPUs, gloo on a CPU) and check every sum.
+    """Let real processes add tensors up under torchrun and check every sum.
+
+    NCCL with one GPU a process; gloo on the processor where there are fewer GPUs than processes.
 
     Raises:
         launch.TrainingFailed: a process died; the message names rank, cause and fix.
     """
     from helpers import launch
 
+    machine = machine or machines.here()
+    if len(machine.gpus) < processes:
+        machine = replace(machine, gpus=())
     rows = told(launch.ranks("probe", processes, "collectives", machine=machine))
     return Collectives(rows[0]["backend"] if rows else "none", processes, tuple(rows))
 

@@ -253,7 +253,7 @@ def index_helpers(machine: Machine, facts: dict) -> Finding:
     if error := failed(facts, "index helpers"):
         fix = f"`uv pip install --reinstall megatron-core=={pins()['megatron-core']}`"
         return Finding("Megatron's helpers_cpp", "problem", error, why, fix)
-    return Finding("Megatron's helpers_cpp", "ok", f"loads", why)
+    return Finding("Megatron's helpers_cpp", "ok", "loads", why)
 
 
 def transformer_engine(machine: Machine, facts: dict) -> Finding:

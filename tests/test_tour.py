@@ -1,0 +1,175 @@
+"""The tour with tiny notebooks and real kernels: what it writes, what it says of a failing cell, what a stop leaves."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import psutil
+import pytest
+
+from helpers import page, tour
+from helpers.machine import PROJECT
+
+GOOD = "00_good"
+PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="  # one pixel
+
+
+def write_notebook(folder: Path, name: str, *cells: str) -> Path:
+    """Cells that start with '#' and a space are Markdown."""
+    made = [
+        (nbformat.v4.new_markdown_cell if source.startswith("# ") else nbformat.v4.new_code_cell)(source)
+        for source in cells
+    ]
+    path = folder / f"{name}.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=made), path)
+    return path
+
+
+@pytest.fixture
+def notebooks(tmp_path, monkeypatch):
+    folder = tmp_path / "notebooks"
+    folder.mkdir()
+    monkeypatch.setattr(tour, "NOTEBOOKS", folder)
+    monkeypatch.setenv("MEGATRON_TOUR_RUNS", str(tmp_path / "runs"))
+    return folder
+
+
+def tour_directory(folder: Path) -> Path:
+    (directory,) = (folder.parent / "runs" / "tour").iterdir()
+    return directory
+
+
+def test_every_notebook_runs_and_one_failing_cell_stops_only_its_own(notebooks, capsys):
+    write_notebook(
+        notebooks,
+        GOOD,
+        "# Good\n\n## A section with `code`",
+        "import os\nfrom helpers import machine\nprint(os.environ['MEGATRON_TOUR_HEADLESS'], os.getcwd())",
+        f"from IPython.display import Image, display\nimport base64\ndisplay(Image(base64.b64decode('{PIXEL}')))",
+    )
+    write_notebook(
+        notebooks, "01_bad", "x = 1", "print('before')\nraise ValueError('the learner typed 7')", "print('never')"
+    )
+    write_notebook(notebooks, "02_last", "print('the last one ran')")
+    (notebooks / "scratch.ipynb").write_text("not a notebook of the tour")
+
+    assert tour.main([]) == 1
+
+    said = capsys.readouterr().out
+    directory = tour_directory(notebooks)
+    assert "✗ 01_bad, cell [2]: ValueError: the learner typed 7" in said
+    assert "Fix: " in said
+    assert re.search(r"\[1/2\] print\(os.environ.* s\n", said), said
+    assert sorted(path.name for path in directory.glob("*.ipynb")) == ["00_good.ipynb", "01_bad.ipynb", "02_last.ipynb"]
+    good = nbformat.read(directory / "00_good.ipynb", as_version=4)
+    assert good.cells[1].outputs[0].text == f"1 {notebooks}\n"
+    assert [cell.execution_count for cell in good.cells if cell.cell_type == "code"] == [1, 2]
+    bad = nbformat.read(directory / "01_bad.ipynb", as_version=4)
+    assert [cell.execution_count for cell in bad.cells] == [1, 2, None]
+    assert bad.cells[2].outputs == []
+    html = (directory / "tour.html").read_text()
+    assert "the last one ran" in html and PIXEL in html and "the learner typed 7" in html
+    assert f'href="#{GOOD}-0"' in html and f'id="{GOOD}-0"' in html
+    assert not re.search(r"""(src|href)=["']https?://""", html), "the page must need nothing from the network"
+    untouched = nbformat.read(notebooks / "00_good.ipynb", as_version=4)
+    assert all(not cell.outputs for cell in untouched.cells if cell.cell_type == "code")
+
+
+def test_chosen_notebooks_are_executed_in_place_and_say_how_long_they_took(notebooks):
+    write_notebook(notebooks, GOOD, "print('not chosen')")
+    path = write_notebook(notebooks, "01_chosen", "import time; time.sleep(1); print('written back')")
+
+    assert tour.main(["01", "--in-place"]) == 0
+
+    written = nbformat.read(path, as_version=4)
+    assert written.cells[0].outputs[0].text == "written back\n"
+    assert written.metadata.megatron_tour.minutes > 1 / 60 - 0.005
+    assert not (tour_directory(notebooks) / f"{GOOD}.ipynb").exists()
+    nbformat.validate(written)
+
+
+def test_a_name_that_no_notebook_has_is_refused_with_those_there_are(notebooks):
+    write_notebook(notebooks, GOOD, "1")
+    with pytest.raises(SystemExit, match=r"No notebook starts with '07'. There are: 00_good"):
+        tour.main(["07"])
+
+
+STUBBORN = """
+import signal, subprocess, sys, time
+child = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(600)"
+process = subprocess.Popen([sys.executable, "-c", child], stdout=subprocess.PIPE, start_new_session=True)
+process.stdout.readline()
+open("pids", "w").write(f"{process.pid}")
+time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_tour_leaves_no_process(notebooks, number):
+    write_notebook(notebooks, GOOD, "print('done before')")
+    write_notebook(notebooks, "01_long", STUBBORN)
+    write_notebook(notebooks, "02_never", "print('never')")
+    program = (
+        "import sys; from pathlib import Path; from helpers import chapters, tour;"
+        f"tour.NOTEBOOKS = Path({str(notebooks)!r}); chapters.STOP_SECONDS = 3; sys.exit(tour.main([]))"
+    )
+    process = subprocess.Popen([sys.executable, "-c", program], cwd=PROJECT, stdout=subprocess.PIPE, text=True)
+    try:
+        deadline = time.monotonic() + 90
+        while not (pids := notebooks / "pids").exists() or not pids.read_text():
+            assert time.monotonic() < deadline and process.poll() is None
+            time.sleep(0.1)
+        family = psutil.Process(process.pid).children(recursive=True)
+        assert int(pids.read_text()) in {child.pid for child in family}
+        process.send_signal(number)
+        said, _ = process.communicate(timeout=60)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == 130
+    assert "Stopped. No process of the tour is left." in said
+    assert f"✓ {GOOD}" in said and "02_never" not in said
+    left = [child for child in family if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
+    for child in left:
+        child.kill()
+    assert left == []
+    assert (tour_directory(notebooks) / "tour.html").exists()
+
+
+def test_a_dead_kernel_is_a_failing_cell(notebooks, capsys):
+    write_notebook(notebooks, "00_dies", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
+    assert tour.main([]) == 1
+    assert "✗ 00_dies, cell [1]: DeadKernelError" in capsys.readouterr().out
+
+
+def test_outputs_lose_the_paths_of_this_machine_and_the_state_of_widgets(tmp_path):
+    runs = tmp_path / "runs"
+    outputs = [
+        nbformat.v4.new_output(
+            "stream", text=f"see {runs}/gpt/1/log.txt in {PROJECT}/helpers with {sys.prefix}/bin/python"
+        ),
+        nbformat.v4.new_output(
+            "display_data", data={page.WIDGET: {"model_id": "1"}, "text/html": f"<b>{Path.home()}/x {PROJECT}</b>"}
+        ),
+        nbformat.v4.new_output("display_data", data={page.WIDGET: {"model_id": "2"}}),
+    ]
+    cell = nbformat.v4.new_code_cell("1", outputs=outputs, metadata={"execution": {"iopub.status.idle": "now"}})
+    notebook = nbformat.v4.new_notebook(cells=[cell], metadata={"widgets": {"state": {}}})
+
+    page.tidy(notebook, runs)
+
+    assert cell.outputs[0].text == "see runs/gpt/1/log.txt in helpers with .venv/bin/python"
+    assert cell.outputs[1].data == {"text/html": "<b>~/x .</b>"}
+    assert len(cell.outputs) == 2 and "execution" not in cell.metadata and "widgets" not in notebook.metadata
+    nbformat.validate(notebook)
+
+
+def test_the_command_is_installed_and_explains_itself():
+    command = Path(sys.executable).with_name("megatron-tour")
+    shown = subprocess.run([command, "--help"], capture_output=True, text=True, timeout=60, env=os.environ)
+    assert shown.returncode == 0 and "--check" in shown.stdout and "--in-place" in shown.stdout
