@@ -195,6 +195,8 @@ def _watch(directory: Path, interrupt_stops: bool) -> None:
         raise
     finally:
         view.finish(progress, words)
+        if processes.state(directory) != "running" and not processes.read_status(directory).get("detached"):
+            runs.write_result(directory)
     _raise_if_failed(directory, described["name"])
 
 

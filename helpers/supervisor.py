@@ -332,6 +332,11 @@ def main() -> None:
         signal.signal(number, ask)
     run.start()
     run.supervise()
+    if options.detached and options.trains:  # otherwise the notebook does it
+        from helpers import runs
+
+        os.close(options.lock)
+        runs.write_result(run.directory)
 
 
 if __name__ == "__main__":
