@@ -1,0 +1,365 @@
+"""Pictures of what was measured: curves, speeds, memory, parameters. Each comes with its description in words.
+
+Recorded runs are dotted or hatched and named with their machine; reference lines are grey and dashed.
+"""
+
+import math
+
+from helpers import accounting, style
+from helpers.data_drawings import index_bytes as index_bytes  # drawings are part of this module's words
+from helpers.data_drawings import number_line as number_line
+from helpers.data_drawings import packing as packing
+from helpers.data_drawings import quantization_error as quantization_error
+from helpers.drawings import MODEL_PARTS
+from helpers.drawings import rank_grid as rank_grid
+from helpers.machine import GPU, Machine
+from helpers.results import after_warm_up, labels, shown
+from helpers.style import COLOURS, MEMORY_PARTS, RECORDED_HATCH, REFERENCE, RUN_COLOURS, Picture
+
+MARKS = 8  # markers on a curve: enough to tell two apart, too few to hide it
+LOG_RATIO = 20  # speeds further apart than this get a logarithmic axis
+INK, GREY = "#222222", "#666666"
+
+
+def loss(*several, reference: bool = True) -> Picture:
+    """Training loss by step of one or more runs; with `reference` the loss of guessing among V tokens, ln V.
+
+    Raises:
+        ValueError: none of the runs has taken a step.
+    """
+    several = _with_steps(several)
+    with style.apply():
+        figure, axes = style.new_figure()
+        _curves(axes, several, [run.losses for run in several])
+        axes.set(xlabel="step", ylabel="loss (nats per token)")
+        words = [f"{name} from {a:.3f} to {b:.3f}" for name, a, b in _ends(several)]
+        alt = "Training loss by step: " + "; ".join(words) + "."
+        if reference:
+            for size in {run.model.vocab_size for run in several if run.model}:
+                alt += f" Guessing among {size:,} tokens would give ln V = {math.log(size):.2f}."
+                _guessing(axes, size)
+        if len(several) > 1:
+            axes.legend(loc="upper right", bbox_to_anchor=(1, 0.9))
+        else:
+            axes.set_title(f"{labels(several)[0]}{_on_machine(several[0])}")
+    return Picture(figure, alt)
+
+
+def loss_difference(one, other) -> Picture:
+    """Two runs' losses on top of each other, and below, on a logarithmic scale, how far apart they are at each step."""
+    pair = _with_steps([one, other])
+    if len(pair) < 2:
+        raise ValueError("A difference needs two runs that have taken steps.")
+    distance = (one.losses - other.losses).abs().dropna()
+    if not len(distance):
+        raise ValueError("The two runs have no step in common.")
+    differing = distance[distance > 0]
+    with style.apply():
+        figure, (above, below) = style.new_figure(2, 1, height=4.6, sharex=True, height_ratios=(3, 2))
+        _curves(above, pair, [run.losses for run in pair])
+        above.lines[0].set(linewidth=4.5, alpha=0.45, markersize=7)
+        above.set_ylabel("loss (nats per token)")
+        above.legend()
+        below.set(xlabel="step", ylabel="difference")
+        names = labels(pair)
+        start = f"Losses of {names[0]} and {names[1]} over {len(distance)} common steps"
+        if not len(differing):
+            below.set(yticks=[])
+            words = f"the same to the last digit, all {len(distance)} steps"
+            below.text(0.5, 0.5, words, ha="center", va="center", transform=below.transAxes, fontsize=12)
+            return Picture(figure, f"{start}: {words}.")
+        below.set_yscale("log")
+        below.plot(differing.index, differing, "o", color=INK, markersize=3)
+        step, largest = int(differing.idxmax()), float(differing.max())
+        below.axhline(largest, **REFERENCE)
+        below.set_ylim(float(differing.min()) / 3, largest * 12)
+        words = f"largest: {largest:.1e}, at step {step}"
+        if equal := len(distance) - len(differing):
+            words += f"; {equal} of {len(distance)} steps exactly equal"
+        below.text(0.01, 0.97, words, va="top", transform=below.transAxes, color=GREY)
+    return Picture(figure, f"{start}. Absolute difference, {words}.")
+
+
+def throughput(*several) -> Picture:
+    """Tokens per second on one GPU (or CPU rank) by step, with the median after warm-up of each run."""
+    several = _with_steps(several)
+    with style.apply():
+        figure, axes = style.new_figure()
+        speeds = [run.tokens_per_second_per_gpu for run in several]
+        medians = [after_warm_up(speed).median() for speed in speeds]
+        names = [f"{name}: {shown(float(median))}" for name, median in zip(labels(several), medians, strict=True)]
+        _curves(axes, several, speeds, names)
+        axes.set(xlabel="step", ylabel=f"tokens/s per {_unit(several)}")
+        if max(medians) > LOG_RATIO * min(medians):
+            axes.set_yscale("log")
+        else:
+            axes.set_ylim(0, 1.1 * max(float(after_warm_up(speed).max()) for speed in speeds))
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+        axes.set_title(f"median after warm-up: {names[0]}" if len(several) == 1 else "medians after warm-up:")
+        if len(several) > 1:
+            figure.legend(loc="outside lower center", ncols=2)
+    return Picture(figure, f"Tokens per second per {_unit(several)}; medians: {'; '.join(names)}.")
+
+
+def memory(recipe, run=None, machine: Machine | None = None, megatron: bool = False) -> Picture:
+    """Memory of the fullest rank, predicted part by part, and beside it what a run measured.
+
+    Args:
+        recipe: a `recipes.Recipe`.
+        run: a run of that recipe; its machine is taken for the prediction.
+        machine: where to predict for; None plans for GPUs with Transformer Engine.
+        megatron: show Megatron's own estimate as well (it knows neither FP8 nor context parallelism; takes seconds).
+    """
+    machine = _machine_of(run) if run is not None else machine
+    bars = {"predicted": accounting.memory(recipe, machine)}
+    colours = dict(MEMORY_PARTS)
+    if megatron:
+        estimate = accounting.megatron_memory(recipe)
+        bars["Megatron's\nestimate"] = estimate
+        colours["weights and optimizer"] = MEMORY_PARTS["weights"]
+    peak = run and run.peak_memory_bytes
+    if peak:
+        bars["measured"] = {"measured": peak}
+        colours["measured"] = INK
+    words = [f"{name}: {accounting.readable(sum(parts.values()))}" for name, parts in bars.items()]
+    parts = ", ".join(f"{part} {accounting.readable(size)}" for part, size in bars["predicted"].items())
+    with style.apply():
+        figure, axes = style.new_figure(height=1.4 + 0.5 * len(bars))
+        _stacked(axes, bars, colours, accounting.readable, hatched=bool(run is not None and run.recorded_on))
+        axes.set_xlabel("GB on the fullest rank" + (' ("other" is not in the measured bar)' if peak else ""))
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value / 1e9:g}")
+        where = f", {run.machine}" if run is not None else ""
+        axes.set_title(f"{recipe.name}: {recipe.layout.name}, {recipe.precision.name}{where}")
+        _legend_below(figure, MEMORY_PARTS)
+    return Picture(figure, f"Memory of one rank, {'; '.join(words)}. Predicted parts: {parts}.".replace("\n", " "))
+
+
+def parameters(*models) -> Picture:
+    """Parameters by part, one stacked bar for each `recipes.Recipe` (or `settings.Model`)."""
+    names = [getattr(m, "name", None) or f"{m.num_layers} × {m.hidden_size}" for m in models]
+    bars = {n: accounting.parameter_counts(getattr(m, "model", m)) for n, m in zip(names, models, strict=True)}
+    present = {part: MODEL_PARTS[part] for part in MODEL_PARTS if any(part in parts for parts in bars.values())}
+    with style.apply():
+        figure, axes = style.new_figure(height=1.3 + 0.5 * len(bars))
+        _stacked(axes, bars, MODEL_PARTS, _count)
+        axes.set_xlabel("parameters")
+        axes.xaxis.set_major_formatter(lambda value, _: _count(value))
+        _legend_below(figure, present)
+    words = [
+        f"{name} {sum(parts.values()):,} (" + ", ".join(f"{part} {_count(n)}" for part, n in parts.items()) + ")"
+        for name, parts in bars.items()
+    ]
+    return Picture(figure, f"Parameters by part: {'; '.join(words)}.")
+
+
+def sweep(several, x: str = "micro_batch_size") -> Picture:
+    """Speed and peak memory of runs that differ in one setting `x` of their recipe ("micro_batch_size", say)."""
+    several = sorted(_with_steps(several), key=lambda run: (bool(run.recorded_on), _setting(run, x)))
+    with style.apply():
+        figure, (left, right) = style.new_figure(1, 2, height=3.0)
+        words = []
+        for index, machine in enumerate(dict.fromkeys(run.machine for run in several)):
+            own = [run for run in several if run.machine == machine]
+            figures = [run.figures() for run in own]
+            at = [_setting(run, x) for run in own]
+            look = style.run_style(index, bool(own[0].recorded_on))
+            name = f"recorded on {machine}" if own[0].recorded_on else machine
+            for axes, key in ((left, "tokens/s/GPU"), (right, "peak memory GB")):
+                axes.plot(at, [row[key] or math.nan for row in figures], label=name, **look)
+            words += [
+                f"{x} {value}: {shown(row['tokens/s/GPU'])} tokens/s, {shown(row['peak memory GB'])} GB"
+                for value, row in zip(at, figures, strict=True)
+            ]
+        values = sorted({_setting(run, x) for run in several})
+        for axes, label in ((left, f"tokens/s per {_unit(several)}"), (right, "peak memory (GB)")):
+            if min(values) > 0 and values[-1] >= 4 * values[0]:
+                axes.set_xscale("log", base=2)
+            axes.set_xticks(values, [f"{value:g}" for value in values])
+            axes.minorticks_off()
+            axes.set(xlabel=x, ylabel=label)
+            axes.set_ylim(0, 1.1 * axes.dataLim.y1)
+        left.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+        left.legend(loc="lower right")
+    return Picture(figure, f"Sweep over {x}. " + "; ".join(words) + ".")
+
+
+def scaling(several) -> Picture:
+    """Tokens per second of all ranks together against the number of ranks, beside the ideal line.
+
+    The run with the fewest ranks is the start. Strong scaling keeps its global batch, weak scaling lets the batch grow
+    with the ranks; each point carries its efficiency, the share of the ideal. A curve has the colour of the parallel
+    dimension that grows.
+    """
+    several = sorted(_with_steps(several), key=lambda run: run.layout.world_size)
+    totals = {run: (run.figures()["tokens/s/GPU"] or math.nan) * run.layout.world_size for run in several}
+    base, start = several[0].layout.world_size, totals[several[0]]
+    curves: dict[tuple[str, str], list] = {}
+    for run in several[1:]:
+        strong = run.tokens_per_step == several[0].tokens_per_step
+        curves.setdefault((_dimension(run.layout), "strong" if strong else "weak"), []).append(run)
+    ranks = sorted({run.layout.world_size for run in several})
+    with style.apply():
+        figure, axes = style.new_figure(width=6.4, height=4.0)
+        axes.plot(ranks, [start * n / base for n in ranks], label="ideal", **REFERENCE)
+        words = []
+        for (dimension, kind), own in curves.items():
+            at = [base, *(run.layout.world_size for run in own)]
+            speeds = [start, *(totals[run] for run in own)]
+            look = {"color": COLOURS.get(dimension, INK), "marker": "o" if kind == "strong" else "s"}
+            axes.plot(at, speeds, label=f"{dimension} parallel, {kind}", linestyle=_dots(own[0]), **look)
+            for n, speed in zip(at[1:], speeds[1:], strict=True):
+                efficiency = speed / (start * n / base)
+                axes.annotate(
+                    f"{efficiency:.0%}", (n, speed), (6, -12), textcoords="offset points", color=look["color"]
+                )
+                words.append(f"{dimension} parallel, {kind}, {n} ranks: {shown(speed)} tokens/s, {efficiency:.0%}")
+        axes.set(xlabel="ranks", ylabel="tokens/s of all ranks", xticks=ranks, title=several[0].machine)
+        axes.set_ylim(bottom=0)
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+        axes.margins(x=0.12)
+        axes.legend(loc="upper left")
+    first = f"{base} rank{'s' * (base > 1)}: {shown(start)} tokens/s"
+    return Picture(figure, f"Scaling on {several[0].machine}. {first}; {'; '.join(words)}; 100% is ideal.")
+
+
+def document_lengths(corpus) -> Picture:
+    """How long the documents of a `corpus.Corpus` are, in tokens (logarithmic)."""
+    import numpy as np
+
+    lengths = np.asarray(corpus.document_lengths())
+    edges = np.geomspace(max(1, lengths.min()), lengths.max() + 1, 40)
+    middle = float(np.median(lengths))
+    with style.apply():
+        figure, axes = style.new_figure(height=2.8)
+        axes.hist(lengths, bins=edges, color=RUN_COLOURS[1], edgecolor="white", linewidth=0.6)
+        axes.axvline(middle, **REFERENCE | {"zorder": 3})
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+        axes.set(xlabel="tokens in a document", ylabel="documents")
+        axes.text(middle, axes.get_ylim()[1], f" median {middle:,.0f}", va="top", color=GREY)
+    alt = f"Lengths of {len(lengths):,} documents: {lengths.min():,} to {lengths.max():,} tokens, median {middle:,.0f}."
+    return Picture(figure, alt)
+
+
+def _with_steps(several) -> list:
+    """The runs that have something to draw; None (no recorded run, say) is passed over."""
+    given = [run for run in several if run is not None]
+    drawn = [run for run in given if len(run.losses)]
+    if not drawn:
+        told = "; ".join(run.headline for run in given) or "no run was given"
+        raise ValueError(f"There is nothing to draw: {told}.")
+    return drawn
+
+
+def _curves(axes, several, values, names=None) -> None:
+    names = names or labels(several)
+    for index, (run, series, name) in enumerate(zip(several, values, names, strict=True)):
+        look = style.run_style(index, bool(run.recorded_on))
+        every = max(1, len(series) // MARKS)
+        axes.plot(series.index, series, label=name, markevery=(index * every // max(1, len(several)), every), **look)
+
+
+def _guessing(axes, vocab_size: int) -> None:
+    level = math.log(vocab_size)
+    axes.axhline(level, **REFERENCE)
+    axes.annotate(
+        f"ln V = {level:.2f} (guessing)",
+        (0.99, level),
+        (0, 3),
+        xycoords=axes.get_yaxis_transform(),
+        textcoords="offset points",
+        ha="right",
+        color=GREY,
+    )
+
+
+def _stacked(axes, bars: dict[str, dict[str, float]], colours: dict[str, str], words, hatched: bool = False) -> None:
+    """Horizontal stacked bars, the first on top, each with its total at its end."""
+    full = max(sum(parts.values()) for parts in bars.values())
+    for row, (name, parts) in enumerate(bars.items()):
+        left = 0.0
+        for part, size in parts.items():
+            hatch = RECORDED_HATCH if hatched and name == "measured" else None
+            face = "white" if name == "measured" else colours[part]
+            axes.barh(row, size, left=left, height=0.62, color=face, hatch=hatch, edgecolor=_edge(name))
+            if size > 0.1 * full and name != "measured":
+                axes.text(left + size / 2, row, words(size), ha="center", va="center", color=_on(face), fontsize=10)
+            left += size
+        axes.text(left + 0.01 * full, row, words(left), va="center", color=INK)
+    axes.set_yticks(range(len(bars)), list(bars))
+    axes.invert_yaxis()
+    axes.set_xlim(0, 1.17 * full)
+    axes.grid(axis="y", visible=False)
+    axes.tick_params(axis="y", length=0)
+
+
+def _on(colour: str) -> str:
+    """Black or white, whichever can be read on a colour (relative luminance, WCAG 2)."""
+    from matplotlib.colors import to_rgb
+
+    red, green, blue = to_rgb(colour)
+    return "white" if 0.2126 * red + 0.7152 * green + 0.0722 * blue < 0.5 else INK
+
+
+def _edge(name: str) -> str:
+    return INK if name == "measured" else "white"
+
+
+def _legend_below(figure, colours: dict[str, str]) -> None:
+    from matplotlib.patches import Patch
+
+    patches = [Patch(color=colour) for colour in colours.values()]
+    look = {"columnspacing": 1, "handlelength": 1.2, "ncols": len(colours)}
+    figure.legend(patches, list(colours), loc="outside lower center", **look)
+
+
+def _ends(several):
+    return [(name, run.losses.iloc[0], run.losses.iloc[-1]) for name, run in zip(labels(several), several, strict=True)]
+
+
+def _on_machine(run) -> str:
+    return f" on {run.machine}" if run.machine and not run.recorded_on else ""
+
+
+def _machine_of(run) -> Machine | None:
+    known = dict(run.environment.get("machine", {}))
+    if not known:
+        return None
+    gpus = tuple(GPU(g["name"], g["memory_bytes"], tuple(g["compute_capability"])) for g in known.get("gpus", ()))
+    return Machine(gpus=gpus, transformer_engine=bool(known.get("transformer_engine")))
+
+
+def _unit(several) -> str:
+    return "GPU" if all(run.gpu for run in several) else "rank"
+
+
+def _dots(run) -> str:
+    return style.RECORDED_LINE if run.recorded_on else "-"
+
+
+def _setting(run, name: str):
+    """A setting of a run's recipe, whichever part it belongs to."""
+    found = [part[name] for part in run.recipe.values() if isinstance(part, dict) and name in part]
+    if not found:
+        raise ValueError(f"{run.recipe_name} has no setting {name!r}.")
+    return found[0]
+
+
+def _dimension(layout) -> str:
+    """The one parallel dimension that a layout uses, else the layout's name."""
+    sizes = {
+        "tensor": layout.tensor_parallel,
+        "pipeline": layout.pipeline_parallel,
+        "context": layout.context_parallel,
+        "data": layout.data_parallel,
+    }
+    used = [name for name, size in sizes.items() if size > 1]
+    return used[0] if len(used) == 1 else layout.name
+
+
+def _count(number: float) -> str:
+    """Parameters in words: "355M", "8.03B"."""
+    for size, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if number >= size:
+            return f"{number / size:.3g}{unit}"
+    return f"{number:.0f}"
