@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 OPENWEBTEXT = "vuiseng9/openwebtext-10k"
 HUB_SECONDS = 10.0
-SILENCE_SECONDS = 600.0
+FAILURE_SECONDS = 600.0
 
 
 class SourceError(ValueError):
@@ -64,7 +64,7 @@ def find(name: str, text_key: str, cache: Path) -> Source:
 
 def _auto(text_key: str, cache: Path) -> Source:
     try:
-        return _hub(OPENWEBTEXT, text_key, cache, remember_silence=True)
+        return _hub(OPENWEBTEXT, text_key, cache, remember_failure=True)
     except SourceError as reason:
         speeches = _speeches(cache)
         note = f"{reason} So this is the packaged corpus instead: {speeches.note}"
@@ -136,25 +136,25 @@ def _written(
     return Source(name, jsonl, digest, note)
 
 
-def _hub(dataset: str, text_key: str, cache: Path, remember_silence: bool = False) -> Source:
+def _hub(dataset: str, text_key: str, cache: Path, remember_failure: bool = False) -> Source:
     """The `train` split of a dataset on the hub. Once fetched it is never asked for again.
 
-    With `remember_silence` a hub that was silent in the last ten minutes is not asked: the next cell need not wait.
+    With `remember_failure` a hub that failed in the last ten minutes is not asked: the next cell need not wait.
     """
     name = dataset.rsplit("/", 1)[-1]
     key = hashlib.sha256(f"{dataset}:{text_key}".encode()).hexdigest()
     directory = cache / "text" / f"{name}-{key[:12]}"
     jsonl = directory / f"{name}.jsonl"
 
-    silent = cache / "hub-silent"
+    failure = cache / "hub-failure"
 
     def write(unfinished: Path) -> None:
-        asked_before = remember_silence and silent.exists() and time.time() - silent.stat().st_mtime < SILENCE_SECONDS
+        if remember_failure and failure.exists() and time.time() - failure.stat().st_mtime < FAILURE_SECONDS:
+            raise HubSilent(f"{failure.read_text()} (Asked a few minutes ago.)")
         try:
-            _fetch(dataset, text_key, unfinished / jsonl.name, ask=not asked_before)
-        except HubSilent:
-            if not asked_before:
-                silent.touch()
+            _fetch(dataset, text_key, unfinished / jsonl.name)
+        except SourceError as error:
+            failure.write_text(str(error))
             raise
 
     build_once(directory, jsonl.exists, write)
@@ -162,11 +162,9 @@ def _hub(dataset: str, text_key: str, cache: Path, remember_silence: bool = Fals
     return Source(name, jsonl, content_digest([jsonl], cache), note)
 
 
-def _fetch(dataset: str, text_key: str, jsonl: Path, ask: bool) -> None:
+def _fetch(dataset: str, text_key: str, jsonl: Path) -> None:
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}:
         why = "HF_HUB_OFFLINE is set, so the Hugging Face hub was not asked."
-    elif not ask:
-        why = "The Hugging Face hub could not be reached a few minutes ago."
     else:
         why = _fetch_in_child(dataset, text_key, jsonl, os.environ)
     if why and _downloaded_before(dataset):
