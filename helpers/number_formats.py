@@ -236,10 +236,12 @@ def cast(tensor: torch.Tensor, format: Format, scaling: Scaling | None = None) -
     tensor = tensor.detach().float()
     scale = scaling.scale(tensor, format)
     scaled = tensor * scale
-    saturated = float((scaled.abs() > format.largest).float().mean())
+    saturated = float(
+        (scaled.abs() > format.largest * (1 + 1e-6)).float().mean()
+    )  # amax · (largest / amax) may round up
     if format.bits == 8:
         scaled = scaled.clamp(-format.largest, format.largest)
-    return Cast(scaled.to(format.dtype), scale, saturated, format, scaling)
+    return Cast(scaled.to(format.dtype), scale, float(beyond.float().mean()), format, scaling)
 
 
 @dataclass(frozen=True)
@@ -259,7 +261,7 @@ def errors(tensor: torch.Tensor, result: Cast) -> Errors:
     relative = relative_error(result.values, tensor)
     nonzero = tensor != 0
     lost = nonzero & (result.values == 0)
-    return Errors(relative, _decibel(relative), float(lost.sum() / nonzero.sum().clamp(min=1)), result.saturated)
+    return Errors(relative, decibel(relative), float(lost.sum() / nonzero.sum().clamp(min=1)), result.saturated)
 
 
 def relative_error(found: torch.Tensor, exact: torch.Tensor) -> float:
@@ -269,7 +271,8 @@ def relative_error(found: torch.Tensor, exact: torch.Tensor) -> float:
     return difference / norm if norm else (math.inf if difference else 0.0)
 
 
-def _decibel(relative: float) -> float:
+def decibel(relative: float) -> float:
+    """A relative error as a signal-to-noise ratio in dB; infinite for none."""
     return -20 * math.log10(relative) if relative else math.inf
 
 
