@@ -81,6 +81,9 @@ class Model:
                 Flag("--moe-token-dispatcher-type", "alltoall", "tokens travel to the ranks of their experts"),
                 Flag("--moe-aux-loss-coeff", "0.01", "a small loss keeps the experts evenly used"),
             ]
+            if self.linear_bias:
+                why = "that kernel cannot weigh an expert's biased output by the router's probability"
+                flags.append(Flag(f"--no-bias-{self.activation}-fusion", None, why))
         return flags
 
 
