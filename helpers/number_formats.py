@@ -236,9 +236,7 @@ def cast(tensor: torch.Tensor, format: Format, scaling: Scaling | None = None) -
     tensor = tensor.detach().float()
     scale = scaling.scale(tensor, format)
     scaled = tensor * scale
-    saturated = float(
-        (scaled.abs() > format.largest * (1 + 1e-6)).float().mean()
-    )  # amax · (largest / amax) may round up
+    beyond = scaled.abs() > format.largest * (1 + 1e-6)  # amax · (largest / amax) may round up by a hair
     if format.bits == 8:
         scaled = scaled.clamp(-format.largest, format.largest)
     return Cast(scaled.to(format.dtype), scale, float(beyond.float().mean()), format, scaling)
