@@ -290,7 +290,7 @@ def _scaled_to_cpu(recipe: Recipe) -> Recipe:
         vocab_size=4096,
         dropout=0.0,
     )
-    schedule = replace(recipe.schedule, train_iters=100, lr=2e-3, min_lr=2e-4, lr_warmup_iters=10, eval_interval=100)
+    schedule = replace(recipe.schedule, train_iters=100, lr=2e-3, min_lr=2e-4, lr_warmup_iters=10, eval_interval=1000)
     return replace(
         recipe,
         model=small,

@@ -1,0 +1,74 @@
+"""Several launches that make one experiment: a setting swept, layouts compared, a run whose plug is pulled."""
+
+import re
+import time
+from pathlib import Path
+
+from helpers import launch, processes, runs
+from helpers.logs import parse_step
+from helpers.recipes import Recipe
+
+OUT_OF_MEMORY = re.compile("memory is full|main memory was full")
+
+
+def sweep(recipe: Recipe, data, **setting) -> list[runs.Run]:
+    """Train `recipe` once for each value of one setting: `sweep(recipe, data, micro_batch_size=(1, 2, 4))`.
+
+    Each is a run of its own, called `<recipe>_<setting>_<value>`. The sweep ends at the first value that does not fit
+    in memory, says so, and returns the runs before it: where the memory ends is part of the result.
+
+    Raises:
+        TypeError: not exactly one setting.
+        preflight.PreflightError, launch.TrainingFailed: as `launch.train`, but for memory.
+    """
+    if len(setting) != 1:
+        raise TypeError(f"A sweep changes one setting, not {len(setting)}: sweep(recipe, data, lr=(1e-4, 3e-4)).")
+    ((name, values),) = setting.items()
+    finished = []
+    for value in values:
+        print(f"{name} = {value}")
+        try:
+            changed = recipe.with_(**{name: value}, name=f"{recipe.name}_{name}_{value}")
+            finished.append(launch.train(changed, data, fresh=True))
+        except launch.TrainingFailed as failure:
+            if not OUT_OF_MEMORY.search(failure.cause or ""):
+                raise
+            print(f"{name} = {value} does not fit: {failure.cause} {failure.fix}")
+            break
+    return finished
+
+
+def layouts(recipe: Recipe, data, *changes: dict) -> list[runs.Run]:
+    """Train `recipe` under several layouts: `layouts(recipe, data, {}, {"tensor_parallel": 2})`, one run each."""
+    finished = []
+    for change in changes:
+        changed = recipe.with_(**change)
+        words = re.sub(r"[^a-z0-9]+", "_", changed.layout.name.lower()).strip("_")
+        print(changed.layout.name)
+        finished.append(launch.train(changed.with_(name=f"{recipe.name}_{words}"), data, fresh=True))
+    return finished
+
+
+def pull_the_plug(recipe: Recipe, data, step: int, timeout_seconds: float = 600) -> runs.Run:
+    """Train `recipe` and kill every process of it, without warning (SIGKILL), once `step` is logged.
+
+    Raises:
+        RuntimeError: the run ended, or `timeout_seconds` passed, before that step.
+    """
+    run = launch.train(recipe, data, fresh=True, detach=True)
+    deadline = time.monotonic() + timeout_seconds
+    while _last_step(run.path) < step:
+        if run.state != "running" or time.monotonic() > deadline:
+            run.stop()
+            raise RuntimeError(f"The run did not reach step {step}:\n{run.log_tail()}")
+        time.sleep(0.05)
+    processes.kill(processes.members(run.path))
+    processes.bury(run.path)
+    print(f"Killed after step {_last_step(run.path)}: every process at once, nothing had time to save.")
+    return runs.load(run.path)
+
+
+def _last_step(run_directory: Path) -> int:
+    log = run_directory / "log.txt"
+    steps = map(parse_step, log.read_text(errors="replace").splitlines()) if log.exists() else ()
+    return max((step.step for step in steps if step), default=0)

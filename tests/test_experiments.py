@@ -1,0 +1,44 @@
+from types import SimpleNamespace
+
+import pytest
+
+from helpers import experiments, launch
+
+
+def test_a_sweep_changes_one_setting(tiny_recipe):
+    with pytest.raises(TypeError, match="one setting, not 2"):
+        experiments.sweep(tiny_recipe, None, lr=(1,), seed=(2,))
+
+
+def test_a_sweep_ends_where_the_memory_ends(tiny_recipe, monkeypatch, tmp_path, capsys):
+    full = SimpleNamespace(cause="The GPU's memory is full.", fix="Lower micro_batch_size.")
+
+    def train(recipe, data, fresh):
+        if recipe.batch.micro_batch_size > 2:
+            raise launch.TrainingFailed(tmp_path, "failed", 0, "", full, "")
+        return recipe.name
+
+    monkeypatch.setattr(launch, "train", train)
+    finished = experiments.sweep(tiny_recipe, None, micro_batch_size=(1, 2, 4, 8))
+    assert finished == ["tiny_micro_batch_size_1", "tiny_micro_batch_size_2"]
+    assert "micro_batch_size = 4 does not fit: The GPU's memory is full." in capsys.readouterr().out
+
+
+def test_other_failures_are_not_swallowed(tiny_recipe, monkeypatch, tmp_path):
+    def train(recipe, data, fresh):
+        raise launch.TrainingFailed(tmp_path, "failed", 0, "", None, "")
+
+    monkeypatch.setattr(launch, "train", train)
+    with pytest.raises(launch.TrainingFailed):
+        experiments.sweep(tiny_recipe, None, micro_batch_size=(1,))
+
+
+@pytest.mark.train
+def test_a_run_whose_plug_was_pulled_is_picked_up(tiny_recipe, small_corpus, capsys):
+    recipe = tiny_recipe.with_(save_interval=5, name="plug")
+    cut = experiments.pull_the_plug(recipe, small_corpus, step=8)
+    assert cut.state == "failed" and max(cut.losses.index) < 30
+    resumed = launch.train(recipe, small_corpus)
+    assert resumed.path == cut.path and resumed.state == "finished"
+    assert list(resumed.losses.index) == list(range(1, 31))
+    assert "Picking up the unfinished run" in capsys.readouterr().out
