@@ -9,7 +9,7 @@ STEP = re.compile(
     r"iteration +(\d+)/ *(\d+) \|.*?elapsed time per iteration \(ms\): ([\d.]+) \|.*?global batch size: +(\d+) \|"
 )
 LOSS = re.compile(r"lm loss: (\S+) \|")
-TRAINING_IS_DONE = "[after training is done]"
+TRAINING_IS_DONE = ("[after training is done]", "[exiting program at iteration")  # the latter: --exit-interval
 LAUNCH_MARK = "=== launch "
 
 # torchrun's closing summary has these lines for each rank that failed; the others it ended itself.

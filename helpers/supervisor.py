@@ -154,7 +154,7 @@ class Run:
 
     def _hear(self, text: str) -> None:
         self.watch.hear(text, time.monotonic())
-        self.saw_done = self.saw_done or logs.TRAINING_IS_DONE in text
+        self.saw_done = self.saw_done or any(words in text for words in logs.TRAINING_IS_DONE)
 
     def _hangs(self) -> bool:
         now = time.monotonic()

@@ -1,0 +1,285 @@
+"""`launch.train`, `follow` and `ranks` from the learner's side, with real training on the CPU."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import psutil
+import pytest
+
+from helpers import launch, live, logs, machine, preflight, processes, run_directory, runs
+from helpers.machine import CPU, PROJECT
+
+STEP = (
+    " [2026-11-23 09:13:20.000000] iteration {step:8d}/      20 | consumed samples:           {step:d} |"
+    " elapsed time per iteration (ms): 100.0 | throughput per GPU (TFLOP/s/GPU): 0.0 | learning rate: 2.0E-04 |"
+    " global batch size:     8 | lm loss: {loss:.6E} | loss scale: 1.0 | grad norm: 1.0 |\n"
+)
+
+
+# ---- what is shown -------------------------------------------------------------------------------------------------
+def test_a_step_line_is_read():
+    step = logs.parse_step("[rank 1] " + STEP.format(step=7, loss=5.25))
+    assert step == logs.Step(7, 20, 100.0, 8, 5.25)
+    assert logs.parse_step(STEP.format(step=7, loss=5.25).replace("lm loss: 5.250000E+00 |", "")).loss is None
+    assert logs.parse_step("> building train, validation, and test datasets ...") is None
+
+
+def test_progress_says_step_loss_speed_and_time_left():
+    progress = live.Progress(sequence_length=64)
+    assert progress.line().startswith("starting")
+    progress.hear("".join(STEP.format(step=step, loss=6 - step / 10) for step in range(1, 11)))
+    assert progress.line() == "step 10/20 · loss 5.000 · 5,120 tokens/s · 1 s left"
+    progress.hear("saving checkpoint at iteration 10")
+    assert progress.line().endswith("saving a checkpoint")
+
+
+def test_progress_takes_megatrons_mean_of_the_first_two_steps_apart():
+    progress = live.Progress(sequence_length=64)
+    progress.hear(STEP.format(step=1, loss=6.0) + STEP.format(step=2, loss=5.5) + STEP.format(step=3, loss=4.5))
+    assert progress.losses == pytest.approx([6.0, 5.0, 4.5])
+
+
+def test_progress_forgets_the_steps_that_a_resumed_run_takes_again():
+    progress = live.Progress(sequence_length=64)
+    progress.hear("".join(STEP.format(step=step, loss=5) for step in range(1, 9)))
+    progress.hear(f"{logs.LAUNCH_MARK}2 ===\n" + STEP.format(step=5, loss=4.0) + STEP.format(step=6, loss=3.5))
+    assert progress.steps == [1, 2, 3, 4, 5, 6]
+    assert progress.losses[-2:] == pytest.approx([4.0, 3.0])
+
+
+@pytest.mark.parametrize(("seconds", "words"), [(4.4, "4 s"), (187, "3:07 min"), (7500, "2:05 h")])
+def test_durations(seconds, words):
+    assert live.duration(seconds) == words
+
+
+def test_the_live_figure_is_small_and_described():
+    progress = live.Progress(64, vocab_size=512)
+    progress.hear("".join(STEP.format(step=step, loss=6 - step / 10) for step in range(1, 20)))
+    picture = live.LiveFigure(512).draw(progress)
+    assert len(picture.png) < 40_000
+    assert "ln V = 6.24" in picture.alt
+
+
+# ---- the run directory -----------------------------------------------------------------------------------------------
+@pytest.mark.train
+def test_a_finished_run_left_everything(tiny_run):
+    assert tiny_run.state == "finished"
+    there = {path.name for path in tiny_run.path.iterdir()}
+    assert there >= {
+        "command.sh", "recipe.json", "environment.json", "log.txt", "status.json", "result.json", "tensorboard",
+        "checkpoints",
+    }  # fmt: skip
+    assert list(tiny_run.losses.index) == list(range(1, 31))
+    assert [path.name for path in sorted((tiny_run.path / "checkpoints").glob("iter_*"))] == [
+        "iter_0000020", "iter_0000030",
+    ]  # fmt: skip
+
+
+@pytest.mark.train
+def test_command_sh_runs_by_itself(tiny_run, tmp_path):
+    """A finished run has nothing left to do: the script loads the last checkpoint and ends."""
+    done = subprocess.run([tiny_run.path / "command.sh"], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "successfully loaded checkpoint" in done.stdout and "at iteration 30" in done.stdout
+
+
+@pytest.mark.train
+def test_no_secret_is_written(tiny_recipe, small_corpus, tmp_path, monkeypatch, capsys):
+    secrets = {"WANDB_API_KEY": "key-of-the-learner-0123456789", "HF_TOKEN": "hf_tokenOfTheLearner"}
+    for name, value in secrets.items():
+        monkeypatch.setenv(name, value)
+    recipe = tiny_recipe.with_(train_iters=2, lr_warmup_iters=0, wandb_project="tour")
+    run = launch.train(recipe, small_corpus, runs_dir=tmp_path, machine=CPU, predict={"final loss": 5.5})
+    assert run.predictions == {"final loss": 5.5}
+    assert 'WANDB_MODE="${WANDB_MODE:-offline}"' in (run.path / "command.sh").read_text()
+    assert list(run.path.glob("**/offline-run-*")), "W&B wrote its offline run"
+    for path in (path for path in run.path.rglob("*") if path.is_file()):
+        content = path.read_bytes()
+        assert not any(secret.encode() in content for secret in secrets.values()), path
+
+
+def test_directories_of_the_same_second_differ(tmp_path):
+    found = []
+    gate = threading.Barrier(8)
+
+    def make():
+        gate.wait()
+        found.append(run_directory._new_directory(tmp_path / "recipe"))
+
+    threads = [threading.Thread(target=make) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(set(found)) == 8 and all(path.is_dir() for path in found)
+
+
+def old_run(parent, name, state, **status):
+    directory = run_directory.made(parent / name)
+    (directory / "recipe.json").write_text(json.dumps({"fingerprint": "abc", "entry_script": None}))
+    processes.write_status(directory, state=state, launch=1, processes=1, **status)
+    return directory
+
+
+@pytest.mark.parametrize(
+    ("states", "fresh", "picked"),
+    [
+        (["stopped"], False, 0),
+        (["failed"], False, 0),
+        (["running"], False, 0),  # its supervisor is gone
+        (["stopped"], True, None),
+        (["finished"], False, None),
+        (["failed", "finished"], False, None),  # the newest counts
+        (["finished", "failed"], False, 1),
+    ],
+)
+def test_which_run_is_picked_up(tmp_path, states, fresh, picked, capsys):
+    old = [old_run(tmp_path, f"2026010{day}-000000", state) for day, state in enumerate(states, 1)]
+    identity = {"fingerprint": "abc", "entry_script": None}
+    with run_directory.claim(tmp_path, identity, fresh) as (directory, lock):
+        assert lock is not None
+        assert directory == old[picked] if picked is not None else directory not in old
+    assert ("Picking up" in capsys.readouterr().out) == (picked is not None)
+
+
+def test_another_recipe_is_not_picked_up(tmp_path):
+    old = old_run(tmp_path, "20260101-000000", "failed")
+    for identity in ({"fingerprint": "other", "entry_script": None}, {"fingerprint": "abc", "entry_script": "mine.py"}):
+        with run_directory.claim(tmp_path, identity, False) as (directory, _):
+            assert directory != old
+
+
+def test_a_run_of_another_kernel_is_left_alone(tmp_path):
+    old = old_run(tmp_path, "20260101-000000", "running")
+    identity = {"fingerprint": "abc", "entry_script": None}
+    with processes.held(old), run_directory.claim(tmp_path, identity, False) as (directory, lock):
+        assert directory != old and lock is not None
+
+
+def test_a_detached_run_that_goes_on_is_followed(tmp_path):
+    old = old_run(tmp_path, "20260101-000000", "running", detached=True)
+    identity = {"fingerprint": "abc", "entry_script": None}
+    with processes.held(old), run_directory.claim(tmp_path, identity, False) as (directory, lock):
+        assert directory == old and lock is None
+
+
+# ---- refusals and failures -------------------------------------------------------------------------------------------
+def test_what_cannot_work_leaves_nothing_behind(tiny_recipe, small_corpus, tmp_path):
+    with pytest.raises(preflight.PreflightError):
+        launch.train(tiny_recipe.with_(tensor_parallel=3), small_corpus, runs_dir=tmp_path / "runs", machine=CPU)
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.train
+def test_a_failure_names_rank_traceback_cause_and_fix(tiny_recipe, small_corpus, tmp_path):
+    """An entry script of the learner's own, without torch's `record`, fails on rank 1."""
+    script = tmp_path / "mine.py"
+    script.write_text(
+        "import os, time\n"
+        "def go():\n"
+        "    if os.environ['RANK'] == '1':\n"
+        "        raise RuntimeError('CUDA out of memory. Tried to allocate 2.00 GiB.')\n"
+        "    time.sleep(60)\n"
+        "go()\n"
+    )
+    recipe = tiny_recipe.with_(tensor_parallel=2)
+    with pytest.raises(launch.TrainingFailed) as failed:
+        launch.train(recipe, small_corpus, runs_dir=tmp_path, machine=CPU, entry_script=script)
+    error = failed.value
+    assert error.rank == 1
+    assert "in go" in error.traceback and "CUDA out of memory" in error.traceback
+    assert error.cause and error.fix and "--micro-batch-size" in str(error)
+    assert str(error.run_directory / "log.txt") in str(error)
+    assert "site-packages/torch/distributed/run.py" not in error.traceback
+    assert runs.load(error.run_directory).state == "failed"
+
+
+@pytest.mark.train
+def test_a_program_that_ends_without_training_has_failed(tiny_recipe, small_corpus, tmp_path):
+    (tmp_path / "mine.py").write_text("print('nothing to do')")
+    with pytest.raises(launch.TrainingFailed, match="before training was done"):
+        launch.train(tiny_recipe, small_corpus, runs_dir=tmp_path, machine=CPU, entry_script=tmp_path / "mine.py")
+
+
+# ---- interrupting, detaching, following ------------------------------------------------------------------------------
+def run_with(tmp_path):
+    """The newest run directory under `tmp_path` once it has taken its first step."""
+    deadline = time.monotonic() + 90
+    while time.monotonic() < deadline:
+        for log in tmp_path.glob("*/*/log.txt"):
+            if any(logs.parse_step(line) for line in log.read_text().splitlines()):
+                return runs.load(log.parent)
+        time.sleep(0.1)
+    raise AssertionError("no step within 90 s")
+
+
+@pytest.mark.train
+def test_interrupting_the_cell_stops_every_process(tiny_recipe, small_corpus, tmp_path, capsys):
+    seen = {}
+
+    def interrupt():
+        run = run_with(tmp_path)
+        seen["members"] = processes.members(run.path)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    recipe = tiny_recipe.with_(train_iters=5000, tensor_parallel=2)
+    with pytest.raises(KeyboardInterrupt):
+        launch.train(recipe, small_corpus, runs_dir=tmp_path, machine=CPU)
+    assert len(seen["members"]) >= 4  # supervisor, torchrun, two ranks
+    assert psutil.wait_procs(seen["members"], timeout=5)[1] == []
+    run = run_with(tmp_path)
+    assert run.state == "stopped" and processes.members(run.path) == []
+    assert "stopped: " in capsys.readouterr().out
+
+
+DETACHING = """
+from helpers import corpus, launch, recipes
+from helpers.machine import CPU
+import pickle, sys
+recipe, data, where = pickle.load(open(sys.argv[1], "rb"))
+launch.train(recipe, data, detach=True, runs_dir=where, machine=CPU)
+"""
+
+
+@pytest.mark.train
+def test_a_detached_run_survives_and_is_followed_and_stopped(tiny_recipe, small_corpus, tmp_path, capsys):
+    import pickle
+
+    recipe = tiny_recipe.with_(train_iters=5000, exit_interval=150)
+    (tmp_path / "what").write_bytes(pickle.dumps((recipe, small_corpus, tmp_path / "runs")))
+    subprocess.run([sys.executable, "-c", DETACHING, tmp_path / "what"], cwd=PROJECT, check=True)  # this kernel ends
+    run = run_with(tmp_path / "runs")
+    assert run.state == "running"
+    again = launch.train(recipe, small_corpus, detach=True, runs_dir=tmp_path / "runs", machine=CPU)
+    assert again.path == run.path
+    assert launch.follow(run).state == "finished"
+    assert "150/150 steps" in capsys.readouterr().out
+
+    other = launch.train(
+        recipe.with_(exit_interval=5000), small_corpus, fresh=True, detach=True, runs_dir=tmp_path / "more", machine=CPU
+    )
+    members = processes.members(run_with(tmp_path / "more").path)
+    other.stop()
+    assert psutil.wait_procs(members, timeout=5)[1] == []
+    assert other.state == "stopped"
+
+
+# ---- small programs on ranks -----------------------------------------------------------------------------------------
+def test_ranks_returns_what_each_rank_said(tmp_path):
+    (tmp_path / "hello.py").write_text("import os, sys\nprint('rank', os.environ['RANK'], 'of', *sys.argv[1:])")
+    text = launch.ranks(str(tmp_path / "hello.py"), 2, 2, "a b", machine=CPU)
+    assert "[rank 0] rank 0 of 2 a b" in text and "[rank 1] rank 1 of 2 a b" in text
+    assert list((machine.runs_root() / ".ranks").glob("hello-*")) == []
+
+
+def test_ranks_that_take_too_long_are_ended(tmp_path):
+    (tmp_path / "slow.py").write_text("import time\ntime.sleep(600)")
+    with pytest.raises(launch.TrainingFailed, match="within 3 s") as failed:
+        launch.ranks(str(tmp_path / "slow.py"), 2, machine=CPU, timeout_seconds=3)
+    assert processes.members(failed.value.run_directory) == []
