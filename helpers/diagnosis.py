@@ -12,6 +12,7 @@ from helpers.symptoms import SYMPTOMS, Symptom
 
 # What stands before a rank's own words: "[rank 1] " (our log), "[default1]:" (torchrun --tee), "[rank1]: " (torch).
 PREFIX = re.compile(r"^(?:\[rank \d+\] |\[\w+?\d+\]:)?(?:\[rank\d+\]: ?)?", re.MULTILINE)
+WARNING = re.compile(r"^.*\b[A-Z]\w*Warning: .*$", re.MULTILINE)  # what Python warns of did not stop the run
 FLAG = re.compile(r"(?<![\w-])--[a-z][\w-]*")
 LIST_FLAGS = """
 import argparse
@@ -41,7 +42,7 @@ def diagnose(log: str) -> Diagnosis | None:
     Where several symptoms are found the first in `SYMPTOMS` is taken: causes stand there before consequences. Feed it
     the log of a failed launch only; a healthy log may mention what it could do without.
     """
-    log = PREFIX.sub("", log)
+    log = WARNING.sub("", PREFIX.sub("", log))
     for symptom in SYMPTOMS:
         if match := symptom.search(log):
             return _told(symptom, match, log)

@@ -290,6 +290,13 @@ DATA_AND_CHECKPOINTS = (
         "Save and load with --dist-ckpt-optim-fully-reshardable, or load the weights alone (--no-load-optim).",
     ),
     Symptom(
+        "checkpoint of another model",
+        r"Global shape mismatch for loaded \(torch\.Size\((?P<old>.+?)\)\) and expected \((?P<new>\(.+?\))\) "
+        r"tensor for key (?P<key>\S+)",
+        "The checkpoint is of a model of another size: {key} is {old} there and {new} here.",
+        "Start over (fresh=True), or give the sizes that the checkpoint was trained with.",
+    ),
+    Symptom(
         "model changed on resume",
         r"(?P<what>\w+) value from checkpoint \((?P<old>.+?)\) is not equal to "
         r"the input argument value \((?P<new>.+?)\)\.",
