@@ -60,6 +60,16 @@ class Samples:
             index=pd.RangeIndex(first, first + len(tokens), name="position"),
         )
 
+    def around_document_end(self, before: int = 4, after: int = 4):
+        """`table` around the first document's end that has that many tokens of the same sample on both sides; empty
+        when no sample holds one."""
+        length = self.tokens.shape[1]
+        for i in range(len(self.tokens)):
+            for end in self.document_ends(i):
+                if before <= end < length - after:
+                    return self.table(i, end - before, before + 1 + after)
+        return self.table(0, 0, 0)
+
     def __repr__(self) -> str:
         count, length = self.tokens.shape
         ends = int((self.tokens == self.corpus.eod_id).sum())
@@ -94,32 +104,54 @@ def draw(
     chosen = require_parts(data, split, sequence_length)[index.PARTS.index(part)]
     if not chosen["documents"]:
         raise CorpusError(f"--split {split} leaves nothing for {part}: give it a share.")
-    with warnings.catch_warnings(), tempfile.TemporaryDirectory() as index_cache:
+    with tempfile.TemporaryDirectory() as index_cache:
+        flags = {"seed": seed, "reset_position_ids": reset_position_ids, "eod_mask_loss": eod_mask_loss}
+        dataset = megatron_dataset(
+            data, sequence_length, split=split, part=part, count=count, index_cache=index_cache, **flags
+        )
+        drawn = [dataset[i] for i in range(count)]
+        parts = _parts(dataset, data.open_index().sequence_lengths, sequence_length, count)
+    arrays = {k: np.stack([d[k].numpy() for d in drawn]) for k in ("tokens", "labels", "loss_mask", "position_ids")}
+    return Samples(corpus=data, parts=parts, **arrays)
+
+
+def megatron_dataset(
+    data: Corpus,
+    sequence_length: int,
+    *,
+    split: str,
+    part: str,
+    count: int,
+    index_cache: str | Path,
+    seed: int = 1234,
+    reset_position_ids: bool = False,
+    eod_mask_loss: bool = False,
+):
+    """Megatron's GPTDataset of one part with room for `count` samples, built as a training run builds it.
+
+    All parts with a share are built, and their indices written to `index_cache`. Importing Megatron takes seconds.
+    """
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from megatron.core.datasets.blended_megatron_dataset_builder import BlendedMegatronDatasetBuilder
         from megatron.core.datasets.gpt_dataset import GPTDataset, GPTDatasetConfig
         from megatron.core.tokenizers import MegatronTokenizer
 
-        config = GPTDatasetConfig(
-            random_seed=seed,
-            sequence_length=sequence_length,
-            blend=([str(data.prefix)], None),
-            split=split,
-            tokenizer=MegatronTokenizer.from_pretrained(str(data.tokenizer_path), {"library": "huggingface"}),
-            path_to_cache=index_cache,
-            reset_position_ids=reset_position_ids,
-            reset_attention_mask=False,
-            eod_mask_loss=eod_mask_loss,
-            create_attention_mask=False,
-        )
-        sizes = [count if name == part else 1 for name in index.PARTS]
-        dataset = BlendedMegatronDatasetBuilder(GPTDataset, sizes, lambda: True, config).build()[
-            index.PARTS.index(part)
-        ]
-        drawn = [dataset[i] for i in range(count)]
-        parts = _parts(dataset, data.open_index().sequence_lengths, sequence_length, count)
-    arrays = {k: np.stack([d[k].numpy() for d in drawn]) for k in ("tokens", "labels", "loss_mask", "position_ids")}
-    return Samples(corpus=data, parts=parts, **arrays)
+    config = GPTDatasetConfig(
+        random_seed=seed,
+        sequence_length=sequence_length,
+        blend=([str(data.prefix)], None),
+        split=split,
+        tokenizer=MegatronTokenizer.from_pretrained(str(data.tokenizer_path), {"library": "huggingface"}),
+        path_to_cache=str(index_cache),
+        reset_position_ids=reset_position_ids,
+        reset_attention_mask=False,
+        eod_mask_loss=eod_mask_loss,
+        create_attention_mask=False,
+    )
+    sizes = [count if name == part else 1 for name in index.PARTS]
+    parts = BlendedMegatronDatasetBuilder(GPTDataset, sizes, lambda: True, config).build()
+    return parts[index.PARTS.index(part)]
 
 
 def require_parts(data: Corpus, split: str, sequence_length: int) -> list[dict]:

@@ -68,17 +68,14 @@ class WordEncoder:
 def _added_tokens(tokenizer: dict) -> list[str] | None:
     """The tokens that a byte-level BPE finds before it cuts words; None when the tokenizer is not one that cuts and
     tokenizes word by word."""
-    cut, end, model = tokenizer["pre_tokenizer"], tokenizer["post_processor"], tokenizer["model"]
+    cut, end = tokenizer["pre_tokenizer"] or {}, tokenizer["post_processor"] or {"type": "ByteLevel"}
     added = [token["content"] for token in tokenizer["added_tokens"]]
     word_by_word = (
-        tokenizer["normalizer"] is None
-        and tokenizer["truncation"] is None
-        and tokenizer["padding"] is None
-        and cut is not None
-        and (cut["type"], cut["add_prefix_space"], cut["use_regex"]) == ("ByteLevel", False, True)
-        and (end is None or end["type"] == "ByteLevel")
-        and model["type"] == "BPE"
-        and not model.get("dropout")
+        not any(tokenizer[step] for step in ("normalizer", "truncation", "padding"))
+        and [cut.get(key) for key in ("type", "add_prefix_space", "use_regex")] == ["ByteLevel", False, True]
+        and end["type"] == "ByteLevel"
+        and tokenizer["model"]["type"] == "BPE"
+        and not tokenizer["model"].get("dropout")
         and len(added) <= 16
     )
     return added if word_by_word else None

@@ -1,0 +1,90 @@
+"""Samples through Megatron's GPTDataset, and its cache of indices after a kill."""
+
+import warnings
+
+import numpy as np
+import pytest
+
+from helpers import index, samples
+from helpers.corpus import CorpusError
+
+SPLIT = "8,1,1"
+
+
+@pytest.fixture(scope="module")
+def drawn(small_corpus):
+    return samples.draw(small_corpus, 64, split=SPLIT, count=40)
+
+
+def test_a_sample_is_a_piece_of_the_packed_documents(drawn, small_corpus):
+    assert drawn.tokens.shape == drawn.labels.shape == drawn.loss_mask.shape == drawn.position_ids.shape == (40, 64)
+    opened = small_corpus.open_index()
+    train = index.split_parts(opened, SPLIT, 64)[0]
+    for i, rows in drawn.parts.groupby("sample"):
+        pieces = [opened.sequence(r.document)[r.first_token : r.first_token + r.tokens] for r in rows.itertuples()]
+        assert np.concatenate(pieces).tolist() == drawn.tokens[i].tolist()
+        assert rows.position.tolist() == [0, *rows.tokens.cumsum().tolist()[:-1]]
+        assert rows.document.between(train["first"], train["last"] - 1).all()
+    assert (drawn.labels[:, :-1] == drawn.tokens[:, 1:]).all()
+
+
+def test_where_a_document_ends_the_sample_runs_on(drawn, small_corpus):
+    ending = int(drawn.parts["sample"][drawn.parts["sample"].duplicated()].iloc[0])
+    (row,) = drawn.parts[(drawn.parts["sample"] == ending) & (drawn.parts.position > 0)].itertuples()
+    assert drawn.document_ends(ending) == [row.position - 1]
+    assert drawn.text(ending).count("<|endoftext|>") == 1
+    assert (drawn.position_ids == np.arange(64)).all() and (drawn.loss_mask == 1).all()
+    table = drawn.table(ending, row.position - 1, 2)
+    assert table.token.iloc[0] == "<|endoftext|>" and table.position_id.tolist() == [row.position - 1, row.position]
+
+    reset = samples.draw(small_corpus, 64, split=SPLIT, count=40, reset_position_ids=True, eod_mask_loss=True)
+    assert (reset.tokens == drawn.tokens).all()
+    assert reset.position_ids[ending, row.position] == 0
+    assert reset.loss_mask[ending].tolist() == [float(i != row.position - 1) for i in range(64)]
+
+
+def test_samples_show_themselves(drawn):
+    assert repr(drawn).startswith("40 samples of 64 tokens of small, with ")
+    assert drawn._repr_html_().count("<tr") > 40
+
+
+def test_a_split_with_an_empty_part_is_refused_and_not_waited_for(small_corpus):
+    with pytest.raises(CorpusError, match=r"gives test 0\.10% of 80 documents, which rounds to none"):
+        samples.draw(small_corpus, 64, split="949,50,1")
+    with pytest.raises(CorpusError, match="leaves nothing for test"):
+        samples.draw(small_corpus, 64, split="9,1,0", part="test")
+
+
+def test_nothing_asks_for_a_gpu(drawn):
+    import torch
+
+    assert not torch.cuda.is_initialized()
+
+
+@pytest.mark.parametrize("damaged", ["description.txt", *samples.CACHED])
+@pytest.mark.parametrize("how", ["missing", "empty", "half"])
+def test_a_half_written_index_cache_is_built_again(small_corpus, tmp_path, damaged, how):
+    whole = build(small_corpus, tmp_path)
+    files = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert len(files) == 12 and samples.mend_index_cache(tmp_path) == []
+    (path,) = tmp_path.glob(f"*-train-{damaged}")
+    content = path.read_bytes()
+    path.unlink() if how == "missing" else path.write_bytes(content[: 0 if how == "empty" else len(content) // 2])
+    believed = how != "missing" and damaged != "description.txt"
+    if believed:
+        with pytest.raises((ValueError, EOFError, OSError)):
+            build(small_corpus, tmp_path)
+    removed = samples.mend_index_cache(tmp_path)
+    if believed:
+        assert len(removed) == 4 and all("-train-" in name for name in removed)
+    assert build(small_corpus, tmp_path) == whole
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == files or not believed
+    assert samples.mend_index_cache(tmp_path / "not there") == []
+
+
+def build(corpus, cache):
+    """The first three samples through Megatron's builder, with its indices kept in `cache`."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        dataset = samples.megatron_dataset(corpus, 64, split=SPLIT, part="train", count=3, index_cache=cache)
+    return [dataset[i]["tokens"].tolist() for i in range(3)]
