@@ -35,6 +35,7 @@ _RC = {
     "savefig.dpi": 110,
     "font.family": "DejaVu Sans",
     "font.size": 11,
+    "text.hinting": "no_autohint",  # the automatic one gives small bold letters serifs
     "axes.titlesize": 12,
     "axes.titlelocation": "left",
     "axes.labelsize": 11,
