@@ -283,9 +283,8 @@ def apex(machine: Machine, facts: dict) -> Finding:
 def nccl(machine: Machine, facts: dict) -> Finding:
     why = "Ranks talk over NCCL on GPUs and over gloo on a CPU. Both come with PyTorch."
     told = facts.get("torch", {})
-    found = ", ".join(
-        [f"NCCL {'.'.join(map(str, told['nccl']))}"] * bool(told.get("nccl")) + ["gloo"] * bool(told.get("gloo"))
-    )
+    versions = {"nccl": "NCCL " + ".".join(map(str, told.get("nccl") or ())), "gloo": "gloo"}
+    found = ", ".join(text for name, text in versions.items() if told.get(name))
     needed = "nccl" if machine.gpus else "gloo"
     if not told.get(needed):
         return Finding(
