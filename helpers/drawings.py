@@ -81,9 +81,7 @@ def rank_grid(layout: Layout, rank: int = 0) -> Picture:
             for row, stage in enumerate(stages)
         }
         for x, y in corner.values():
-            _rounded(
-                axes, x - 0.18 * box, y - 0.18 * box, box * (tensors + 0.24), box * (contexts + 0.24), PALE, "none"
-            )
+            rounded(axes, x - 0.18 * box, y - 0.18 * box, box * (tensors + 0.24), box * (contexts + 0.24), PALE, "none")
         for r, at in place.items():
             if (at["data"], at["pipeline"]) in corner:
                 x, y = corner[at["data"], at["pipeline"]]
@@ -126,12 +124,13 @@ def _listing(ranks: Sequence[int]) -> str:
     return "ranks " + (shown if len(ranks) > 3 else ", ".join(map(str, ranks)))
 
 
-def _rounded(axes, x, y, width, height, face, edge, line_width=1.0):
+def rounded(axes, x, y, width, height, face, edge, line_width=1.0, hatch=""):
+    """A box with rounded corners; x and y are its upper left corner."""
     from matplotlib.patches import FancyBboxPatch
 
     size = 0.1 * min(width, height)
     shape = f"round,pad=0,rounding_size={size}"
-    axes.add_patch(FancyBboxPatch((x, y), width, height, boxstyle=shape, fc=face, ec=edge, lw=line_width))
+    axes.add_patch(FancyBboxPatch((x, y), width, height, boxstyle=shape, fc=face, ec=edge, lw=line_width, hatch=hatch))
 
 
 def _rank_box(axes, x, y, step, number, chosen, partners):
@@ -140,7 +139,7 @@ def _rank_box(axes, x, y, step, number, chosen, partners):
     side, size = 0.88 * step, 24 * step
     plain = ("white", "#9A9A9A") if number != chosen else (INK, INK)
     face, edge = (tint(COLOURS[shared[0]], 0.28), COLOURS[shared[0]]) if shared else plain
-    _rounded(axes, x, y, side, side, face, edge, 2.0 if shared else 1.0)
+    rounded(axes, x, y, side, side, face, edge, 2.0 if shared else 1.0)
     marked = number == chosen or bool(shared)
     words = {"ha": "center", "va": "center", "color": "white" if number == chosen else INK}
     axes.text(x + side * 0.45, y + side * 0.5, str(number), fontsize=size, weight=("normal", "bold")[marked], **words)
@@ -181,7 +180,7 @@ def _exchanges(axes, corner, beside, used, groups, rank, partners):
         colour, size = COLOURS[dimension], len(_group_of(groups[dimension], rank))
         at = y + 0.15 + (0.55 if beside else 0.3) * line
         axes.scatter(x + 0.1, at, s=110, marker="s", fc=tint(colour, 0.28), ec=colour, lw=1.8)
-        axes.text(x + 0.1, at + 0.01, dimension[0].upper(), ha="center", **words | {"fontsize": 8, "weight": "bold"})
+        axes.text(x + 0.1, at + 0.01, dimension[0].upper(), ha="center", **words | {"fontsize": 9, "weight": "bold"})
         axes.text(x + 0.32, at, f"{dimension} {size}", weight="bold", **words)
         who = f"rank {rank} with {_listing(partners[dimension])}"
         if beside:
