@@ -107,8 +107,14 @@ class Run:
                 start_new_session=True,
                 preexec_fn=_before_torchrun,
             )
-        me = psutil.Process()
-        processes.write_status(self.directory, pid=me.pid, create_time=me.create_time(), torchrun_pid=self.torchrun.pid)
+        me, torchrun_started = psutil.Process(), time.time()
+        processes.write_status(
+            self.directory,
+            pid=me.pid,
+            create_time=me.create_time(),
+            torchrun_pid=self.torchrun.pid,
+            torchrun_started=torchrun_started,
+        )
 
     def supervise(self) -> None:
         """Watch until torchrun ends, something ends it, or somebody asks for the end; then leave nothing behind."""
