@@ -232,7 +232,7 @@ def test_warnings_do_not_count():
 
 
 def test_unknown_flag_names_the_nearest_real_one(capsys):
-    parser = argparse.ArgumentParser(prog="pretrain_gpt.py")
+    parser = argparse.ArgumentParser(prog="pretrain_gpt.py", add_help=False)
     for flag in diagnosis.megatron_flags():
         parser.add_argument(flag)
     with pytest.raises(SystemExit):
