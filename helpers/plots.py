@@ -5,20 +5,21 @@ Recorded runs are dotted or hatched and named with their machine; reference line
 
 import math
 
-from helpers import accounting, style
-from helpers.data_drawings import index_bytes as index_bytes  # drawings are part of this module's words
+from helpers import style
+from helpers.bars import memory as memory  # bars and drawings are part of this module's words
+from helpers.bars import parameters as parameters
+from helpers.data_drawings import index_bytes as index_bytes
 from helpers.data_drawings import number_line as number_line
 from helpers.data_drawings import packing as packing
 from helpers.data_drawings import quantization_error as quantization_error
-from helpers.drawings import MODEL_PARTS
+from helpers.drawings import INK
 from helpers.drawings import rank_grid as rank_grid
-from helpers.machine import GPU, Machine
 from helpers.results import after_warm_up, labels, shown
-from helpers.style import COLOURS, MEMORY_PARTS, RECORDED_HATCH, REFERENCE, RUN_COLOURS, Picture
+from helpers.style import COLOURS, REFERENCE, RUN_COLOURS, Picture
 
 MARKS = 8  # markers on a curve: enough to tell two apart, too few to hide it
 LOG_RATIO = 20  # speeds further apart than this get a logarithmic axis
-INK, GREY = "#222222", "#666666"
+GREY = "#666666"
 
 
 def loss(*several, reference: bool = True) -> Picture:
@@ -101,57 +102,6 @@ def throughput(*several) -> Picture:
     return Picture(figure, f"Tokens per second per {_unit(several)}; medians: {'; '.join(names)}.")
 
 
-def memory(recipe, run=None, machine: Machine | None = None, megatron: bool = False) -> Picture:
-    """Memory of the fullest rank, predicted part by part, and beside it what a run measured.
-
-    Args:
-        recipe: a `recipes.Recipe`.
-        run: a run of that recipe; its machine is taken for the prediction.
-        machine: where to predict for; None plans for GPUs with Transformer Engine.
-        megatron: show Megatron's own estimate as well (it knows neither FP8 nor context parallelism; takes seconds).
-    """
-    machine = _machine_of(run) if run is not None else machine
-    bars = {"predicted": accounting.memory(recipe, machine)}
-    colours = dict(MEMORY_PARTS)
-    if megatron:
-        estimate = accounting.megatron_memory(recipe)
-        bars["Megatron's\nestimate"] = estimate
-        colours["weights and optimizer"] = MEMORY_PARTS["weights"]
-    peak = run and run.peak_memory_bytes
-    if peak:
-        bars["measured"] = {"measured": peak}
-        colours["measured"] = INK
-    words = [f"{name}: {accounting.readable(sum(parts.values()))}" for name, parts in bars.items()]
-    parts = ", ".join(f"{part} {accounting.readable(size)}" for part, size in bars["predicted"].items())
-    with style.apply():
-        figure, axes = style.new_figure(height=1.4 + 0.5 * len(bars))
-        _stacked(axes, bars, colours, accounting.readable, hatched=bool(run is not None and run.recorded_on))
-        axes.set_xlabel("GB on the fullest rank" + (' ("other" is not in the measured bar)' if peak else ""))
-        axes.xaxis.set_major_formatter(lambda value, _: f"{value / 1e9:g}")
-        where = f", {run.machine}" if run is not None else ""
-        axes.set_title(f"{recipe.name}: {recipe.layout.name}, {recipe.precision.name}{where}")
-        _legend_below(figure, MEMORY_PARTS)
-    return Picture(figure, f"Memory of one rank, {'; '.join(words)}. Predicted parts: {parts}.".replace("\n", " "))
-
-
-def parameters(*models) -> Picture:
-    """Parameters by part, one stacked bar for each `recipes.Recipe` (or `settings.Model`)."""
-    names = [getattr(m, "name", None) or f"{m.num_layers} × {m.hidden_size}" for m in models]
-    bars = {n: accounting.parameter_counts(getattr(m, "model", m)) for n, m in zip(names, models, strict=True)}
-    present = {part: MODEL_PARTS[part] for part in MODEL_PARTS if any(part in parts for parts in bars.values())}
-    with style.apply():
-        figure, axes = style.new_figure(height=1.3 + 0.5 * len(bars))
-        _stacked(axes, bars, MODEL_PARTS, _count)
-        axes.set_xlabel("parameters")
-        axes.xaxis.set_major_formatter(lambda value, _: _count(value))
-        _legend_below(figure, present)
-    words = [
-        f"{name} {sum(parts.values()):,} (" + ", ".join(f"{part} {_count(n)}" for part, n in parts.items()) + ")"
-        for name, parts in bars.items()
-    ]
-    return Picture(figure, f"Parameters by part: {'; '.join(words)}.")
-
-
 def sweep(several, x: str = "micro_batch_size") -> Picture:
     """Speed and peak memory of runs that differ in one setting `x` of their recipe ("micro_batch_size", say)."""
     several = sorted(_with_steps(several), key=lambda run: (bool(run.recorded_on), _setting(run, x)))
@@ -225,6 +175,7 @@ def scaling(several) -> Picture:
 def document_lengths(corpus) -> Picture:
     """How long the documents of a `corpus.Corpus` are, in tokens (logarithmic)."""
     import numpy as np
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
     lengths = np.asarray(corpus.document_lengths())
     edges = np.geomspace(max(1, lengths.min()), lengths.max() + 1, 40)
@@ -234,7 +185,10 @@ def document_lengths(corpus) -> Picture:
         axes.hist(lengths, bins=edges, color=RUN_COLOURS[1], edgecolor="white", linewidth=0.6)
         axes.axvline(middle, **REFERENCE | {"zorder": 3})
         axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.yaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set(xlabel="tokens in a document", ylabel="documents")
         axes.text(middle, axes.get_ylim()[1], f" median {middle:,.0f}", va="top", color=GREY)
     alt = f"Lengths of {len(lengths):,} documents: {lengths.min():,} to {lengths.max():,} tokens, median {middle:,.0f}."
@@ -273,60 +227,12 @@ def _guessing(axes, vocab_size: int) -> None:
     )
 
 
-def _stacked(axes, bars: dict[str, dict[str, float]], colours: dict[str, str], words, hatched: bool = False) -> None:
-    """Horizontal stacked bars, the first on top, each with its total at its end."""
-    full = max(sum(parts.values()) for parts in bars.values())
-    for row, (name, parts) in enumerate(bars.items()):
-        left = 0.0
-        for part, size in parts.items():
-            hatch = RECORDED_HATCH if hatched and name == "measured" else None
-            face = "white" if name == "measured" else colours[part]
-            axes.barh(row, size, left=left, height=0.62, color=face, hatch=hatch, edgecolor=_edge(name))
-            if size > 0.1 * full and name != "measured":
-                axes.text(left + size / 2, row, words(size), ha="center", va="center", color=_on(face), fontsize=10)
-            left += size
-        axes.text(left + 0.01 * full, row, words(left), va="center", color=INK)
-    axes.set_yticks(range(len(bars)), list(bars))
-    axes.invert_yaxis()
-    axes.set_xlim(0, 1.17 * full)
-    axes.grid(axis="y", visible=False)
-    axes.tick_params(axis="y", length=0)
-
-
-def _on(colour: str) -> str:
-    """Black or white, whichever can be read on a colour (relative luminance, WCAG 2)."""
-    from matplotlib.colors import to_rgb
-
-    red, green, blue = to_rgb(colour)
-    return "white" if 0.2126 * red + 0.7152 * green + 0.0722 * blue < 0.5 else INK
-
-
-def _edge(name: str) -> str:
-    return INK if name == "measured" else "white"
-
-
-def _legend_below(figure, colours: dict[str, str]) -> None:
-    from matplotlib.patches import Patch
-
-    patches = [Patch(color=colour) for colour in colours.values()]
-    look = {"columnspacing": 1, "handlelength": 1.2, "ncols": len(colours)}
-    figure.legend(patches, list(colours), loc="outside lower center", **look)
-
-
 def _ends(several):
     return [(name, run.losses.iloc[0], run.losses.iloc[-1]) for name, run in zip(labels(several), several, strict=True)]
 
 
 def _on_machine(run) -> str:
     return f" on {run.machine}" if run.machine and not run.recorded_on else ""
-
-
-def _machine_of(run) -> Machine | None:
-    known = dict(run.environment.get("machine", {}))
-    if not known:
-        return None
-    gpus = tuple(GPU(g["name"], g["memory_bytes"], tuple(g["compute_capability"])) for g in known.get("gpus", ()))
-    return Machine(gpus=gpus, transformer_engine=bool(known.get("transformer_engine")))
 
 
 def _unit(several) -> str:
@@ -355,11 +261,3 @@ def _dimension(layout) -> str:
     }
     used = [name for name, size in sizes.items() if size > 1]
     return used[0] if len(used) == 1 else layout.name
-
-
-def _count(number: float) -> str:
-    """Parameters in words: "355M", "8.03B"."""
-    for size, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if number >= size:
-            return f"{number / size:.3g}{unit}"
-    return f"{number:.0f}"
