@@ -176,7 +176,8 @@ def ranks(recipe, machine: Machine) -> Iterator[Problem]:
         why = f"One copy of the model takes TP × PP × CP = {sizes} ranks, and {world} is not a multiple of it."
         asked = f"processes={world} with tensor_parallel={tp}, pipeline_parallel={pp}, context_parallel={cp}"
         yield error(asked, why, f"processes={_nearest_multiple(world, lay.model_parallel)}, or smaller parallel sizes.")
-    if (ep > 1 or recipe.model.num_experts) and world % lay.expert_model_parallel:
+    given = ep > 1 or recipe.model.num_experts or lay.expert_tensor_parallel
+    if given and world % lay.expert_model_parallel:
         sizes = f"{etp} × {ep} × {pp} = {lay.expert_model_parallel}"
         why = f"One copy of the experts takes ETP × EP × PP = {sizes} ranks, and {world} is not a multiple of it."
         asked = f"processes={world} with expert_parallel={ep} and expert_tensor_parallel={etp}"

@@ -4,6 +4,8 @@ One process for all of them, because importing Megatron takes seconds. Models ar
 model takes no memory, and inside a fake process group, so one process can be any rank of any layout.
 """
 
+import contextlib
+import io
 import json
 import os
 import sys
@@ -24,6 +26,7 @@ from megatron.core.models.gpt.gpt_layer_specs import get_gpt_layer_local_spec  #
 from megatron.core.models.gpt.gpt_model import GPTModel  # noqa: E402
 from megatron.core.tensor_parallel.random import model_parallel_cuda_manual_seed  # noqa: E402
 from megatron.core.transformer.transformer_config import TransformerConfig  # noqa: E402
+from megatron.training.arguments import parse_args, validate_args  # noqa: E402
 from megatron.training.training import num_floating_point_operations  # noqa: E402
 from torch.testing._internal.distributed.fake_pg import FakeStore  # noqa: E402
 
@@ -59,7 +62,7 @@ def build(model: dict, layout: dict, rank: int = 0, dtype=torch.float32, recompu
         pipeline_model_parallel_size=lay.pipeline_parallel,
         expert_model_parallel_size=lay.expert_parallel,
         expert_tensor_parallel_size=lay.expert_tensor_parallel,
-        sequence_parallel=lay.sequence_parallel,
+        sequence_parallel=lay.sequence_parallel and lay.tensor_parallel > 1,
         pipeline_dtype=dtype,
         params_dtype=dtype,
         bf16=dtype == torch.bfloat16,
@@ -123,6 +126,23 @@ def saved_bytes(model: dict, layout: dict, micro_batch_size: int, dtype: str, re
         loss = built(tokens, positions, mask, labels=tokens)  # noqa: F841
     end()
     return sum(storage.nbytes() for storage in kept.values())
+
+
+def complaint(flags: list[str], model: dict, layout: dict) -> str:
+    """What Megatron says against these flags while it validates them, forms the groups and builds the model; "" if it
+    says nothing."""
+    sys.argv = ["pretrain_gpt.py", *flags]
+    os.environ |= {"WORLD_SIZE": str(layout["world_size"]), "RANK": "0"}
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), torch.device("meta"):
+            validate_args(parse_args(), {"tokenizer_type": "NullTokenizer"})
+            build(model, layout)
+    except (AssertionError, RuntimeError, ValueError) as refusal:
+        return f"{type(refusal).__name__}: {refusal}"
+    finally:
+        if torch.distributed.is_initialized():
+            end()
+    return ""
 
 
 if __name__ == "__main__":

@@ -1,14 +1,11 @@
-import json
-import os
-import subprocess
-import sys
 from dataclasses import asdict
 
 import pytest
+from ask_megatron import ask_megatron, described, placed
 
 from helpers import accounting, recipes
 from helpers.layout import Layout
-from helpers.machine import CPU, GPU, PROJECT, Machine
+from helpers.machine import CPU, GPU, Machine
 from helpers.settings import Model
 
 H200 = GPU("NVIDIA H200", 143_771 * 2**20, (9, 0))
@@ -52,27 +49,6 @@ KEPT = [  # model, micro-batch, dtype, recompute
     (LLAMA, 3, "bf16", None),
     (recipes.gpt3_345m().scaled_to("cpu").model, 1, "fp32", None),
 ]
-
-
-def ask_megatron(questions: list[dict]) -> list:
-    out = subprocess.run(
-        [sys.executable, PROJECT / "tests" / "count_with_megatron.py"],
-        env=os.environ | {"PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1"},
-        input=json.dumps(questions),
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
-    assert out.returncode == 0, out.stderr[-3000:]
-    return json.loads(out.stdout.splitlines()[-1])
-
-
-def described(model: Model) -> dict:
-    return asdict(model) | {"ffn_size": model.ffn_size, "query_groups": model.query_groups}
-
-
-def placed(layout: Layout) -> dict:
-    return asdict(layout) | {"world_size": layout.world_size}
 
 
 @pytest.fixture(scope="module")
