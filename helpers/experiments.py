@@ -4,9 +4,10 @@ import re
 import time
 from pathlib import Path
 
-from helpers import launch, processes, runs
+from helpers import launch, layer_drawings, processes, runs
 from helpers.logs import parse_step
-from helpers.recipes import Recipe
+from helpers.machine import Machine, here
+from helpers.recipes import Recipe, environment
 
 OUT_OF_MEMORY = re.compile("memory is full|main memory was full")
 
@@ -38,15 +39,36 @@ def sweep(recipe: Recipe, data, **setting) -> list[runs.Run]:
     return finished
 
 
-def layouts(recipe: Recipe, data, *changes: dict) -> list[runs.Run]:
+def micro_batch_sizes(recipe: Recipe) -> list[int]:
+    """Powers of two, up to the samples one rank sees in a step: what a sweep can try."""
+    per_rank = recipe.batch.global_batch_size // recipe.layout.data_parallel
+    return [size for size in (2**power for power in range(per_rank.bit_length())) if per_rank % size == 0]
+
+
+def layouts(recipe: Recipe, data, *changes: dict, machine: Machine | None = None) -> list[runs.Run]:
     """Train `recipe` under several layouts: `layouts(recipe, data, {}, {"tensor_parallel": 2})`, one run each."""
     finished = []
     for change in changes:
         changed = recipe.with_(**change)
         words = re.sub(r"[^a-z0-9]+", "_", changed.layout.name.lower()).strip("_")
         print(changed.layout.name)
-        finished.append(launch.train(changed.with_(name=f"{recipe.name}_{words}"), data, fresh=True))
+        named = changed.with_(name=f"{recipe.name}_{words}")
+        finished.append(launch.train(named, data, fresh=True, machine=machine))
     return finished
+
+
+def look_inside(recipe: Recipe, data, machine: Machine | None = None) -> dict[str, list[dict]]:
+    """Build the recipe's model on its ranks and take one layer through forward and backward, listening.
+
+    Returns:
+        "shards": which rank holds which part of each matrix; "collectives": what rank 0 said, in order. See
+        `helpers/ranks/shards.py`; drawn by `layer_drawings`.
+    """
+    machine = machine or here()
+    flags = recipe.with_(save_interval=None, tensorboard=False, wandb_project=None).flags(data, machine)
+    variables = environment(recipe, machine)
+    output = launch.ranks("shards", recipe.layout.world_size, *flags, machine=machine, variables=variables)
+    return layer_drawings.findings(output)
 
 
 def pull_the_plug(recipe: Recipe, data, step: int, timeout_seconds: float = 600) -> runs.Run:

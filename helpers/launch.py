@@ -115,10 +115,18 @@ def follow(run: runs.Run) -> runs.Run:
     return runs.load(run.path)
 
 
-def ranks(script: str, count: int, *arguments, machine: Machine | None = None, timeout_seconds: float = 300) -> str:
+def ranks(
+    script: str,
+    count: int,
+    *arguments,
+    machine: Machine | None = None,
+    timeout_seconds: float = 300,
+    variables: dict[str, tuple[str, str]] | None = None,
+) -> str:
     """Run `helpers/ranks/<script>.py` (or a path) in `count` processes under torchrun; returns what they printed.
 
-    The same rules of life and death as in `train` hold. `arguments` go to the script as they are.
+    The same rules of life and death as in `train` hold. `arguments` go to the script as they are; `variables` (name →
+    (value, why), as `recipes.environment` gives them) are set for it where the learner has not set them.
 
     Raises:
         TrainingFailed: a rank failed, or `timeout_seconds` were not enough.
@@ -131,6 +139,7 @@ def ranks(script: str, count: int, *arguments, machine: Machine | None = None, t
     environment = {"OMP_NUM_THREADS": ("1", "one thread a rank: ranks must not fight for cores")}
     if machine.device == "cpu":
         environment["MEGATRON_CPU"] = ("1", "run on the CPU")
+    environment |= variables or {}
     run_directory.write_command(directory, f"{path.name} on {count} ranks", program, environment, {})
     with processes.held(directory) as lock:
         supervisor = processes.start(

@@ -3,7 +3,7 @@
 import importlib.util
 import os
 import platform
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -138,6 +138,12 @@ def here() -> Machine:
         architecture=platform.machine(),
         transformer_engine=importlib.util.find_spec("transformer_engine_torch") is not None,
     )
+
+
+def for_ranks(count: int) -> Machine:
+    """The machine that can run `count` ranks: this one, or its CPU when it has GPUs but fewer than that."""
+    machine = here()
+    return machine if not machine.gpus or len(machine.gpus) >= count else replace(machine, gpus=())
 
 
 def visible_gpus() -> tuple[GPU, ...]:

@@ -1,0 +1,70 @@
+"""Sums a learner can check with a pencil: FLOPs of a token, MFU of a run, one run's speed over another's."""
+
+from helpers import accounting
+from helpers.settings import Model
+
+
+def flops_of_a_token(model: Model):
+    """FLOPs one training token costs, forward and backward, part by part, beside the rule of thumb 6N (pandas)."""
+    import pandas as pd
+
+    parts = accounting.flops_by_part(model)
+    total, parameters = sum(parts.values()), int(accounting.parameters(model)["parameters"].sum())
+    rows = [(part, flops / 1e6, f"{flops / total:.0%}") for part, flops in parts.items()]
+    rows.append(("together", total / 1e6, "100%"))
+    rows.append((f"6 × {parameters:,} parameters", 6 * parameters / 1e6, f"{6 * parameters / total:.0%}"))
+    return pd.DataFrame(rows, columns=["part", "MFLOP per token", "share"]).set_index("part").round(1)
+
+
+def mfu(run):
+    """A run's MFU step by step, from its tokens a second to the share of the GPU's peak (pandas).
+
+    On a CPU, or on a GPU whose peak is not known, the sum ends at FLOP/s: no MFU is better than a wrong one.
+    """
+    import pandas as pd
+
+    speed = run.figures()["tokens/s/GPU"]
+    flops = accounting.flops_per_token(run.model)
+    where = "GPU" if run.gpu else "CPU rank"
+    rows = [
+        (f"tokens per second, one {where}", f"{speed:,.0f}", "median after warm-up"),
+        ("× FLOP per token", f"{flops / 1e9:.4g} GFLOP", "the table above, for this model"),
+        ("= FLOP per second", f"{speed * flops / 1e12:,.4g} TFLOP/s", "what the model needed"),
+    ]
+    if run.gpu and run.gpu.peak_bf16_flops:
+        peak = run.gpu.peak_bf16_flops
+        rows.append(("÷ peak", f"{peak / 1e12:,.0f} TFLOP/s", f"{run.gpu.name}, dense bf16, data sheet"))
+        rows.append(("= MFU", f"{speed * flops / peak:.1%}", "the share that did useful work"))
+    else:
+        rows.append(("÷ peak", "not known", f"no data sheet gives one for this {where}: no MFU"))
+    return pd.DataFrame(rows, columns=["", "value", "where it comes from"]).set_index("")
+
+
+def speed_up(slow, fast) -> float:
+    """How many times the tokens a second (all ranks together) of one run another run reaches."""
+
+    def together(run) -> float:
+        return run.figures()["tokens/s/GPU"] * run.layout.world_size
+
+    return together(fast) / together(slow)
+
+
+def scaling(several):
+    """How well more ranks pay, a row a run, against the first (pandas).
+
+    `efficiency` is the share of the ideal: model FLOP/s of all ranks over ranks × those of the first run's rank. It
+    holds for strong scaling (the same model on more ranks) and for weak scaling (a model that grows with the ranks).
+    """
+    import pandas as pd
+
+    rows, base = [], None
+    for run in several:
+        figures, ranks = run.figures(), run.layout.world_size
+        speed = figures["tokens/s/GPU"] * ranks
+        flops = speed * accounting.flops_per_token(run.model)
+        base = base or flops / ranks
+        parameters = int(accounting.parameters(run.model)["parameters"].sum())
+        step = run.tokens_per_step / speed * 1e3
+        rows.append((run.layout.name, ranks, parameters / 1e6, step, speed, f"{flops / ranks / base:.0%}"))
+    columns = ["layout", "ranks", "million parameters", "step ms", "tokens/s together", "efficiency"]
+    return pd.DataFrame(rows, columns=columns).set_index("layout").round(1)
