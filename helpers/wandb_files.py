@@ -23,7 +23,7 @@ def history(run_directory: Path | str, *metrics: str):
     files = sorted(Path(run_directory).glob("wandb/offline-run-*/*.wandb"))
     if not files:
         raise FileNotFoundError(
-            f"{run_directory} holds no offline W&B run: name a wandb_project in the recipe, and keep wandb_mode='offline'."
+            f"{run_directory} holds no offline W&B run: name a wandb_project in the recipe, with wandb_mode='offline'."
         )
     steps: dict[int, dict[str, float]] = {}
     for file in files:
