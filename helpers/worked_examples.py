@@ -68,3 +68,13 @@ def scaling(several):
         rows.append((run.layout.name, ranks, parameters / 1e6, step, speed, f"{flops / ranks / base:.0%}"))
     columns = ["layout", "ranks", "million parameters", "step ms", "tokens/s together", "efficiency"]
     return pd.DataFrame(rows, columns=columns).set_index("layout").round(1)
+
+
+def largest_difference(one, other) -> float:
+    """The largest absolute difference of two runs' losses over the steps both have, in nats."""
+    return float((one.losses - other.losses).abs().max())
+
+
+def faster(several: dict) -> str:
+    """The name of the run with the most tokens a second, all ranks together."""
+    return max(several, key=lambda name: several[name].figures()["tokens/s/GPU"] * several[name].layout.world_size)
