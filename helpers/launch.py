@@ -4,6 +4,7 @@ The notebook's kernel writes the run directory, starts a supervisor (`helpers/su
 reads what the run writes. Whatever happens to either, no process of the run lives on alone.
 """
 
+import contextlib
 import json
 import shutil
 import sys
@@ -74,39 +75,40 @@ def train(
         KeyboardInterrupt: after every process has ended.
     """
     machine = machine or here()
-    root = Path(runs_dir) if runs_dir else runs_root()
+    root = (Path(runs_dir) if runs_dir else runs_root()).resolve()
     for problem in preflight.refuse(recipe, data, machine, root / recipe.name):
         print(problem)
     identity = {"fingerprint": recipe.fingerprint(data), "entry_script": entry_script and str(entry_script)}
-    with run_directory.claim(root / recipe.name, identity, fresh) as (directory, lock):
-        if lock is None:
-            print(f"This run is going on by itself in {directory}: following it. fresh=True would start another.")
-            return runs.load(directory) if detach else follow(runs.load(directory))
-        run_directory.write(directory, recipe, data, machine, identity, predict, entry_script)
-        _say_what_it_keeps(recipe, directory)
-        supervisor = processes.start(
-            directory,
-            lock,
-            processes=recipe.layout.world_size,
-            detach=detach,
-            hang_timeout_seconds=hang_timeout_seconds,
-            eval_interval=recipe.schedule.eval_interval,
-            keep=recipe.checkpoints.keep if recipe.checkpoints.save_interval else 0,
-        )
-    if detach:
-        print(
-            f"Training goes on in {directory} without this notebook. launch.follow(run) shows it, run.stop() ends it."
-        )
-        return runs.load(directory)
+    supervisor = None
     try:
-        _watch(directory, interrupt_stops=True)
+        with run_directory.claim(root / recipe.name, identity, fresh) as (directory, lock):
+            if lock is None:
+                print(f"This run is going on by itself in {directory}. fresh=True would start another.")
+                return runs.load(directory) if detach else follow(runs.load(directory))
+            run_directory.write(directory, recipe, data, machine, identity, predict, entry_script)
+            _say_what_it_keeps(recipe, directory)
+            supervisor = processes.start(
+                directory,
+                lock,
+                processes=recipe.layout.world_size,
+                detach=detach,
+                hang_timeout_seconds=hang_timeout_seconds,
+                eval_interval=recipe.schedule.eval_interval,
+                keep=recipe.checkpoints.keep if recipe.checkpoints.save_interval else 0,
+            )
+        if detach:
+            print(f"Training goes on in {directory} without this notebook.")
+            print("launch.follow(run) shows it, run.stop() ends it.")
+        else:
+            _watch(directory, interrupt_stops=True)
     finally:
-        supervisor.close()
+        if supervisor:
+            supervisor.close()
     return runs.load(directory)
 
 
 def follow(run: runs.Run) -> runs.Run:
-    """Show a run that is going on, from its first step; interrupting the cell ends the showing, not the run.
+    """Show a run that is going on, from its first step, until it ends; interrupting the cell does not stop the run.
 
     Raises:
         TrainingFailed: the run failed.
@@ -133,7 +135,7 @@ def ranks(
     """
     machine = machine or here()
     path = Path(script) if str(script).endswith(".py") else PROJECT / "helpers" / "ranks" / f"{script}.py"
-    directory = Path(tempfile.mkdtemp(prefix=f"{path.stem}-", dir=run_directory.made(runs_root() / ".ranks")))
+    directory = Path(tempfile.mkdtemp(prefix=f"{path.stem}-", dir=run_directory.made(runs_root().resolve() / ".ranks")))
     program = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
     program += [str(path), *map(str, arguments)]
     environment = {"OMP_NUM_THREADS": ("1", "one thread a rank: ranks must not fight for cores")}
@@ -205,8 +207,10 @@ def _watch(directory: Path, interrupt_stops: bool) -> None:
     finally:
         view.finish(progress, words)
         if processes.state(directory) != "running" and not processes.read_status(directory).get("detached"):
-            runs.write_result(directory)
-    _raise_if_failed(directory, described["name"])
+            with contextlib.suppress(OSError):  # the disk is full: that is told below
+                runs.write_result(directory)
+    if interrupt_stops or words == "failed":
+        _raise_if_failed(directory, described["name"])
 
 
 def _raise_if_failed(directory: Path, name: str) -> None:

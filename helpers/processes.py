@@ -146,6 +146,7 @@ def start(
     kernel holds open.
     """
     reading, lifeline = (None, None) if detach else os.pipe()  # neither end goes to other children of this process
+    run_directory = Path(run_directory).resolve()
     arguments = ["--run-directory", str(run_directory), "--processes", str(processes), "--lock", str(lock)]
     arguments += ["--hang-timeout-seconds", str(hang_timeout_seconds), "--eval-interval", str(eval_interval)]
     arguments += ["--keep", str(keep), *["--detached"] * detach, *["--trains"] * trains]
@@ -168,6 +169,10 @@ def start(
             pass_fds=(lock,),
             start_new_session=True,
         )
+    except BaseException:
+        if lifeline is not None:
+            os.close(lifeline)
+        raise
     finally:
         log.close()
         if reading is not None:
@@ -181,6 +186,7 @@ def open_append(path: Path):
 
 def members(run_directory: Path) -> list[psutil.Process]:
     """Every living process of the run, orphans too: those with the run directory in their environment."""
+    run_directory = Path(run_directory).resolve()
     marked = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
@@ -195,7 +201,7 @@ def stop(run_directory: Path) -> str:
     The supervisor is asked first and does it cleanly. If it is gone or does not answer, its processes are killed one
     by one; then what the ranks wrote last is brought into `log.txt`.
     """
-    run_directory = Path(run_directory)
+    run_directory = Path(run_directory).resolve()
     deadline = time.monotonic() + TERM_SECONDS + GONE_SECONDS
     asked = False
     while is_alive(run_directory) and time.monotonic() < deadline:
@@ -217,7 +223,7 @@ def bury(run_directory: Path) -> None:
     with contextlib.suppress(Busy), held(run_directory):
         ranks = run_directory / "ranks" / str(status["launch"])
         logs.RankLogs(ranks, run_directory / "log.txt", status["processes"]).merge(final=True)
-        write_status(run_directory, state="failed", reason="the run's supervisor was killed", ended=time.time())
+        write_status(run_directory, state="failed", reason="the run's supervisor was killed or fell", ended=time.time())
 
 
 def kill(processes: list[psutil.Process]) -> None:

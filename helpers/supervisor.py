@@ -12,6 +12,7 @@ import contextlib
 import os
 import resource
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -269,6 +270,8 @@ class Run:
             self._log(f"stopped: {self.stop_asked}")
         if note:
             self._log("; ".join([note, *repaired]))
+        if state == "finished":  # all of it is in log.txt
+            shutil.rmtree(self.rank_directory, ignore_errors=True)
         ended = time.time()
         processes.write_status(
             self.directory,
@@ -336,6 +339,8 @@ def main() -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, ask)
+    if options.detached:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
     run.start()
     run.supervise()
     if options.detached and options.trains:  # otherwise the notebook does it

@@ -2,12 +2,16 @@
 
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
 import threading
 import time
 
+import jupyter_client
+import nbclient
+import nbformat
 import psutil
 import pytest
 
@@ -249,8 +253,6 @@ launch.train(recipe, data, detach=True, runs_dir=where, machine=CPU)
 
 @pytest.mark.train
 def test_a_detached_run_survives_and_is_followed_and_stopped(tiny_recipe, small_corpus, tmp_path, capsys):
-    import pickle
-
     recipe = tiny_recipe.with_(train_iters=5000, exit_interval=150)
     (tmp_path / "what").write_bytes(pickle.dumps((recipe, small_corpus, tmp_path / "runs")))
     subprocess.run([sys.executable, "-c", DETACHING, tmp_path / "what"], cwd=PROJECT, check=True)  # this kernel ends
@@ -283,3 +285,57 @@ def test_ranks_that_take_too_long_are_ended(tmp_path):
     with pytest.raises(launch.TrainingFailed, match="within 3 s") as failed:
         launch.ranks(str(tmp_path / "slow.py"), 2, machine=CPU, timeout_seconds=3)
     assert processes.members(failed.value.run_directory) == []
+
+
+# ---- in Jupyter ------------------------------------------------------------------------------------------------------
+CELL = """
+import pickle
+from helpers import launch
+from helpers.machine import CPU
+recipe, data, where = pickle.load(open({what!r}, "rb"))
+run = launch.train(recipe, data, runs_dir=where, machine=CPU)
+"""
+
+
+@pytest.mark.train
+def test_in_a_notebook_one_line_and_one_small_picture_stay(tiny_recipe, small_corpus, tmp_path):
+    """Executed as nbclient does it; the bar and the figure were updated in place and left their last state only."""
+    (tmp_path / "what").write_bytes(pickle.dumps((tiny_recipe, small_corpus, tmp_path / "runs")))
+    cell = nbformat.v4.new_code_cell(CELL.format(what=str(tmp_path / "what")))
+    notebook = nbformat.v4.new_notebook(cells=[cell])
+    nbclient.NotebookClient(notebook, timeout=200, resources={"metadata": {"path": str(PROJECT)}}).execute()
+    shown = [output for output in cell.outputs if output.output_type == "display_data"]
+    assert len(shown) == 2 and not [output for output in cell.outputs if output.output_type == "error"]
+    line, picture = (output["data"] for output in shown)
+    assert line["text/plain"].startswith("finished: 30/30 steps · loss 6.")
+    assert "<progress" not in line["text/html"]
+    assert "ln V = 6.24" in picture["text/plain"] and 'alt="' in picture["text/html"]
+    assert len(json.dumps(notebook)) < 60_000
+
+
+@pytest.mark.train
+def test_interrupting_and_killing_a_jupyter_kernel(tiny_recipe, small_corpus, tmp_path):
+    recipe = tiny_recipe.with_(train_iters=5000, tensor_parallel=2)
+    (tmp_path / "what").write_bytes(pickle.dumps((recipe, small_corpus, tmp_path / "runs")))
+    manager, client = jupyter_client.manager.start_new_kernel(cwd=str(PROJECT))
+    try:
+        request = client.execute(CELL.format(what=str(tmp_path / "what")))
+        run = run_with(tmp_path / "runs")
+        members = processes.members(run.path)
+        manager.interrupt_kernel()
+        reply = client.get_shell_msg(timeout=35)
+        assert reply["parent_header"]["msg_id"] == request
+        assert reply["content"]["ename"] == "KeyboardInterrupt"
+        assert psutil.wait_procs(members, timeout=2)[1] == []
+
+        client.execute(CELL.format(what=str(tmp_path / "what")))
+        deadline = time.monotonic() + 90
+        while (run.path / "log.txt").read_text().count("iteration        1/") < 2 and time.monotonic() < deadline:
+            time.sleep(0.1)
+        members = processes.members(run.path)
+        assert len(members) >= 4
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)  # SIGKILL for the kernel's process group
+    assert psutil.wait_procs(members, timeout=35)[1] == []
+    assert run.state == "stopped" and processes.members(run.path) == []
