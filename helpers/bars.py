@@ -22,7 +22,7 @@ def memory(recipe, run=None, machine: Machine | None = None, megatron: bool = Fa
     colours = dict(MEMORY_PARTS)
     if megatron:
         estimate = accounting.megatron_memory(recipe)
-        bars["Megatron's\nestimate"] = estimate
+        bars["Megatron's estimate\n(optimizer in weights)"] = estimate
         colours["weights and optimizer"] = MEMORY_PARTS["weights"]
     peak = run and run.peak_memory_bytes
     if peak:

@@ -8,12 +8,17 @@ import math
 from helpers import style
 from helpers.bars import memory as memory  # bars and drawings are part of this module's words
 from helpers.bars import parameters as parameters
+from helpers.corpus_drawings import pieces as pieces
+from helpers.corpus_drawings import split_parts as split_parts
+from helpers.corpus_drawings import token_bytes as token_bytes
 from helpers.data_drawings import index_bytes as index_bytes
 from helpers.data_drawings import number_line as number_line
 from helpers.data_drawings import packing as packing
 from helpers.data_drawings import quantization_error as quantization_error
 from helpers.drawings import INK
 from helpers.drawings import rank_grid as rank_grid
+from helpers.layer_drawings import collectives as collectives
+from helpers.layer_drawings import shards as shards
 from helpers.results import after_warm_up, labels, shown
 from helpers.style import COLOURS, REFERENCE, RUN_COLOURS, Picture
 
@@ -190,7 +195,8 @@ def document_lengths(corpus) -> Picture:
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.yaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set(xlabel="tokens in a document", ylabel="documents")
-        axes.text(middle, axes.get_ylim()[1], f" median {middle:,.0f}", va="top", color=GREY)
+        axes.margins(y=0.15)
+        axes.text(middle, 0.99, f" median {middle:,.0f}", va="top", color=GREY, transform=axes.get_xaxis_transform())
     alt = f"Lengths of {len(lengths):,} documents: {lengths.min():,} to {lengths.max():,} tokens, median {middle:,.0f}."
     return Picture(figure, alt)
 

@@ -148,9 +148,12 @@ def labels(several) -> list[str]:
     every_key = dict.fromkeys(key for values in settings for key in values)
     keys = [key for key in every_key if len({repr(values.get(key)) for values in settings}) > 1]
     told_by_settings = len({run.recipe_name for run in several}) == 1 and 0 < len(keys) <= MAX_WORDS
+    sizes = len({run.model for run in several}) > 1
     found = []
     for run, values in zip(several, settings, strict=True):
         words = [_setting(key, values.get(key)) for key in keys] if told_by_settings else [run.recipe_name]
+        if sizes and not told_by_settings and run.model:  # one recipe, scaled to two machines
+            words.append(f"{run.model.num_layers} × {run.model.hidden_size}")
         found.append(", ".join(words) + (f" (recorded on {run.recorded_on})" if run.recorded_on else ""))
     return [
         label if found.count(label) == 1 else f"{label}, {run.path.stem}"

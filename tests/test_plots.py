@@ -69,7 +69,7 @@ def test_loss_draws_the_losses_and_the_line_of_guessing(run):
 
 def test_recorded_runs_are_dotted_and_named_with_their_machine(run, recorded):
     (axes,) = plots.loss(run, recorded, None).figure.axes
-    dotted = drawn(axes, "gpt3_345m (recorded on 2 × NVIDIA H200)")
+    dotted = drawn(axes, "gpt3_345m, 24 × 1024 (recorded on 2 × NVIDIA H200)")
     assert dotted.get_linestyle() == ":" and dotted.get_marker() not in ("", "None")
     assert [line.get_linestyle() for line in axes.lines][0] == "-"
     assert {text.get_text() for text in axes.texts} == {"ln V = 8.32 (guessing)", "ln V = 10.83 (guessing)"}
@@ -107,7 +107,7 @@ def test_equal_losses_are_said_to_be_equal(run, tmp_path):
 def test_throughput_shows_medians_after_warm_up(run, recorded):
     picture = plots.throughput(run, recorded)
     (axes,) = picture.figure.axes
-    assert series(drawn(axes, "gpt3_345m: 2,048"))[0] == list(range(2, 21))
+    assert series(drawn(axes, "gpt3_345m, 4 × 128: 2,048"))[0] == list(range(2, 21))
     assert "204,800" in picture.alt and axes.get_yscale() == "log"  # two worlds on one axis
     assert plots.throughput(run).figure.axes[0].get_ylim()[0] == 0
     assert axes.get_ylabel() == "tokens/s per rank"

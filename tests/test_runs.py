@@ -161,7 +161,9 @@ def test_labels_say_what_differs(tmp_path):
         "micro_batch_size 32, bf16",
         "micro_batch_size 8, fp16",
     ]
-    assert named({}, {"name": "other", "num_layers": 2}) == ["gpt3_345m", "other"]
+    assert named({}, {"name": "other", "lr": 1.0}) == ["gpt3_345m", "other"]
+    scaled = named({}, {"num_layers": 4, "hidden_size": 128, "vocab_size": 4096, "num_attention_heads": 4})
+    assert scaled == ["gpt3_345m, 24 × 1024", "gpt3_345m, 4 × 128"]
     same = named({}, {})
     assert len(set(same)) == 2 and all(label.startswith("gpt3_345m, ") for label in same)
 
