@@ -21,56 +21,11 @@ from pathlib import Path
 
 import psutil
 
-from helpers import checkpoints, logs, processes
+from helpers import checkpoints, hang, logs, processes
 
 POLL_SECONDS = 0.2
-QUIET_START_SECONDS = 1200  # before the first step: imports, index building, compiling
-QUIET_PHASE_SECONDS = 1200  # evaluating, or writing a checkpoint
 DUMP_SECONDS = 3  # for a hanging rank to print where it stands
 LOW_DISK_BYTES = 32 * 2**20
-
-
-class HangWatch:
-    """Decides from the log and the clock (seconds) whether training still goes forward.
-
-    Silence is measured since the last output. It may last `timeout_seconds` between steps, or three times the longest
-    gap between two steps so far; before the first two steps, and while a checkpoint is written or the model
-    evaluated (every `eval_interval` steps and at the end), at least 20 minutes.
-    """
-
-    def __init__(self, timeout_seconds: float, now: float, eval_interval: int = 0):
-        self.timeout_seconds, self.eval_interval = timeout_seconds, eval_interval
-        self.steps = 0
-        self.longest_gap = 0.0
-        self.last_output = self.last_step = now
-        self.slow_phase = self.at_end = False
-
-    def hear(self, text: str, now: float) -> None:
-        """Take new log text into account."""
-        self.last_output = now
-        for line in text.splitlines():
-            if step := logs.parse_step(line):
-                if self.steps and not self.slow_phase:
-                    self.longest_gap = max(self.longest_gap, now - self.last_step)
-                self.steps += 1
-                self.last_step = now
-                evaluates = self.eval_interval and step.step % self.eval_interval == 0
-                self.at_end = step.step == step.train_iters
-                self.slow_phase = bool(evaluates) or self.at_end
-            elif "saving checkpoint" in line:
-                self.slow_phase = True
-            elif ("successfully saved" in line or "validation loss at" in line) and not self.at_end:
-                self.slow_phase = False
-
-    def allowed_seconds(self) -> float:
-        """How long the silence may last now."""
-        if self.steps < 2:
-            return max(self.timeout_seconds, QUIET_START_SECONDS)
-        allowed = max(self.timeout_seconds, 3 * self.longest_gap)
-        return max(allowed, QUIET_PHASE_SECONDS) if self.slow_phase else allowed
-
-    def is_hanging(self, now: float) -> bool:
-        return now - self.last_output > self.allowed_seconds()
 
 
 class Run:
@@ -83,7 +38,7 @@ class Run:
         self.status = processes.read_status(self.directory)
         self.rank_directory = self.directory / "ranks" / str(self.status["launch"])
         self.rank_logs = logs.RankLogs(self.rank_directory, self.directory / "log.txt", options.processes)
-        self.watch = HangWatch(options.hang_timeout_seconds, time.monotonic(), options.eval_interval)
+        self.watch = hang.HangWatch(options.hang_timeout_seconds, time.monotonic(), options.eval_interval)
         self.stop_asked: str | None = None
         self.saw_done = False
         self.tracker_time = 0.0
@@ -119,12 +74,12 @@ class Run:
 
     def supervise(self) -> None:
         """Watch until torchrun ends, something ends it, or somebody asks for the end; then leave nothing behind."""
-        hang = False
-        while self.torchrun.poll() is None and not self.stop_asked and not hang:
+        hangs = False
+        while self.torchrun.poll() is None and not self.stop_asked and not hangs:
             self._wait()
             self._look()
-            hang = self._hangs()
-        if hang:
+            hangs = self._hangs()
+        if hangs:
             failure = self._describe_hang()
             self._end_processes()
             self._conclude("failed", failure)
@@ -167,7 +122,10 @@ class Run:
         now = time.monotonic()
         if not self.watch.is_hanging(now):
             return False
-        newest = max((p.stat().st_mtime for p in self.checkpoints.rglob("*")), default=0)
+        newest = 0.0
+        for path in self.checkpoints.rglob("*"):
+            with contextlib.suppress(FileNotFoundError):
+                newest = max(newest, path.stat().st_mtime)
         silence = now - self.watch.last_output
         if time.time() - newest < silence:  # files of a checkpoint are growing
             self.watch.last_output = now
@@ -292,15 +250,13 @@ class Run:
 
 def _disk_note(directory: Path) -> str | None:
     """A sentence if the disk is full and a checkpoint lies there half written, else None."""
-    unfinished = set(directory.glob("iter_*")) - {
-        checkpoints.path_of(directory, i) for i in checkpoints.saved(directory)
-    }
-    if not directory.exists():
+    whole = {checkpoints.path_of(directory, iteration) for iteration in checkpoints.saved(directory)}
+    if not set(directory.glob("iter_*")) - whole:
         return None
     disk = os.statvfs(directory)
     free = disk.f_bavail * disk.f_frsize
-    needed = max((checkpoints.size_bytes(p) for p in directory.glob("iter_*")), default=0)
-    if not unfinished or free > max(LOW_DISK_BYTES, needed):
+    needed = max(checkpoints.size_bytes(path) for path in directory.glob("iter_*"))
+    if free > max(LOW_DISK_BYTES, needed):
         return None
     return f"No space left on device: {free / 2**20:.1f} MB are free under {directory}"
 

@@ -11,12 +11,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from helpers import logs, processes
+from helpers import hang, logs, processes
 from helpers.machine import PROJECT
 
 STEP_LINE = (
-    " [2026-01-01 00:00:00.000000] iteration {:8d}/     100 | consumed samples: 8 | elapsed time per iteration (ms): 50.0 |"
-    " learning rate: 1.0E-03 | global batch size:     8 | lm loss: 5.000000E+00 | loss scale: 1.0 |"
+    " [2026-01-01 00:00:00.000000] iteration {:8d}/     100 | consumed samples: 8 |"
+    " elapsed time per iteration (ms): 50.0 | learning rate: 1.0E-03 | global batch size:     8 | lm loss: 5.000000E+00 | loss scale: 1.0 |"
 )
 RANK = f"""
 import os, signal, sys, time
@@ -58,7 +58,7 @@ def log_of(directory: Path) -> str:
 
 def all_ranks(directory: Path, count: int = 2) -> list[psutil.Process]:
     """The rank processes, once each of them has taken a step."""
-    wait_for(lambda: all(f"[rank {r}]  [20" in log_of(directory) for r in range(count)), what="first steps")
+    wait_for(lambda: all(f"[rank {r}]  [20" in log_of(directory) for r in range(count)), 120, "first steps")
     ranks = [p for p in processes.members(directory) if "RANK" in p.environ()]
     assert len(ranks) == count
     return sorted(ranks, key=lambda p: int(p.environ()["RANK"]))
@@ -301,3 +301,38 @@ def test_status_is_replaced_whole_and_survives_a_full_disk(tmp_path, monkeypatch
     (tmp_path / "status.tmp").mkdir()  # nothing new can be written
     processes.write_status(tmp_path, state="failed")
     assert processes.read_status(tmp_path)["state"] == "failed"
+
+
+# ---- when silence is a hang ----------------------------------------------------------------------------------------
+def watch_after(*heard: tuple[float, str], eval_interval: int = 0) -> hang.HangWatch:
+    watch = hang.HangWatch(timeout_seconds=10, now=0, eval_interval=eval_interval)
+    for now, text in heard:
+        watch.hear(text, now)
+    return watch
+
+
+def test_silence_between_steps_is_a_hang():
+    watch = watch_after((100, STEP_LINE.format(1)), (101, STEP_LINE.format(2)), (102, STEP_LINE.format(3)))
+    assert not watch.is_hanging(111) and watch.is_hanging(113)
+
+
+def test_a_slow_start_is_no_hang():
+    assert not watch_after().is_hanging(hang.QUIET_START_SECONDS - 1)
+    assert not watch_after((60, STEP_LINE.format(1))).is_hanging(600)  # the first step compiles
+    assert watch_after().is_hanging(hang.QUIET_START_SECONDS + 1)  # but it does not last for ever
+
+
+def test_steps_longer_than_the_timeout_are_no_hang():
+    watch = watch_after(*((100.0 * step, STEP_LINE.format(step)) for step in range(1, 6)))
+    assert not watch.is_hanging(700) and watch.is_hanging(801)
+
+
+def test_saving_and_evaluating_are_no_hang():
+    steps = ((1, STEP_LINE.format(1)), (2, STEP_LINE.format(2)))
+    assert not watch_after(*steps, (3, "saving checkpoint at iteration 2 to x")).is_hanging(600)
+    saved = watch_after(*steps, (3, "saving checkpoint at iteration"), (500, "  successfully saved checkpoint"))
+    assert not saved.is_hanging(509) and saved.is_hanging(511)
+    assert not watch_after(*steps, eval_interval=2).is_hanging(600)
+    told = watch_after(*steps, (400, " validation loss at iteration 2 | lm loss value: 5.0"), eval_interval=2)
+    assert not told.is_hanging(409) and told.is_hanging(411)
+    assert not watch_after(*steps, (3, STEP_LINE.format(100))).is_hanging(600)  # the last step: evaluation, saving
