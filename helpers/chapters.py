@@ -14,6 +14,7 @@ import psutil
 from helpers import page
 
 STOP_SECONDS = 40  # what an interrupted cell gets to stop its run; the run's own routine needs up to 35
+STUBBORN_SECONDS = 40  # what is left of a kernel's family gets before it is killed
 CELL_SECONDS = 6 * 3600
 
 
@@ -158,7 +159,7 @@ async def end_kernel(client, kernel: psutil.Process | None, made: list[Path]) ->
     for run in made:
         if processes.state(run) == "running":
             await asyncio.to_thread(processes.stop, run)
-    deadline = time.monotonic() + STOP_SECONDS
+    deadline = time.monotonic() + STUBBORN_SECONDS
     while (left := [process for process in family if is_alive(process)]) and time.monotonic() < deadline:
         await asyncio.sleep(0.1)
     for process in left:

@@ -101,6 +101,30 @@ def test_a_name_that_no_notebook_has_is_refused_with_those_there_are(notebooks):
         tour.main(["07"])
 
 
+def start_tour(notebooks: Path) -> subprocess.Popen:
+    program = (
+        "import sys; from pathlib import Path; from helpers import chapters, tour;"
+        f"tour.NOTEBOOKS = Path({str(notebooks)!r}); chapters.STUBBORN_SECONDS = 3; sys.exit(tour.main([]))"
+    )
+    return subprocess.Popen([sys.executable, "-c", program], cwd=PROJECT, stdout=subprocess.PIPE, text=True)
+
+
+def wait_for(condition, process: subprocess.Popen):
+    deadline = time.monotonic() + 180
+    while not (found := condition()):
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.1)
+    return found
+
+
+def alive(family: list[psutil.Process]) -> list[psutil.Process]:
+    """Those still there; ended here, so that a failing test leaves none behind either."""
+    left = [process for process in family if chapters.is_alive(process)]
+    for process in left:
+        process.kill()
+    return left
+
+
 STUBBORN = """
 import signal, subprocess, sys, time
 child = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(600)"
@@ -117,16 +141,10 @@ def test_a_stopped_tour_leaves_no_process(notebooks, number, before):
         write_notebook(notebooks, GOOD, "print('done before')")
     write_notebook(notebooks, "01_long", STUBBORN)
     write_notebook(notebooks, "02_never", "print('never')")
-    program = (
-        "import sys; from pathlib import Path; from helpers import chapters, tour;"
-        f"tour.NOTEBOOKS = Path({str(notebooks)!r}); chapters.STOP_SECONDS = 3; sys.exit(tour.main([]))"
-    )
-    process = subprocess.Popen([sys.executable, "-c", program], cwd=PROJECT, stdout=subprocess.PIPE, text=True)
+    process = start_tour(notebooks)
     try:
-        deadline = time.monotonic() + 90
-        while not (pids := notebooks / "pids").exists() or not pids.read_text():
-            assert time.monotonic() < deadline and process.poll() is None
-            time.sleep(0.1)
+        pids = notebooks / "pids"
+        wait_for(lambda: pids.exists() and pids.read_text(), process)
         family = psutil.Process(process.pid).children(recursive=True)
         assert int(pids.read_text()) in {child.pid for child in family}
         process.send_signal(number)
@@ -137,10 +155,7 @@ def test_a_stopped_tour_leaves_no_process(notebooks, number, before):
     assert process.returncode == 130
     assert "Stopped. No process of the tour is left." in said
     assert (f"✓ {GOOD}" in said) == before and "02_never" not in said
-    left = [child for child in family if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
-    for child in left:
-        child.kill()
-    assert left == []
+    assert alive(family) == []
     assert (tour_directory(notebooks) / "tour.html").exists() == before
 
 
@@ -153,6 +168,35 @@ def test_the_table_tells_what_a_chapter_trained(tiny_run):
     first, last = map(float, losses.split(" → "))
     assert 5 < first < 7 and last < first
     assert tour.rows([chapters.Chapter("00_y", 6.0, None, None, ())]) == [("✓ 00_y", "0.1", "–", "–", "–")]
+
+
+TRAINING = """
+from helpers import corpus, launch, recipes
+data = corpus.prepare({corpus!r}, tokenizer="bpe-512")
+recipe = recipes.gpt3_345m().scaled_to("cpu").with_(
+    name="endless", num_layers=2, hidden_size=64, sequence_length=64, vocab_size=512, tokenizer="bpe-512",
+    processes=2, train_iters=100_000, save_interval=None, eval_interval=100_000, eval_iters=1,
+)
+launch.train(recipe, data)
+"""
+
+
+@pytest.mark.train
+def test_a_tour_stopped_while_it_trains_leaves_no_rank(notebooks, small_jsonl):
+    write_notebook(notebooks, "00_trains", TRAINING.format(corpus=str(small_jsonl)))
+    process = start_tour(notebooks)
+    try:
+        log = wait_for(lambda: next((notebooks.parent / "runs").glob("tour/*/runs/endless/*/log.txt"), None), process)
+        wait_for(lambda: "iteration" in log.read_text(), process)
+        family = psutil.Process(process.pid).children(recursive=True)
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=90)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == 130
+    assert len(family) >= 5, "kernel, supervisor, torchrun and two ranks"
+    assert alive(family) == []
 
 
 def test_outputs_lose_the_paths_of_this_machine_and_the_state_of_widgets(tmp_path):
