@@ -248,7 +248,8 @@ def scaled(recipe: Recipe, machine: Machine) -> Recipe:
 
     On a CPU: 4 layers of width 128 in fp32 with a vocabulary of 4,096, grouped queries, gated MLP, rotary or learned
     positions and untied embeddings kept as they are. On GPUs: the whole model where it fits, with the largest
-    micro-batch, then recomputation; where not even that fits, width, depth and sequence are halved until it does.
+    micro-batch, then recomputation, then all GPUs with the distributed optimizer (if the recipe asks for no layout of
+    its own); where not even that fits, width, depth and sequence are halved until it does.
     fp16 stands in for bf16 before Ampere, bf16 for FP8 where the GPU has none.
 
     Raises:
@@ -263,11 +264,14 @@ def scaled(recipe: Recipe, machine: Machine) -> Recipe:
         precision = replace(precision, dtype="fp16")
     room = 0.9 * min(gpu.memory_bytes for gpu in machine.gpus)
     shrunk = replace(recipe, precision=precision, scaled_for=machine.name)
+    spread = Layout(processes=len(machine.gpus), distributed_optimizer=True)
+    layouts = [recipe.layout, spread] if recipe.layout == Layout() and spread.processes > 1 else [recipe.layout]
     while True:
-        for batch in _batches(shrunk):
-            candidate = replace(shrunk, batch=batch)
-            if sum(accounting.memory(candidate, machine).values()) <= room:
-                return candidate
+        for layout in layouts:
+            for batch in _batches(replace(shrunk, layout=layout)):
+                candidate = replace(shrunk, layout=layout, batch=batch)
+                if sum(accounting.memory(candidate, machine).values()) <= room:
+                    return candidate
         if shrunk.model.hidden_size <= 512:
             raise ValueError(
                 f"{recipe.name} does not fit {machine.name} even at width {shrunk.model.hidden_size}: "

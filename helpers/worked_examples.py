@@ -3,6 +3,8 @@
 from helpers import accounting
 from helpers.settings import Model
 
+GPU_ROOM = {"24 GB": 24, "80 GB (H100)": 80, "141 GB (H200)": 141, "192 GB (B200)": 192}
+
 
 def flops_of_a_token(model: Model):
     """FLOPs one training token costs, forward and backward, part by part, beside the rule of thumb 6N (pandas)."""
@@ -68,6 +70,44 @@ def scaling(several):
         rows.append((run.layout.name, ranks, parameters / 1e6, step, speed, f"{flops / ranks / base:.0%}"))
     columns = ["layout", "ranks", "million parameters", "step ms", "tokens/s together", "efficiency"]
     return pd.DataFrame(rows, columns=columns).set_index("layout").round(1)
+
+
+def flag_differences(one, other, groups=("model",)):
+    """The flags in which two recipes differ, side by side with the reason (pandas); "–" where a recipe has it not."""
+    import pandas as pd
+
+    def flags(recipe):
+        return {flag.name: flag for group in groups for flag in recipe.flag_groups(None)[group]}
+
+    mine, theirs = flags(one), flags(other)
+    rows = []
+    for name in {**mine, **theirs}:
+        values = [found[name].value or "on" if name in found else "–" for found in (mine, theirs)]
+        if values[0] != values[1]:
+            rows.append((name, *values, (theirs.get(name) or mine[name]).why))
+    return pd.DataFrame(rows, columns=["flag", one.name, other.name, "why"]).set_index("flag")
+
+
+def memory_plan(recipe, *changes: dict, megatron: bool = True):
+    """GB on the fullest rank for several layouts of a recipe, part by part, and which GPUs hold that (pandas).
+
+    `Megatron` is its own estimate (`training/theoretical_memory_usage.py`), which takes bf16 for granted and knows
+    neither context parallelism nor FP8; "–" where it does not apply. "other" is CUDA's context and work space.
+    """
+    import pandas as pd
+
+    rows = {}
+    for change in changes:
+        changed = recipe.with_(**change)
+        parts = {part: size / 1e9 for part, size in accounting.memory(changed).items()}
+        total = sum(parts.values())
+        row = {"GPUs": changed.layout.world_size, **{part: round(size, 1) for part, size in parts.items()}}
+        row["together"] = round(total, 1)
+        applies = megatron and changed.layout.context_parallel == 1
+        row["Megatron"] = f"{sum(accounting.megatron_memory(changed).values()) / 1e9:.1f}" if applies else "–"
+        row["fits"] = next((name for name, room in GPU_ROOM.items() if total < 0.95 * room), "none of these")
+        rows[changed.layout.name] = row
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("layout")
 
 
 def largest_difference(one, other) -> float:
