@@ -173,6 +173,12 @@ def _facing(linear: Linear, kind: str, flip: bool) -> torch.Tensor:
     return tensor.T.contiguous() if flip else tensor
 
 
+def best(errors: pd.DataFrame, tensor: str, measure: str = "relative_error") -> str:
+    """The 8-bit recipe with the smallest error on a tensor, from a table of `cast_errors` or `product_errors`."""
+    column = errors.loc[tensor][measure]
+    return str(column.drop("bf16", errors="ignore").idxmin())
+
+
 def _times(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return a @ b.T
 
