@@ -76,7 +76,7 @@ class Results:
         """The row of `summary` as a plain dict; None for what was not measured."""
         losses, model = self.losses, self.model
         speed = _median(after_warm_up(self.tokens_per_second_per_gpu))
-        teraflops = _median(after_warm_up(self.series("throughput")))
+        teraflops = _median(after_warm_up(self.series("throughput"))) if speed else None
         if teraflops is None and speed and model:
             teraflops = speed * accounting.flops_per_token(model) / 1e12
         steps = int(losses.index[-1]) if len(losses) else 0
