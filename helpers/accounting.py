@@ -6,6 +6,7 @@ q query width (heads × head size), k key and value width (query groups × head 
 
 from math import ceil
 
+from helpers import activations
 from helpers.layout import Layout
 from helpers.machine import GPU, Machine
 from helpers.settings import Model
@@ -159,8 +160,7 @@ def memory(recipe, machine: Machine | None = None, pipeline_rank: int | None = N
     States: mixed precision as in Rajbhandari et al. 2020 (ZeRO, section 3.1), with Megatron's fp32 gradients for bf16;
     the distributed optimizer divides the optimizer's part by data × context ranks. FP8 keeps the bf16 weights and adds
     two FP8 copies of every layer matrix (one transposed), or with `--fp8-param-gather` keeps those copies alone.
-    Activations: what the backward pass needs, tensor by tensor, after Korthikanti et al. 2022 (section 4), for flash
-    attention on a GPU with Transformer Engine and for plain attention, which keeps the scores, elsewhere.
+    Activations: see `activations`.
 
     Args:
         recipe: a `recipes.Recipe`.
@@ -173,7 +173,7 @@ def memory(recipe, machine: Machine | None = None, pipeline_rank: int | None = N
     model, layout, precision = recipe.model, recipe.layout, recipe.precision
     dense, experts = rank_parameters(model, layout, pipeline_rank)
     count = dense + experts
-    element = element_bytes(precision)
+    element = activations.element_bytes(precision)
     weights = element * count
     if precision.fp8_format:
         matrices = (_layer_matrices(model, layout)) * model.num_layers / layout.pipeline_parallel
@@ -190,14 +190,9 @@ def memory(recipe, machine: Machine | None = None, pipeline_rank: int | None = N
         "weights": weights,
         "gradients": gradients,
         "optimizer": optimizer,
-        "activations": activation_bytes(recipe, machine, pipeline_rank),
+        "activations": activations.activation_bytes(recipe, machine, pipeline_rank),
         "other": float(OVERHEAD_BYTES["cpu" if machine and machine.device == "cpu" else "cuda"]),
     }
-
-
-def element_bytes(precision) -> int:
-    """Bytes of one weight or activation: FP8 runs keep both in bf16 outside the matrix products."""
-    return 4 if precision.dtype == "fp32" else 2
 
 
 def _layer_matrices(model: Model, layout: Layout) -> float:
@@ -212,75 +207,6 @@ def _layer_matrices(model: Model, layout: Layout) -> float:
     return attention + mlp / layout.tensor_parallel
 
 
-def activation_bytes(recipe, machine: Machine | None, pipeline_rank: int) -> float:
-    """Bytes kept for the backward pass by one rank of a pipeline stage, at the fullest moment of a step.
-
-    A stage holds one micro-batch for every stage from itself to the last (1F1B; Narayanan et al. 2021, section 2.2),
-    in chunks with the interleaved schedule. The last stage adds the logits. With full recomputation each layer keeps
-    its input alone, and one layer at a time its insides.
-    """
-    model, layout, batch = recipe.model, recipe.layout, recipe.batch
-    pp, chunks = layout.pipeline_parallel, layout.virtual_pipeline_chunks
-    element = element_bytes(recipe.precision)
-    tokens = batch.micro_batch_size * model.sequence_length / layout.context_parallel
-    spread = layout.tensor_parallel if layout.sequence_parallel else 1
-    inside = tokens * layer_activation_bytes(recipe, machine)
-    kept = tokens * element * model.hidden_size / spread if batch.recompute == "full" else inside
-    micro_batches = max(1, batch.global_batch_size // (batch.micro_batch_size * max(1, layout.data_parallel)))
-    if chunks == 1:
-        layers_in_flight = min(pp - pipeline_rank, micro_batches) * model.num_layers / pp
-    else:
-        warm_up = (pp - pipeline_rank - 1) * 2 + (chunks - 1) * pp + 1
-        layers_in_flight = min(warm_up, micro_batches * chunks) * model.num_layers / (pp * chunks)
-    total = layers_in_flight * kept + (inside - kept)
-    if pipeline_rank == pp - 1:
-        softmax = 4 if element == 4 else 4 + element
-        norm = _norm_activation_bytes(model, element, plain_layers(machine)) / spread
-        total += tokens * (softmax * model.vocab_size / layout.tensor_parallel + norm)
-    return total
-
-
-def plain_layers(machine: Machine | None) -> bool:
-    """True where Transformer Engine is not: PyTorch's own layers run and attention's scores are kept."""
-    return machine is not None and (machine.device == "cpu" or not machine.transformer_engine)
-
-
-def layer_activation_bytes(recipe, machine: Machine | None = None) -> float:
-    """Bytes that one layer keeps for each token of a micro-batch on one rank (see `memory`)."""
-    model, layout, precision = recipe.model, recipe.layout, recipe.precision
-    plain = plain_layers(machine)
-    e, t = element_bytes(precision), layout.tensor_parallel
-    h, f = model.hidden_size, model.ffn_size
-    q, k = model.head_size * model.num_attention_heads, model.head_size * model.query_groups
-    matrix_input = 1 if precision.fp8_format else e
-    spread = t if layout.sequence_parallel else 1
-    # A norm's output is the input of a matrix product: with FP8 it is kept in 8 bits.
-    norms = 2 * (_norm_activation_bytes(model, e, plain) - e * h + matrix_input * h)
-    masks = 2 * h * (e if plain else 1) if model.dropout else 0
-    kept = (norms + masks) / spread
-    kept += e * (3 * q if plain else q + 2 * k) / t
-    kept += e * q / t + (h / t if precision.fp8_format else 0)
-    if plain and recipe.batch.recompute != "selective":
-        # The softmax in fp32; then its dropout mask and result, or its 16-bit copy.
-        after = 2 * e if model.dropout else e * (e < 4)
-        kept += (4 + after) * model.num_attention_heads * model.sequence_length / t
-    up = 2 * f if model.activation == "swiglu" else f
-    mlp = e * up + matrix_input * f
-    if model.num_experts is None:
-        return kept + mlp / t
-    # Each token's copies on the way to and from its experts, and its probability of each expert.
-    expert_tensor = layout.expert_tensor_parallel or t
-    travel = (matrix_input + e) * h / spread
-    return kept + model.moe_router_topk * (travel + mlp / expert_tensor) + 4 * model.num_experts / spread
-
-
-def _norm_activation_bytes(model: Model, element: int, plain: bool) -> float:
-    """Bytes for each token that one norm keeps: input and output; PyTorch's RMSNorm two fp32 copies and the output."""
-    if plain and model.normalization == "RMSNorm":
-        return (8 + element) * model.hidden_size
-    return 2 * element * model.hidden_size
-
-
 def megatron_memory(recipe) -> dict[str, float]:
     """Megatron's own estimate, bytes on the fullest rank: `weights and optimizer` and `activations`.
 
@@ -292,10 +218,10 @@ def megatron_memory(recipe) -> dict[str, float]:
     arguments = megatron_arguments(recipe)
     micro_batches = recipe.batch.global_batch_size // (recipe.batch.micro_batch_size * recipe.layout.data_parallel)
     precise = recipe.layout.sequence_parallel and recipe.batch.recompute == "selective"
-    activations = theory.compute_activation_memory if precise else theory.compute_activation_memory_without_sp
+    estimate = theory.compute_activation_memory if precise else theory.compute_activation_memory_without_sp
     return {
         "weights and optimizer": theory.compute_weight_and_optimizer_memory(arguments),
-        "activations": activations(arguments, micro_batches),
+        "activations": estimate(arguments, micro_batches),
     }
 
 

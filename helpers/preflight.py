@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from helpers import accounting, checkpoints, index, rules
+from helpers import accounting, checkpoints, index, precision_rules, rules
 from helpers.machine import PROJECT, Machine, here
 from helpers.rules import Problem, error, warning
 
@@ -43,7 +43,7 @@ def check(recipe, data, machine: Machine | None = None, run_directory: Path | st
     splits_evenly = not any(problem.severity == "error" for problem in found)
     if splits_evenly:
         found += rules.batch_and_schedule(recipe)
-    found += [*rules.precision(recipe, machine), *extra_flags(recipe, data, machine), *logging(recipe)]
+    found += [*precision_rules.precision(recipe, machine), *extra_flags(recipe, data, machine), *logging(recipe)]
     if data is not None:
         found += corpus_problems(recipe, data)
     if run_directory is not None:

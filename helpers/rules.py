@@ -4,7 +4,6 @@ The demands are those of `arguments.py:validate_args`, `transformer_config.py`, 
 `optimizer_param_scheduler.py` of megatron-core 0.19.2, said before any process starts.
 """
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -20,7 +19,6 @@ KNOWN = {
     "recompute": (None, "selective", "full"),
     "wandb_mode": ("offline", "online"),
 }
-FP8_RECIPE_NEEDS = {"blockwise": ((9, 0), "Hopper"), "mxfp8": ((10, 0), "Blackwell")}
 
 
 @dataclass(frozen=True)
@@ -115,7 +113,7 @@ def shapes(recipe) -> Iterator[Problem]:
     cp, chunks = lay.context_parallel, lay.virtual_pipeline_chunks
     if m.hidden_size % heads:
         why = f"Every head has the same width, and {m.hidden_size} / {heads} is not whole."
-        change = f"hidden_size={_nearest_multiple(m.hidden_size, heads)}"
+        change = f"hidden_size={nearest_multiple(m.hidden_size, heads)}"
         change += f", or num_attention_heads={_closest(m.hidden_size, heads)}."
         yield error(f"hidden_size={m.hidden_size} with num_attention_heads={heads}", why, change)
     if heads % groups:
@@ -137,7 +135,7 @@ def shapes(recipe) -> Iterator[Problem]:
     ):
         if size % tp and heads % tp == 0:
             why = f"Tensor parallelism shares out {what}, and {size} / {tp} is not whole."
-            change = f"{name}={_nearest_multiple(size, tp)}, or tensor_parallel={_closest(size, tp)}."
+            change = f"{name}={nearest_multiple(size, tp)}, or tensor_parallel={_closest(size, tp)}."
             yield error(f"tensor_parallel={tp} with {name}={size}", why, change)
     if chunks > 1 and pp == 1:
         why = "Chunks are taken in turn by the ranks of a pipeline, and there is no pipeline."
@@ -146,7 +144,7 @@ def shapes(recipe) -> Iterator[Problem]:
         asked = f"pipeline_parallel={pp}" + (f" with virtual_pipeline_chunks={chunks}" if chunks > 1 else "")
         pieces = pp * chunks
         why = f"Each of the {pieces} pieces has as many layers as the next, and {m.num_layers} / {pieces} is not whole."
-        change = f"num_layers={_nearest_multiple(m.num_layers, pieces)}"
+        change = f"num_layers={nearest_multiple(m.num_layers, pieces)}"
         change += f", or pipeline_parallel × virtual_pipeline_chunks = {_divisors(m.num_layers)}."
         yield error(f"{asked} and num_layers={m.num_layers}", why, change)
     if cp > 1 and m.sequence_length % (2 * cp):
@@ -154,12 +152,12 @@ def shapes(recipe) -> Iterator[Problem]:
             f"Each rank takes one piece from the front and one from the back, 2 × {cp} = {2 * cp} pieces in all, "
             f"and {m.sequence_length} / {2 * cp} is not whole."
         )
-        change = f"sequence_length={_nearest_multiple(m.sequence_length, 2 * cp)}."
+        change = f"sequence_length={nearest_multiple(m.sequence_length, 2 * cp)}."
         yield error(f"context_parallel={cp} with sequence_length={m.sequence_length}", why, change)
     elif lay.sequence_parallel and (m.sequence_length // cp) % tp:
         own = m.sequence_length // cp
         why = f"The {tp} tensor-parallel ranks share out a sequence of {own}, and {own} / {tp} is not whole."
-        change = f"sequence_length={_nearest_multiple(m.sequence_length, 2 * cp * tp)}, or sequence_parallel=False."
+        change = f"sequence_length={nearest_multiple(m.sequence_length, 2 * cp * tp)}, or sequence_parallel=False."
         yield error(f"sequence_parallel with tensor_parallel={tp} and sequence_length={m.sequence_length}", why, change)
     if lay.sequence_parallel and tp == 1:
         why = "It splits the sequence over the tensor-parallel ranks, and there is one: Megatron turns it off."
@@ -175,13 +173,13 @@ def ranks(recipe, machine: Machine) -> Iterator[Problem]:
         sizes = f"{tp} × {pp} × {cp} = {lay.model_parallel}"
         why = f"One copy of the model takes TP × PP × CP = {sizes} ranks, and {world} is not a multiple of it."
         asked = f"processes={world} with tensor_parallel={tp}, pipeline_parallel={pp}, context_parallel={cp}"
-        yield error(asked, why, f"processes={_nearest_multiple(world, lay.model_parallel)}, or smaller parallel sizes.")
+        yield error(asked, why, f"processes={nearest_multiple(world, lay.model_parallel)}, or smaller parallel sizes.")
     given = ep > 1 or recipe.model.num_experts or lay.expert_tensor_parallel
     if given and world % lay.expert_model_parallel:
         sizes = f"{etp} × {ep} × {pp} = {lay.expert_model_parallel}"
         why = f"One copy of the experts takes ETP × EP × PP = {sizes} ranks, and {world} is not a multiple of it."
         asked = f"processes={world} with expert_parallel={ep} and expert_tensor_parallel={etp}"
-        change = f"processes={_nearest_multiple(world, lay.expert_model_parallel)}"
+        change = f"processes={nearest_multiple(world, lay.expert_model_parallel)}"
         change += ", or expert_tensor_parallel=1: each expert whole on its rank." if etp > 1 else "."
         yield error(asked, why, change)
     if machine.device == "cuda" and world > len(machine.gpus):
@@ -202,7 +200,7 @@ def experts(recipe) -> Iterator[Problem]:
         return
     if m.num_experts % ep:
         why = f"Each rank holds the same number of experts, and {m.num_experts} / {ep} is not whole."
-        change = f"num_experts={_nearest_multiple(m.num_experts, ep)}"
+        change = f"num_experts={nearest_multiple(m.num_experts, ep)}"
         change += f", or expert_parallel={_divisors(m.num_experts)}."
         yield error(f"expert_parallel={ep} with num_experts={m.num_experts}", why, change)
     if m.moe_router_topk > m.num_experts:
@@ -233,7 +231,7 @@ def batch_and_schedule(recipe) -> Iterator[Problem]:
             f"multiple of {b.micro_batch_size} × {data} = {step}, and {b.global_batch_size} is not."
         )
         asked = f"global_batch_size={b.global_batch_size} with micro_batch_size={b.micro_batch_size} on {lay.name}"
-        change = f"global_batch_size={_nearest_multiple(b.global_batch_size, step)}"
+        change = f"global_batch_size={nearest_multiple(b.global_batch_size, step)}"
         if b.global_batch_size % data == 0:
             change += f", or micro_batch_size={_closest(b.global_batch_size // data, b.micro_batch_size)}"
         yield error(asked, why, change + ".")
@@ -244,7 +242,7 @@ def batch_and_schedule(recipe) -> Iterator[Problem]:
             f"{b.global_batch_size} / {step} = {count} of them on each rank."
         )
         asked = f"virtual_pipeline_chunks={lay.virtual_pipeline_chunks} with {count} micro-batches a step"
-        yield error(asked, why, f"global_batch_size={_nearest_multiple(b.global_batch_size, step * pp)}.")
+        yield error(asked, why, f"global_batch_size={nearest_multiple(b.global_batch_size, step * pp)}.")
     if s.lr_warmup_iters >= s.train_iters:
         why = f"The warm-up of {s.lr_warmup_iters} steps must end before the {s.train_iters} steps of training do."
         change = f"lr_warmup_iters={s.train_iters // 10}, or train_iters={s.lr_warmup_iters * 10}."
@@ -252,74 +250,6 @@ def batch_and_schedule(recipe) -> Iterator[Problem]:
     if s.min_lr > s.lr:
         why = f"The learning rate falls from lr to min_lr, and {s.min_lr:g} is above {s.lr:g}."
         yield error(f"lr={s.lr:g} with min_lr={s.min_lr:g}", why, f"min_lr={s.lr / 10:g}.")
-
-
-def precision(recipe, machine: Machine) -> Iterator[Problem]:
-    """Number formats against the GPU, and what needs Transformer Engine."""
-    p, lay = recipe.precision, recipe.layout
-    if p.fp8_format is not None:
-        yield from _fp8(recipe, machine)
-    if p.fp8_param_gather and p.fp8_format and not lay.distributed_optimizer:
-        why = "The distributed optimizer keeps the fp32 copy that 8-bit weights are rounded from."
-        change = "distributed_optimizer=True, or fp8_param_gather=False."
-        yield error("fp8_param_gather without distributed_optimizer", why, change)
-    if p.dtype == "bf16" and not machine.supports_bf16:
-        gpu = next(gpu for gpu in machine.gpus if not gpu.supports_bf16)
-        why = f"{gpu.name} (compute capability {_capability(gpu)}) computes bf16 without tensor cores: slowly."
-        yield warning(f'dtype="bf16" on {gpu.name}', why, 'dtype="fp16".')
-    if machine.device == "cuda" and not machine.transformer_engine:
-        install = "install Transformer Engine (uv sync --extra gpu)"
-        if lay.context_parallel > 1:
-            why = "Megatron's own attention sees only its rank's part of the sequence."
-            asked = f"context_parallel={lay.context_parallel} without Transformer Engine"
-            yield error(asked, why, f"context_parallel=1, or {install}.")
-        if lay.sequence_parallel and lay.tensor_parallel > 1:
-            why = "PyTorch's norms do not tell Megatron that each rank's gradient covers only a part of the sequence."
-            yield error("sequence_parallel without Transformer Engine", why, f"sequence_parallel=False, or {install}.")
-    connections = os.environ.get("CUDA_DEVICE_MAX_CONNECTIONS", "1")
-    split = lay.tensor_parallel > 1 or lay.context_parallel > 1
-    if machine.device == "cuda" and split and connections != "1" and machine.gpus[0].compute_capability < (10, 0):
-        why = f"Before Blackwell, Megatron demands 1 with {lay.name}: kernels must start in the order they are issued."
-        change = "unset CUDA_DEVICE_MAX_CONNECTIONS: the recipe sets it."
-        yield error(f"CUDA_DEVICE_MAX_CONNECTIONS={connections} in the environment", why, change)
-
-
-def _fp8(recipe, machine: Machine) -> Iterator[Problem]:
-    m, p, lay, b = recipe.model, recipe.precision, recipe.layout, recipe.batch
-    asked = f'fp8_format="{p.fp8_format}" on {machine.name}'
-    without = f"fp8_format=None trains in {p.dtype}"
-    if machine.device == "cpu":
-        yield error(asked, "FP8 matrix products exist on GPUs only.", f"{without}, or recipe.scaled_to(machine).")
-        return
-    if not machine.supports_fp8:
-        gpu = next(gpu for gpu in machine.gpus if not gpu.supports_fp8)
-        why = f"FP8 needs compute capability 8.9 (Ada), 9.0 (Hopper) or newer; {gpu.name} has {_capability(gpu)}."
-        yield error(asked, why, f"{without}.")
-    elif p.fp8_recipe in FP8_RECIPE_NEEDS:
-        needed, generation = FP8_RECIPE_NEEDS[p.fp8_recipe]
-        if weaker := [gpu for gpu in machine.gpus if gpu.compute_capability < needed]:
-            wanted = ".".join(map(str, needed))
-            why = f"It needs compute capability {wanted} ({generation}); {weaker[0].name} has {_capability(weaker[0])}."
-            yield error(f'fp8_recipe="{p.fp8_recipe}" on {machine.name}', why, 'fp8_recipe="tensorwise" or "delayed".')
-    if not machine.transformer_engine:
-        why = "Megatron computes FP8 through Transformer Engine, which is not installed."
-        asked = f'fp8_format="{p.fp8_format}" without Transformer Engine'
-        yield error(asked, why, f"uv sync --extra gpu, or {without}.")
-    tp, q = lay.tensor_parallel, m.num_attention_heads * m.head_size
-    for name, size in (("hidden_size", m.hidden_size), ("ffn_hidden_size", m.ffn_size), ("query width", q)):
-        if size % (16 * tp) and size % tp == 0:
-            share = f"{size} / {tp} ranks" if tp > 1 else str(size)
-            why = f"FP8 matrix products work in blocks of 16, and {share} is not a multiple of 16."
-            yield error(f'fp8_format="{p.fp8_format}" with {name} {size}', why, f"{_nearest_multiple(size, 16 * tp)}.")
-    tokens = b.micro_batch_size * m.sequence_length // lay.context_parallel
-    if tokens % 8:
-        why = f"FP8 matrix products take tokens in blocks of 8, and a micro-batch has {tokens} on each rank."
-        length = _nearest_multiple(m.sequence_length, 8 * lay.context_parallel)
-        yield error(f'fp8_format="{p.fp8_format}" with {tokens} tokens', why, f"sequence_length={length}.")
-
-
-def _capability(gpu) -> str:
-    return ".".join(map(str, gpu.compute_capability))
 
 
 def _divisors(number: int) -> str:
@@ -331,7 +261,7 @@ def _closest(number: int, wanted: int) -> int:
     return min((n for n in range(1, number + 1) if number % n == 0), key=lambda n: abs(n - wanted))
 
 
-def _nearest_multiple(number: int, step: int) -> int:
+def nearest_multiple(number: int, step: int) -> int:
     return max(step, round(number / step) * step)
 
 

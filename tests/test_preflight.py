@@ -353,37 +353,37 @@ def random_recipe(draw: random.Random):
     """A recipe of sizes that may or may not go together. What only shows in the first step is kept in order."""
     pick = draw.choice
     layout = Layout(
-        tensor_parallel=pick([1, 1, 2, 3, 4]),
+        tensor_parallel=pick([1, 1, 2, 2, 3, 4]),
         pipeline_parallel=pick([1, 1, 2, 3]),
-        context_parallel=pick([1, 1, 1, 2, 5]),
-        expert_parallel=pick([1, 1, 2, 3]),
-        expert_tensor_parallel=pick([None, None, 1, 2]),
+        context_parallel=pick([1, 1, 1, 1, 2, 2, 5]),
+        expert_parallel=pick([1, 1, 1, 2, 3]),
+        expert_tensor_parallel=pick([None, 1, 1, 2]),
         sequence_parallel=True,
     )
-    layout = dataclasses.replace(layout, processes=layout.model_parallel * pick([1, 1, 2, 3]) + pick([0] * 9 + [1]))
+    layout = dataclasses.replace(layout, processes=layout.model_parallel * pick([1, 1, 2, 3]) + pick([0] * 19 + [1]))
     data = max(1, layout.data_parallel)
     heads, groups = pick([(4, 2), (4, 4), (6, 2), (6, 3), (12, 2), (12, 3), (12, 4)])
     return GROUPED.with_(
         layout=layout,
-        num_layers=pick([4, 6]),
+        num_layers=pick([4, 6, 12]),
         num_attention_heads=heads,
-        hidden_size=pick([96, 144, 150]),
+        hidden_size=pick([96, 144, 144, 144, 150]),
         num_query_groups=groups,
-        ffn_hidden_size=pick([192, 192, 192, 200]),
-        vocab_size=pick([768, 768, 768, 770]),
+        ffn_hidden_size=pick([192] * 7 + [200]),
+        vocab_size=pick([768] * 7 + [770]),
         sequence_length=144,
         num_experts=pick([None, 4, 6]) if layout.expert_parallel > 1 or pick([True, False]) else None,
-        linear_bias=pick([True, False]),
+        linear_bias=pick([True, False, False]),
         micro_batch_size=pick([1, 2]),
-        global_batch_size=2 * data * pick([1, 3]) + pick([0] * 9 + [1]),
+        global_batch_size=2 * data * pick([1, 3]) + pick([0] * 19 + [1]),
         eval_iters=0,
     )
 
 
 def test_preflight_and_megatron_say_the_same():
-    """A hundred random recipes: what Megatron refuses preflight refuses, and nothing more."""
+    """Sixty random recipes: what Megatron refuses preflight refuses, and nothing more."""
     draw = random.Random(7)
-    drawn = [random_recipe(draw) for _ in range(100)]
+    drawn = [random_recipe(draw) for _ in range(60)]
     questions = [
         {
             "what": "complaint",
@@ -401,7 +401,7 @@ def test_preflight_and_megatron_say_the_same():
         if bool(ours) != bool(megatron):
             differ.append((recipe.layout, recipe.model, recipe.batch, megatron, ours))
     assert differ == []
-    assert 20 < refused < 80, refused
+    assert 15 < refused < 45, refused
 
 
 def test_there_are_at_least_forty_refusals():

@@ -1,0 +1,77 @@
+"""What the GPUs and Transformer Engine demand of a recipe: number formats, and the kernels that a layout needs."""
+
+import os
+from collections.abc import Iterator
+
+from helpers.machine import Machine
+from helpers.rules import Problem, error, nearest_multiple, warning
+
+FP8_RECIPE_NEEDS = {"blockwise": ((9, 0), "Hopper"), "mxfp8": ((10, 0), "Blackwell")}
+
+
+def precision(recipe, machine: Machine) -> Iterator[Problem]:
+    """Number formats against the GPU, and what needs Transformer Engine."""
+    p, lay = recipe.precision, recipe.layout
+    if p.fp8_format is not None:
+        yield from fp8(recipe, machine)
+    if p.fp8_param_gather and p.fp8_format and not lay.distributed_optimizer:
+        why = "The distributed optimizer keeps the fp32 copy that 8-bit weights are rounded from."
+        change = "distributed_optimizer=True, or fp8_param_gather=False."
+        yield error("fp8_param_gather without distributed_optimizer", why, change)
+    if p.dtype == "bf16" and not machine.supports_bf16:
+        gpu = next(gpu for gpu in machine.gpus if not gpu.supports_bf16)
+        why = f"{gpu.name} (compute capability {_capability(gpu)}) computes bf16 without tensor cores: slowly."
+        yield warning(f'dtype="bf16" on {gpu.name}', why, 'dtype="fp16".')
+    if machine.device == "cuda" and not machine.transformer_engine:
+        install = "install Transformer Engine (uv sync --extra gpu)"
+        if lay.context_parallel > 1:
+            why = "Megatron's own attention sees only its rank's part of the sequence."
+            asked = f"context_parallel={lay.context_parallel} without Transformer Engine"
+            yield error(asked, why, f"context_parallel=1, or {install}.")
+        if lay.sequence_parallel and lay.tensor_parallel > 1:
+            why = "PyTorch's norms do not tell Megatron that each rank's gradient covers only a part of the sequence."
+            yield error("sequence_parallel without Transformer Engine", why, f"sequence_parallel=False, or {install}.")
+    connections = os.environ.get("CUDA_DEVICE_MAX_CONNECTIONS", "1")
+    split = lay.tensor_parallel > 1 or lay.context_parallel > 1
+    if machine.device == "cuda" and split and connections != "1" and machine.gpus[0].compute_capability < (10, 0):
+        why = f"Before Blackwell, Megatron demands 1 with {lay.name}: kernels must start in the order they are issued."
+        change = "unset CUDA_DEVICE_MAX_CONNECTIONS: the recipe sets it."
+        yield error(f"CUDA_DEVICE_MAX_CONNECTIONS={connections} in the environment", why, change)
+
+
+def fp8(recipe, machine: Machine) -> Iterator[Problem]:
+    m, p, lay, b = recipe.model, recipe.precision, recipe.layout, recipe.batch
+    asked = f'fp8_format="{p.fp8_format}" on {machine.name}'
+    without = f"fp8_format=None trains in {p.dtype}"
+    if machine.device == "cpu":
+        yield error(asked, "FP8 matrix products exist on GPUs only.", f"{without}, or recipe.scaled_to(machine).")
+        return
+    if not machine.supports_fp8:
+        gpu = next(gpu for gpu in machine.gpus if not gpu.supports_fp8)
+        why = f"FP8 needs compute capability 8.9 (Ada), 9.0 (Hopper) or newer; {gpu.name} has {_capability(gpu)}."
+        yield error(asked, why, f"{without}.")
+    elif p.fp8_recipe in FP8_RECIPE_NEEDS:
+        needed, generation = FP8_RECIPE_NEEDS[p.fp8_recipe]
+        if weaker := [gpu for gpu in machine.gpus if gpu.compute_capability < needed]:
+            wanted = ".".join(map(str, needed))
+            why = f"It needs compute capability {wanted} ({generation}); {weaker[0].name} has {_capability(weaker[0])}."
+            yield error(f'fp8_recipe="{p.fp8_recipe}" on {machine.name}', why, 'fp8_recipe="tensorwise" or "delayed".')
+    if not machine.transformer_engine:
+        why = "Megatron computes FP8 through Transformer Engine, which is not installed."
+        asked = f'fp8_format="{p.fp8_format}" without Transformer Engine'
+        yield error(asked, why, f"uv sync --extra gpu, or {without}.")
+    tp, q = lay.tensor_parallel, m.num_attention_heads * m.head_size
+    for name, size in (("hidden_size", m.hidden_size), ("ffn_hidden_size", m.ffn_size), ("query width", q)):
+        if size % (16 * tp) and size % tp == 0:
+            share = f"{size} / {tp} ranks" if tp > 1 else str(size)
+            why = f"FP8 matrix products work in blocks of 16, and {share} is not a multiple of 16."
+            yield error(f'fp8_format="{p.fp8_format}" with {name} {size}', why, f"{nearest_multiple(size, 16 * tp)}.")
+    tokens = b.micro_batch_size * m.sequence_length // lay.context_parallel
+    if tokens % 8:
+        why = f"FP8 matrix products take tokens in blocks of 8, and a micro-batch has {tokens} on each rank."
+        length = nearest_multiple(m.sequence_length, 8 * lay.context_parallel)
+        yield error(f'fp8_format="{p.fp8_format}" with {tokens} tokens', why, f"sequence_length={length}.")
+
+
+def _capability(gpu) -> str:
+    return ".".join(map(str, gpu.compute_capability))
