@@ -127,7 +127,7 @@ class Corpus:
             "tokens": f"{self.tokens:,} (end-of-document tokens included)",
             "text": f"{self.bytes / 1e6:,.1f} MB, {self.bytes_per_token:.2f} bytes per token",
             "tokenizer": f"{self.tokenizer}: {self.vocab_size:,} token ids, end of document is {self.eod_id}",
-            "files": f"{self.prefix}.bin ({data_bytes / 1e6:,.1f} MB of {self.token_dtype}) and .idx",
+            "files": f"{short(self.prefix)}.bin ({data_bytes / 1e6:,.1f} MB of {self.token_dtype}) and .idx",
         }
 
     def __repr__(self) -> str:
@@ -140,6 +140,34 @@ class Corpus:
         )
         texts = "".join(f"<blockquote>{html.escape(text[:280])} …</blockquote>" for text in self.sample(3))
         return f"<b>Corpus {html.escape(self.name)}</b><table>{rows}</table>{texts}"
+
+
+def short(path: Path) -> str:
+    """A path as people write it: "~" for the home directory."""
+    home = Path.home()
+    return str(Path("~") / path.relative_to(home)) if path.is_relative_to(home) else str(path)
+
+
+def compare(*corpora: Corpus):
+    """Corpora side by side, a row each, as a table indexed by tokenizer.
+
+    Columns: vocabulary (token ids), documents, tokens, bytes_per_token (of text), bin_megabytes, and tokens_used: the
+    share of the vocabulary that occurs in the corpus at all.
+    """
+    import pandas as pd
+
+    rows = {
+        corpus.tokenizer: {
+            "vocabulary": corpus.vocab_size,
+            "documents": corpus.documents,
+            "tokens": corpus.tokens,
+            "bytes_per_token": round(corpus.bytes_per_token, 2),
+            "bin_megabytes": round(index.bin_path(corpus.prefix).stat().st_size / 1e6, 2),
+            "tokens_used": f"{corpus.open_index().distinct_token_ids() / corpus.vocab_size:.0%}",
+        }
+        for corpus in corpora
+    }
+    return pd.DataFrame.from_dict(rows, orient="index")
 
 
 @functools.cache

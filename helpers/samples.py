@@ -4,7 +4,9 @@ Megatron shuffles a part's documents, joins their tokens into one long row, cuts
 tokens (each shares one token with the next, because labels are tokens shifted by one), and shuffles the samples.
 """
 
+import contextlib
 import html
+import logging
 import tempfile
 import warnings
 from dataclasses import dataclass
@@ -131,27 +133,40 @@ def megatron_dataset(
 
     All parts with a share are built, and their indices written to `index_cache`. Importing Megatron takes seconds.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with quietly():
         from megatron.core.datasets.blended_megatron_dataset_builder import BlendedMegatronDatasetBuilder
         from megatron.core.datasets.gpt_dataset import GPTDataset, GPTDatasetConfig
         from megatron.core.tokenizers import MegatronTokenizer
 
-    config = GPTDatasetConfig(
-        random_seed=seed,
-        sequence_length=sequence_length,
-        blend=([str(data.prefix)], None),
-        split=split,
-        tokenizer=MegatronTokenizer.from_pretrained(str(data.tokenizer_path), {"library": "huggingface"}),
-        path_to_cache=str(index_cache),
-        reset_position_ids=reset_position_ids,
-        reset_attention_mask=False,
-        eod_mask_loss=eod_mask_loss,
-        create_attention_mask=False,
-    )
-    sizes = [count if name == part else 1 for name in index.PARTS]
-    parts = BlendedMegatronDatasetBuilder(GPTDataset, sizes, lambda: True, config).build()
-    return parts[index.PARTS.index(part)]
+        config = GPTDatasetConfig(
+            random_seed=seed,
+            sequence_length=sequence_length,
+            blend=([str(data.prefix)], None),
+            split=split,
+            tokenizer=MegatronTokenizer.from_pretrained(str(data.tokenizer_path), {"library": "huggingface"}),
+            path_to_cache=str(index_cache),
+            reset_position_ids=reset_position_ids,
+            reset_attention_mask=False,
+            eod_mask_loss=eod_mask_loss,
+            create_attention_mask=False,
+        )
+        sizes = [count if name == part else 1 for name in index.PARTS]
+        parts = BlendedMegatronDatasetBuilder(GPTDataset, sizes, lambda: True, config).build()
+        return parts[index.PARTS.index(part)]
+
+
+@contextlib.contextmanager
+def quietly():
+    """Megatron's import and data code without their warnings about what a single process does not have."""
+    logger = logging.getLogger("torch.utils.cpp_extension")
+    level = logger.level
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            logger.setLevel(level)
 
 
 def require_parts(data: Corpus, split: str, sequence_length: int) -> list[dict]:
