@@ -148,7 +148,7 @@ class Collectives(Table):
                 row["step"],
                 readable_bytes(row["bytes"]),
                 f"{row['seconds'] * 1e3:.2f} ms",
-                f"{row['bus_bytes_per_second'] / 1e9:.2f} GB/s",
+                readable_speed(row["bus_bytes_per_second"]),
                 "yes" if row["wrong_elements"] == 0 else f"no, {row['wrong_elements']} elements differ",
             )
             for row in self.rows
@@ -160,6 +160,10 @@ class Collectives(Table):
         return (
             "Every process has the right sum." if self.ok else "Wrong numbers came back: do not train on this machine."
         )
+
+
+def readable_speed(bytes_per_second: float) -> str:
+    return f"{bytes_per_second / 1e9:.1f} GB/s" if bytes_per_second >= 1e9 else f"{bytes_per_second / 1e6:.0f} MB/s"
 
 
 def readable_bytes(size: int) -> str:

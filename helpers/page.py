@@ -73,6 +73,12 @@ def combine(title: str, introduction: str, notebooks: dict[str, nbformat.Noteboo
         cells.append(nbformat.v4.new_markdown_cell(f'---\n<a id="{name}"></a>'))
         for number, cell in enumerate(notebook.cells):
             copy = nbformat.from_dict(cell)
+            if copy.cell_type == "markdown":  # links between notebooks become links inside the page
+                copy.source = re.sub(
+                    r"\]\((\w+)\.ipynb(?:#[^)]*)?\)",
+                    lambda link: f"](#{link.group(1)})" if link.group(1) in notebooks else link.group(),
+                    copy.source,
+                )
             if found := [words for level, words in headings(cell) if level == 2]:
                 anchor = f"{name}-{number}"
                 copy.source = f'<a id="{anchor}"></a>\n\n{copy.source}'

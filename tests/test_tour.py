@@ -48,7 +48,7 @@ def test_every_notebook_runs_and_one_failing_cell_stops_only_its_own(notebooks, 
     write_notebook(
         notebooks,
         GOOD,
-        "# Good\n\n## A section with `code`",
+        "# Good\n\nThen [the last](03_last.ipynb).\n\n## A section with `code`",
         "import os\nfrom helpers import machine\nprint(os.environ['MEGATRON_TOUR_HEADLESS'], os.getcwd())",
         f"from IPython.display import Image, display\nimport base64\ndisplay(Image(base64.b64decode('{PIXEL}')))",
     )
@@ -77,6 +77,7 @@ def test_every_notebook_runs_and_one_failing_cell_stops_only_its_own(notebooks, 
     html = (directory / "tour.html").read_text()
     assert "the last one ran" in html and PIXEL in html and "the learner typed 7" in html
     assert f'href="#{GOOD}-0"' in html and f'id="{GOOD}-0"' in html
+    assert '<a href="#03_last">the last</a>' in html and 'id="03_last"' in html
     assert not re.search(r"""(src|href)=["']https?://""", html), "the page must need nothing from the network"
     untouched = nbformat.read(notebooks / "00_good.ipynb", as_version=4)
     assert all(not cell.outputs for cell in untouched.cells if cell.cell_type == "code")
