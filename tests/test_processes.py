@@ -16,7 +16,8 @@ from helpers.machine import PROJECT
 
 STEP_LINE = (
     " [2026-01-01 00:00:00.000000] iteration {:8d}/     100 | consumed samples: 8 |"
-    " elapsed time per iteration (ms): 50.0 | learning rate: 1.0E-03 | global batch size:     8 | lm loss: 5.000000E+00 | loss scale: 1.0 |"
+    " elapsed time per iteration (ms): 50.0 | learning rate: 1.0E-03 |"
+    " global batch size:     8 | lm loss: 5.000000E+00 | loss scale: 1.0 |"
 )
 RANK = f"""
 import os, signal, sys, time
