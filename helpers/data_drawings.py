@@ -148,7 +148,7 @@ def _histogram(axes, tensor, result, low: int, high: int):
         axes.stairs(shares(original), edges, **{**REFERENCE, "zorder": 3})
     axes.tick_params(labelbottom=False, length=0)
     axes.set_ylabel("% of elements")
-    axes.set_ylim(0, 1.12 * max(*total, *shares(original), 1e-9))
+    axes.set_ylim(0, 1.12 * max(*total, *shares(original), 1))
 
 
 def quantization_error(table: pd.DataFrame, measure: str = "relative_error") -> Picture:

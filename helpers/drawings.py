@@ -19,7 +19,7 @@ MODEL_PARTS = dict(zip(("embedding", "position", "attention", "MLP", "experts", 
 MODEL_PARTS["output"] = RUN_COLOURS[0]
 INK = "#222222"
 PALE = "#F4F4F4"
-MAX_ROWS, MAX_COLUMNS = 8, 16  # ranks drawn at most; what is left out is said in the figure
+MAX_ROWS, MAX_COLUMNS, MAX_COPIES = 8, 16, 8  # ranks drawn at most; what is left out is said in the figure
 
 
 def tint(colour: str, share: float) -> tuple[float, float, float]:
@@ -61,7 +61,7 @@ def rank_grid(layout: Layout, rank: int = 0) -> Picture:
     used = [d for d in EXCHANGES if max(map(len, groups[d])) > 1]
 
     tensors, contexts = layout.tensor_parallel, layout.context_parallel
-    copies = _few(layout.data_parallel, max(2, MAX_COLUMNS // tensors), place[rank]["data"])
+    copies = _few(layout.data_parallel, max(2, min(MAX_COPIES, MAX_COLUMNS // tensors)), place[rank]["data"])
     stages = _few(layout.pipeline_parallel, max(2, MAX_ROWS // contexts), place[rank]["pipeline"])
     step_x, step_y = tensors + 0.8, contexts + 0.8
     box = min(0.55, 7.6 / (len(copies) * step_x))  # inches from one rank to the next
@@ -120,8 +120,9 @@ def _listing(ranks: Sequence[int]) -> str:
     """ "rank 3", "ranks 1, 2, 3", "ranks 1, 2, 3 … 31"."""
     if len(ranks) == 1:
         return f"rank {ranks[0]}"
-    shown = ", ".join(map(str, ranks[:3])) + (f" … {ranks[-1]}" if len(ranks) > 4 else f", {ranks[3]}")
-    return "ranks " + (shown if len(ranks) > 3 else ", ".join(map(str, ranks)))
+    if len(ranks) > 4:
+        return f"ranks {', '.join(map(str, ranks[:3]))} … {ranks[-1]}"
+    return f"ranks {', '.join(map(str, ranks))}"
 
 
 def rounded(axes, x, y, width, height, face, edge, line_width=1.0, hatch=""):

@@ -72,7 +72,7 @@ class Interactive:
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict:
         """The picture always; beside it the live view, which frontends that can show it prefer."""
         static = {"text/plain": self.picture.alt, "text/html": self.picture._repr_html_()}
-        return static if headless() else static | self.widget._repr_mimebundle_()
+        return static if headless() else self.widget._repr_mimebundle_() | static
 
     def __repr__(self) -> str:
         return self.picture.alt
