@@ -9,6 +9,7 @@ the first step, our share before torchrun is running, and the ratio of the media
 import argparse
 import contextlib
 import datetime
+import io
 import os
 import re
 import statistics
@@ -56,7 +57,7 @@ def plain(recipe, data, directory: Path) -> tuple[float, float]:
 
 def ours(recipe, data, directory: Path) -> tuple[float, float, float]:
     started = time.time()
-    with contextlib.redirect_stdout(None):
+    with contextlib.redirect_stdout(io.StringIO()):
         run = launch.train(recipe, data, runs_dir=directory, machine=CPU, fresh=True)
     first, step = figures((run.path / "log.txt").read_text(), started)
     return first, step, processes.read_status(run.path)["torchrun_started"] - started
