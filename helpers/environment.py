@@ -65,7 +65,7 @@ class Table:
         from rich.console import Console
 
         text = io.StringIO()
-        Console(file=text, width=110, color_system=None).print(self)
+        Console(file=text, width=110, color_system=None, force_jupyter=False).print(self)
         return "\n".join(line.rstrip() for line in text.getvalue().splitlines())
 
     def _repr_html_(self) -> str:
