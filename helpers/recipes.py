@@ -12,6 +12,7 @@ from helpers import accounting
 from helpers.layout import Flag, Layout
 from helpers.machine import CPU, PROJECT, Machine, here
 from helpers.settings import Batch, Checkpoints, Logging, Model, Precision, Schedule
+from helpers.style import whole_sentences
 
 ENTRY_SCRIPT = PROJECT / "helpers" / "ranks" / "pretrain_gpt.py"
 RUN_DIRECTORY = "runs/<run>"
@@ -152,7 +153,9 @@ class Recipe:
             if group in (None, name)
             for flag in flags
         ]
-        return pd.DataFrame(rows, columns=["group", "flag", "value", "why"]).set_index("group")
+        table = pd.DataFrame(rows, columns=["group", "flag", "value", "why"])
+        table = table.set_index("group") if group is None else table.drop(columns="group").set_index("flag")
+        return whole_sentences(table)
 
     def fingerprint(self, data) -> str:
         """Twelve hex digits that stand for all that decides the weights: model, layout, schedule, corpus."""

@@ -117,3 +117,11 @@ class Picture:
         """Write the PNG file `path`."""
         with open(path, "wb") as file:
             file.write(self.png)
+
+
+def whole_sentences(table):
+    """The same DataFrame; from now on pandas shows its sentences whole and not their first 50 letters."""
+    import pandas as pd
+
+    pd.set_option("display.max_colwidth", 120)
+    return table

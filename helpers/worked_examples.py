@@ -2,6 +2,7 @@
 
 from helpers import accounting
 from helpers.settings import Model
+from helpers.style import whole_sentences
 
 GPU_ROOM = {"24 GB": 24, "80 GB (H100)": 80, "141 GB (H200)": 141, "192 GB (B200)": 192}
 
@@ -39,7 +40,7 @@ def mfu(run):
         rows.append(("= MFU", f"{speed * flops / peak:.1%}", "the share that did useful work"))
     else:
         rows.append(("÷ peak", "not known", f"no data sheet gives one for this {where}: no MFU"))
-    return pd.DataFrame(rows, columns=["", "value", "where it comes from"]).set_index("")
+    return whole_sentences(pd.DataFrame(rows, columns=["", "value", "where it comes from"]).set_index(""))
 
 
 def speed_up(slow, fast) -> float:
@@ -85,7 +86,7 @@ def flag_differences(one, other, groups=("model",)):
         values = [found[name].value or "on" if name in found else "–" for found in (mine, theirs)]
         if values[0] != values[1]:
             rows.append((name, *values, (theirs.get(name) or mine[name]).why))
-    return pd.DataFrame(rows, columns=["flag", one.name, other.name, "why"]).set_index("flag")
+    return whole_sentences(pd.DataFrame(rows, columns=["flag", one.name, other.name, "why"]).set_index("flag"))
 
 
 def memory_plan(recipe, *changes: dict, megatron: bool = True):
