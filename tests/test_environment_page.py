@@ -37,6 +37,7 @@ FOR = {
     "filelock": "two learners, one corpus cache",
     "pytest": "tests",
     "pytest-timeout": "tests that end",
+    "pytest-xdist": "two tests at a time",
     "ruff": "style",
 }
 
