@@ -8,7 +8,7 @@ from math import ceil
 
 from helpers import activations
 from helpers.layout import Layout
-from helpers.machine import GPU, Machine
+from helpers.machine import GPU, Machine, quiet_import
 from helpers.settings import Model
 
 GIB = 2**30
@@ -213,7 +213,8 @@ def megatron_memory(recipe) -> dict[str, float]:
     From `megatron/training/theoretical_memory_usage.py`. It assumes bf16 and knows neither context parallelism nor
     FP8, flash attention or full recomputation. Imports Megatron (seconds).
     """
-    from megatron.training import theoretical_memory_usage as theory
+    with quiet_import():
+        from megatron.training import theoretical_memory_usage as theory
 
     arguments = megatron_arguments(recipe)
     micro_batches = recipe.batch.global_batch_size // (recipe.batch.micro_batch_size * recipe.layout.data_parallel)

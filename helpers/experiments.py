@@ -4,7 +4,9 @@ import re
 import time
 from pathlib import Path
 
-from helpers import launch, layer_drawings, processes, runs
+from IPython.display import display
+
+from helpers import launch, layer_drawings, plots, processes, runs
 from helpers.logs import parse_step
 from helpers.machine import Machine, here
 from helpers.recipes import Recipe, environment
@@ -71,21 +73,24 @@ def look_inside(recipe: Recipe, data, machine: Machine | None = None) -> dict[st
     return layer_drawings.findings(output)
 
 
-def fp8_against_bf16(recipe: Recipe, data, machine: Machine | None = None) -> list:
-    """Train `recipe` once in bf16 and once as it is, in FP8; where there is no FP8, the runs recorded elsewhere.
+def fp8_against_bf16(recipe: Recipe, data, machine: Machine | None = None):
+    """Train `recipe` once in bf16 and once as it is, in FP8; where there is no FP8, show the runs recorded elsewhere.
 
-    Returns:
-        bf16 first, then FP8; recorded runs of `<recipe>_bf16` and `<recipe>_fp8…`, or nothing, on other machines.
+    Shows the two losses and their difference. Returns both runs in one table, or None when there is nothing to show.
     """
     machine = machine or here()
-    if not (machine.supports_fp8 and machine.transformer_engine and recipe.precision.fp8_format):
-        print(f"{machine.name} has no FP8: runs recorded on an H200 stand in.")
-        found = [run for run in runs.recorded("h200") if run.path.stem.startswith(recipe.name)]
-        if not found:
+    if machine.supports_fp8 and machine.transformer_engine and recipe.precision.fp8_format:
+        plain = recipe.with_(fp8_format=None, name=f"{recipe.name}_bf16")
+        pair = [launch.train(one, data, fresh=True, machine=machine) for one in (plain, recipe)]
+    else:
+        pair = [run for run in runs.recorded("h200") if run.path.stem.startswith(recipe.name)]
+        print(f"{machine.name} trains no FP8: runs recorded on an H200 stand in.")
+        if not pair:
             print(f"No run of {recipe.name} is recorded on an H200 yet, so there is nothing to show in its place.")
-        return found
-    plain = recipe.with_(fp8_format=None, name=f"{recipe.name}_bf16")
-    return [launch.train(one, data, fresh=True, machine=machine) for one in (plain, recipe)]
+            return None
+    if len(pair) == 2:
+        display(plots.loss_difference(*pair))
+    return runs.compare(pair)
 
 
 def pull_the_plug(recipe: Recipe, data, step: int, timeout_seconds: float = 600) -> runs.Run:

@@ -1,9 +1,10 @@
 """How the ranks of one run share the work: tensor, pipeline, context, expert and data parallelism."""
 
-import warnings
 from dataclasses import dataclass
 from math import lcm
 from typing import NamedTuple
+
+from helpers.machine import quiet_import
 
 
 class Flag(NamedTuple):
@@ -103,8 +104,7 @@ def rank_groups(layout: Layout) -> dict[str, list[list[int]]]:
         For each of "tensor", "pipeline", "data", "context", "expert": the list of groups, each a list of ranks.
         Expert groups follow Megatron's second generator, in which context parallelism plays no part.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Megatron's import tells of everything that is not installed
+    with quiet_import():
         from megatron.core.parallel_state import RankGenerator
 
     order = "tp-cp-ep-dp-pp"

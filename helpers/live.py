@@ -223,7 +223,7 @@ class LiveFigure:
             axes.relim()
             axes.autoscale_view()
             axes.set_xlim(0, progress.last_step)
-        self.speed_axes.set_ylim(bottom=0)
+        self.speed_axes.set_ylim(0, 1.1 * max(progress.tokens_per_second[1:], default=1))
         alt = f"Loss and tokens per second: {progress.summary()}."
         if self.guessing:
             alt += f" The dashed line, ln V = {self.guessing:.2f}, is the loss of guessing."

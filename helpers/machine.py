@@ -1,8 +1,11 @@
 """What is here: GPUs, cores, memory. A leaf: every other module may import it, it imports none of them."""
 
+import contextlib
 import importlib.util
+import logging
 import os
 import platform
+import warnings
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -189,6 +192,15 @@ def _selected(handles: list, chosen: str) -> list:
 
 def _text(value: str | bytes) -> str:
     return value.decode() if isinstance(value, bytes) else value
+
+
+@contextlib.contextmanager
+def quiet_import():
+    """Megatron's import tells of everything that is not installed; inside this it keeps that to itself."""
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def runs_root() -> Path:
