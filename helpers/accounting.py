@@ -8,7 +8,7 @@ from math import ceil
 
 from helpers import activations
 from helpers.layout import Layout
-from helpers.machine import GPU, Machine, quiet_import
+from helpers.machine import GPU, Machine, quietly
 from helpers.settings import Model
 
 GIB = 2**30
@@ -213,7 +213,7 @@ def megatron_memory(recipe) -> dict[str, float]:
     From `megatron/training/theoretical_memory_usage.py`. It assumes bf16 and knows neither context parallelism nor
     FP8, flash attention or full recomputation. Imports Megatron (seconds).
     """
-    with quiet_import():
+    with quietly():
         from megatron.training import theoretical_memory_usage as theory
 
     arguments = megatron_arguments(recipe)

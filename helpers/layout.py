@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from math import lcm
 from typing import NamedTuple
 
-from helpers.machine import quiet_import
+from helpers.machine import quietly
 
 
 class Flag(NamedTuple):
@@ -104,7 +104,7 @@ def rank_groups(layout: Layout) -> dict[str, list[list[int]]]:
         For each of "tensor", "pipeline", "data", "context", "expert": the list of groups, each a list of ranks.
         Expert groups follow Megatron's second generator, in which context parallelism plays no part.
     """
-    with quiet_import():
+    with quietly():
         from megatron.core.parallel_state import RankGenerator
 
     order = "tp-cp-ep-dp-pp"

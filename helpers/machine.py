@@ -195,12 +195,17 @@ def _text(value: str | bytes) -> str:
 
 
 @contextlib.contextmanager
-def quiet_import():
-    """Megatron's import tells of everything that is not installed; inside this it keeps that to itself."""
-    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
+def quietly():
+    """Megatron's import and data code without their warnings about what a single process does not have."""
+    logger = logging.getLogger("torch.utils.cpp_extension")
+    level = logger.level
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        yield
+        logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            logger.setLevel(level)
 
 
 def runs_root() -> Path:

@@ -4,11 +4,8 @@ Megatron shuffles a part's documents, joins their tokens into one long row, cuts
 tokens (each shares one token with the next, because labels are tokens shifted by one), and shuffles the samples.
 """
 
-import contextlib
 import html
-import logging
 import tempfile
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +13,7 @@ import numpy as np
 
 from helpers import index
 from helpers.corpus import Corpus, CorpusError
+from helpers.machine import quietly
 
 CACHED = ("document_index.npy", "sample_index.npy", "shuffle_index.npy")
 
@@ -153,20 +151,6 @@ def megatron_dataset(
         sizes = [count if name == part else 1 for name in index.PARTS]
         parts = BlendedMegatronDatasetBuilder(GPTDataset, sizes, lambda: True, config).build()
         return parts[index.PARTS.index(part)]
-
-
-@contextlib.contextmanager
-def quietly():
-    """Megatron's import and data code without their warnings about what a single process does not have."""
-    logger = logging.getLogger("torch.utils.cpp_extension")
-    level = logger.level
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        logger.setLevel(logging.ERROR)
-        try:
-            yield
-        finally:
-            logger.setLevel(level)
 
 
 def require_parts(data: Corpus, split: str, sequence_length: int) -> list[dict]:
