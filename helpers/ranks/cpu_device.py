@@ -39,7 +39,7 @@ METHODS = ["new_empty", "new_zeros", "new_ones", "new_full", "new_tensor", "to"]
 
 def switch_on() -> None:
     """Let the CPU answer for `torch.cuda` in this process, for good. A second call changes nothing."""
-    if torch.cuda.is_initialized():
+    if torch.cuda.Stream is Stream:
         return
     os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "1")  # Megatron asks for it wherever there is no Blackwell
     _place_tensors()

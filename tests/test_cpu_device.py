@@ -1,0 +1,159 @@
+"""The CPU in the place of a GPU: only where there is none, and what it answers."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import real_runs
+
+ENTRY = """
+import json, runpy, sys
+import torch
+{before}
+runpy.run_path("helpers/ranks/pretrain_gpt.py", run_name="read")
+print(json.dumps([name for name in sys.modules if name.startswith("helpers.ranks.cpu_")]))
+"""
+
+
+def python(code: str, *arguments: str, **variables: str) -> str:
+    environment = {name: value for name, value in real_runs.environment().items() if name != "MEGATRON_CPU"}
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], cwd=real_runs.PROJECT, env=environment | variables,
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+@pytest.mark.parametrize("script", ["pretrain_gpt.py", "first_loop.py", "shards.py"])
+def test_not_a_line_of_it_is_loaded_where_there_is_a_gpu(script):
+    """torch is made to say that there is a GPU; then the scripts must import nothing of the stand-in."""
+    code = ENTRY.replace("pretrain_gpt.py", script).format(before="torch.cuda.is_available = lambda: True")
+    assert json.loads(python(code).splitlines()[-1]) == []
+
+
+def test_it_is_loaded_where_there_is_none_and_where_it_is_asked_for():
+    expected = ["helpers.ranks.cpu_device", "helpers.ranks.cpu_megatron"]
+    without = ENTRY.format(before="torch.cuda.is_available = lambda: False")
+    asked = ENTRY.format(before="torch.cuda.is_available = lambda: True")
+    assert json.loads(python(without).splitlines()[-1]) == expected
+    assert json.loads(python(asked, MEGATRON_CPU="1").splitlines()[-1]) == expected
+
+
+ANSWERS = """
+import json, os, time
+import torch
+from helpers.ranks import cpu_device
+cpu_device.switch_on()
+zeros = torch.zeros
+cpu_device.switch_on()
+from helpers.ranks import cpu_megatron
+
+torch.cuda.set_device(1)
+quiet = torch.cuda.memory_allocated()
+held = torch.ones(64 << 20, dtype=torch.uint8)
+held += 1
+with_64_mib = torch.cuda.memory_allocated()
+del held
+after = torch.cuda.max_memory_allocated()
+
+start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+start.record()
+time.sleep(0.02)
+end.record()
+
+torch.cuda.manual_seed(5)
+state = torch.cuda.get_rng_state()
+drawn = torch.rand(3, device="cuda")
+torch.cuda.set_rng_state(state)
+drawn_again = torch.rand(3)
+
+class Layer(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = torch.nn.Linear(2, 2, device=torch.cuda.current_device())
+
+devices = [
+    torch.zeros(1, device="cuda"), torch.zeros(1, device=0), torch.zeros(1, device=torch.device("cuda", 1)),
+    torch.zeros(1).to("cuda:1"), torch.zeros(1).to(device="cuda"), torch.zeros(1).to(0), torch.zeros(1).cuda(),
+    torch.zeros(1).new_zeros(1, device="cuda"), torch.empty(1, pin_memory=True), torch.zeros(1).pin_memory(),
+    Layer().to("cuda").linear.weight, Layer().cuda().linear.weight, torch.zeros(1).to(torch.float64),
+    torch.zeros(1).to(torch.zeros(1, dtype=torch.int64)), torch.empty(1, device="meta").to("meta"),
+]
+print(json.dumps({
+    "devices": [tensor.device.type for tensor in devices],
+    "dtypes": [str(devices[12].dtype), str(devices[13].dtype)],
+    "once": torch.zeros is zeros,
+    "count": torch.cuda.device_count(),
+    "type": torch.zeros(1).type(),
+    "cast": str(torch.zeros(1).type("torch.cuda.HalfTensor").dtype),
+    "memory": [quiet, with_64_mib, after],
+    "statistics": torch.cuda.memory_stats()["allocated_bytes.all.peak"],
+    "milliseconds": start.elapsed_time(end),
+    "same": bool((drawn == drawn_again).all()),
+    "name": torch.cuda.get_device_name(),
+    "compiled": torch.compile(abs)(-3) + torch.compile(mode="max-autotune")(abs)(-4),
+    "order": cpu_megatron.sequence_order(2, 8).tolist(),
+}))
+"""
+
+
+@pytest.fixture(scope="module")
+def answers():
+    return json.loads(python(ANSWERS, LOCAL_WORLD_SIZE="3").splitlines()[-1])
+
+
+def test_tensors_stay_in_main_memory(answers):
+    assert answers["devices"] == ["cpu"] * 14 + ["meta"]
+    assert answers["once"], "switched on twice, wrapped twice"
+    assert answers["dtypes"] == ["torch.float64", "torch.int64"]
+
+
+def test_megatron_takes_the_tensors_for_those_of_a_gpu(answers):
+    assert answers["type"] == "torch.cuda.FloatTensor"
+    assert answers["cast"] == "torch.float16"
+
+
+def test_every_process_of_the_machine_is_a_device(answers):
+    assert answers["count"] == 3
+    assert answers["name"] == "cpu"
+
+
+def test_memory_is_what_the_process_took_since_it_chose_its_device(answers):
+    quiet, with_64_mib, peak = (figure / 2**20 for figure in answers["memory"])
+    assert quiet < 8
+    assert 60 < with_64_mib - quiet < 80
+    assert peak >= with_64_mib - 1  # freed by then
+    assert answers["statistics"] / 2**20 >= 60
+
+
+def test_events_random_numbers_and_compiled_functions(answers):
+    assert 15 < answers["milliseconds"] < 500
+    assert answers["same"]
+    assert answers["compiled"] == 7
+
+
+def test_a_sequence_is_put_together_from_its_zigzag_parts(answers):
+    """Two ranks, eight positions: rank 0 holds 0 1 6 7, rank 1 holds 2 3 4 5."""
+    assert [[0, 1, 6, 7, 2, 3, 4, 5][place] for place in answers["order"]] == list(range(8))
+
+
+def test_a_script_of_somebody_else_runs_with_its_own_folder_and_arguments(tmp_path):
+    (tmp_path / "its_module.py").write_text("answer = 42\n")
+    script = tmp_path / "its_script.py"
+    script.write_text(
+        "import sys, torch, its_module\n"
+        "if __name__ == '__main__':\n"
+        "    print(its_module.answer, sys.argv[1:], torch.zeros(1, device='cuda').device, sys.argv[0] == __file__)\n"
+    )
+    run = "import runpy, sys; sys.argv[0] = 'x'; runpy.run_module('helpers.ranks.cpu_device', run_name='__main__')"
+    assert python(run, str(script), "--flag", "1").splitlines()[-1] == "42 ['--flag', '1'] cpu True"
+
+
+def test_no_script_is_a_question():
+    done = subprocess.run(
+        [sys.executable, "-m", "helpers.ranks.cpu_device"], cwd=real_runs.PROJECT, capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("Which script?")
