@@ -13,7 +13,7 @@ from helpers import logs, style
 
 LINE_SECONDS = 0.5  # between two texts of the line
 FIGURE_SECONDS = 2.0  # between two figures, at least
-FIGURE_SHARE = 40  # and at least this many times what drawing one takes: the ranks need the cores
+FIGURE_SHARE = 15  # and at least this many times what drawing one takes: the ranks need the cores
 PLAIN_SECONDS = 30  # between two lines where nothing can be rewritten in place
 MAX_POINTS = 400
 
