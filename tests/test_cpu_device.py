@@ -7,12 +7,31 @@ import sys
 import pytest
 import real_runs
 
-ENTRY = """
+SCRIPTS = ["helpers/ranks/pretrain_gpt.py", "helpers/ranks/first_loop.py", "helpers/ranks/shards.py"]
+WITH_A_GPU = """
 import json, runpy, sys
 import torch
-{before}
-runpy.run_path("helpers/ranks/pretrain_gpt.py", run_name="read")
+torch.cuda.is_available = lambda: True
+for script in sys.argv[1:]:
+    runpy.run_path(script, run_name="read")
 print(json.dumps([name for name in sys.modules if name.startswith("helpers.ranks.cpu_")]))
+"""
+SPY = """
+import runpy, sys, types
+import torch
+torch.cuda.is_available = lambda: {there}
+class Called(Exception): pass
+def switch_on(): raise Called
+sys.modules["helpers.ranks.cpu_device"] = types.SimpleNamespace(switch_on=switch_on)
+import helpers.ranks
+helpers.ranks.cpu_device = sys.modules["helpers.ranks.cpu_device"]
+for script in sys.argv[1:]:
+    try:
+        runpy.run_path(script, run_name="read")
+        print(script, "did not switch on")
+    except Called:
+        assert not any(name.startswith("megatron") for name in sys.modules)
+        print("called")
 """
 
 
@@ -26,19 +45,15 @@ def python(code: str, *arguments: str, **variables: str) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("script", ["pretrain_gpt.py", "first_loop.py", "shards.py"])
-def test_not_a_line_of_it_is_loaded_where_there_is_a_gpu(script):
-    """torch is made to say that there is a GPU; then the scripts must import nothing of the stand-in."""
-    code = ENTRY.replace("pretrain_gpt.py", script).format(before="torch.cuda.is_available = lambda: True")
-    assert json.loads(python(code).splitlines()[-1]) == []
+def test_not_a_line_of_it_is_loaded_where_there_is_a_gpu():
+    """torch is made to say that there is a GPU; then the scripts import nothing of the stand-in."""
+    assert json.loads(python(WITH_A_GPU, *SCRIPTS).splitlines()[-1]) == []
 
 
-def test_it_is_loaded_where_there_is_none_and_where_it_is_asked_for():
-    expected = ["helpers.ranks.cpu_device", "helpers.ranks.cpu_megatron"]
-    without = ENTRY.format(before="torch.cuda.is_available = lambda: False")
-    asked = ENTRY.format(before="torch.cuda.is_available = lambda: True")
-    assert json.loads(python(without).splitlines()[-1]) == expected
-    assert json.loads(python(asked, MEGATRON_CPU="1").splitlines()[-1]) == expected
+@pytest.mark.parametrize("there, asked", [(False, {}), (True, {"MEGATRON_CPU": "1"})])
+def test_it_is_switched_on_where_there_is_none_and_where_it_is_asked_for(there, asked):
+    """Before anything of Megatron is imported."""
+    assert python(SPY.format(there=there), *SCRIPTS, **asked).splitlines() == ["called"] * len(SCRIPTS)
 
 
 ANSWERS = """
