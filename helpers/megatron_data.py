@@ -16,7 +16,7 @@ from types import SimpleNamespace
 
 from helpers import index, samples
 from helpers.corpus import Corpus
-from helpers.machine import PROJECT
+from helpers.machine import PROJECT, quietly
 
 TRAINING_SAMPLES = 100
 START_SECONDS = 180  # at most, to import Megatron on a busy machine
@@ -33,7 +33,7 @@ def written_by_megatron(jsonl: str | Path, data: Corpus, text_key: str = "text")
     """
     import pandas as pd
 
-    with samples.quietly(), tempfile.TemporaryDirectory() as directory:
+    with quietly(), tempfile.TemporaryDirectory() as directory:
         from megatron.core.datasets.indexed_dataset import DType, IndexedDatasetBuilder
         from megatron.core.tokenizers import MegatronTokenizer
 

@@ -1,0 +1,93 @@
+"""A recipe at the size that a machine carries, its architecture kept."""
+
+from dataclasses import replace
+
+from helpers import accounting
+from helpers.layout import Layout
+from helpers.machine import Machine
+from helpers.settings import Batch, Model, Precision
+
+
+def fit(recipe, machine: Machine):
+    """The same architecture at a size that trains on `machine`.
+
+    On a CPU: 4 layers of width 128 in fp32 with a vocabulary of 4,096, grouped queries, gated MLP, rotary or learned
+    positions and untied embeddings kept as they are. On GPUs: the whole model where it fits, with the largest
+    micro-batch, then recomputation, then all GPUs with the distributed optimizer (if the recipe asks for no layout of
+    its own); where not even that fits, width, depth and sequence are halved until it does.
+    fp16 stands in for bf16 before Ampere, bf16 for FP8 where the GPU has none.
+
+    Raises:
+        ValueError: for GPUs too small for the smallest of these.
+    """
+    if machine.device == "cpu":
+        return _to_cpu(recipe)
+    precision = recipe.precision
+    if precision.fp8_format and not (machine.supports_fp8 and machine.transformer_engine):
+        precision = replace(precision, fp8_format=None)
+    if precision.dtype == "bf16" and not machine.supports_bf16:
+        precision = replace(precision, dtype="fp16")
+    room = 0.9 * min(gpu.memory_bytes for gpu in machine.gpus)
+    shrunk = replace(recipe, precision=precision, scaled_for=machine.name)
+    spread = Layout(processes=len(machine.gpus), distributed_optimizer=True)
+    layouts = [recipe.layout, spread] if recipe.layout == Layout() and spread.processes > 1 else [recipe.layout]
+    while True:
+        for layout in layouts:
+            for batch in _batches(replace(shrunk, layout=layout)):
+                candidate = replace(shrunk, layout=layout, batch=batch)
+                if sum(accounting.memory(candidate, machine).values()) <= room:
+                    return candidate
+        if shrunk.model.hidden_size <= 512:
+            raise ValueError(
+                f"{recipe.name} does not fit {machine.name} even at width {shrunk.model.hidden_size}: "
+                "train on the CPU with scaled_to('cpu')."
+            )
+        shrunk = replace(shrunk, model=_halved(shrunk.model))
+
+
+def _to_cpu(recipe):
+    model = recipe.model
+    heads = 4 if model.num_query_groups is None else 8
+    small = replace(
+        model,
+        num_layers=4,
+        hidden_size=128,
+        num_attention_heads=heads,
+        num_query_groups=None if model.num_query_groups is None else 2,
+        ffn_hidden_size=None if model.ffn_hidden_size is None else 448,
+        sequence_length=128,
+        vocab_size=4096,
+        dropout=0.0,
+    )
+    schedule = replace(recipe.schedule, train_iters=100, lr=2e-3, min_lr=2e-4, lr_warmup_iters=10, eval_interval=1000)
+    return replace(
+        recipe,
+        model=small,
+        precision=Precision(dtype="fp32"),
+        batch=Batch(micro_batch_size=4, global_batch_size=8),
+        schedule=schedule,
+        checkpoints=replace(recipe.checkpoints, save_interval=None),
+        tokenizer="bpe-4096",
+        scaled_for="cpu",
+    )
+
+
+def _batches(recipe):
+    """Batches from the fastest to the most frugal: micro-batches that divide the global batch, then recomputation."""
+    per_rank = recipe.batch.global_batch_size // recipe.layout.data_parallel
+    sizes = [size for size in range(recipe.batch.micro_batch_size, 0, -1) if per_rank % size == 0]
+    for recompute in dict.fromkeys((recipe.batch.recompute, "selective", "full")):
+        for size in sizes if recompute != "full" else sizes[-1:]:
+            yield replace(recipe.batch, micro_batch_size=size, recompute=recompute)
+
+
+def _halved(model: Model) -> Model:
+    return replace(
+        model,
+        num_layers=max(2, model.num_layers // 2),
+        hidden_size=model.hidden_size // 2,
+        num_attention_heads=model.num_attention_heads // 2,
+        num_query_groups=model.num_query_groups and max(1, model.num_query_groups // 2),
+        sequence_length=max(1024, model.sequence_length // 2),
+        ffn_hidden_size=model.ffn_hidden_size and model.ffn_hidden_size // 2,
+    )
