@@ -65,7 +65,7 @@ class Corpus:
         """Megatron's flags for this corpus's files, and for the cache of its sample index.
 
         Megatron takes that cache for whole if its files exist, so each run has its own, in its run directory: no two
-        runs write the same files, and samples.mend_index_cache removes what a killed start left half-written.
+        runs write the same files, and index_cache.mend removes what a killed start left half-written.
         """
         index_cache = Path(run_directory) / "index_cache"
         return [

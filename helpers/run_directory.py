@@ -14,7 +14,7 @@ import shlex
 import time
 from pathlib import Path
 
-from helpers import checkpoints, processes, samples
+from helpers import checkpoints, processes
 from helpers.machine import PROJECT, Machine
 
 PACKAGES = ("torch", "megatron-core", "transformer-engine", "transformers", "tokenizers", "numpy")
@@ -39,7 +39,6 @@ def claim(parent: Path, identity: dict, fresh: bool):
             except processes.Busy:
                 lock = None
             if lock is not None:
-                samples.mend_index_cache(old / "index_cache")
                 repaired = checkpoints.repair(old / "checkpoints")
                 step = checkpoints.latest(old / "checkpoints")
                 where = "from step 1: it has no checkpoint yet" if step is None else f"after step {step}"
@@ -104,22 +103,37 @@ def write_command(directory: Path, title: str, program: list[str], variables: di
     """`command.sh`: the whole launch as a script that runs by itself, from anywhere, each flag with its reason.
 
     `program` is what is run, up to the flags; `variables` maps a name to (value, why), `groups` a subject to its flags.
-    What the learner has set in the environment stays as it is; no secret is written.
+    What the learner has set in the environment stays as it is; no secret is written. The script mends the index cache
+    itself, so that it does whoever starts it.
     """
     lines = ["#!/usr/bin/env bash", f"# {title}. Runs by itself from a shell, too.", "set -eu"]
     lines.append(f"cd {shlex.quote(str(PROJECT))}")
     for name, (value, why) in variables.items():
-        lines.append(f'export {name}="${{{name}:-{value}}}"  # {why}')
+        kept = f"{value}${{{name}:+:${name}}}" if name.endswith("_PATH") else f"${{{name}:-{value}}}"
+        lines.append(f'export {name}="{kept}"  # {why}')
     if groups:
         lines.append("flags=(")
     for subject, flags in groups.items():
         lines.append(f"  # {subject}")
         lines += [f"  {shlex.join(flag.words):<40}" + (f"  # {flag.why}" if flag.why else "") for flag in flags]
-    lines += [")", f'exec {shlex.join(program)} "${{flags[@]}}"'] if groups else [f"exec {shlex.join(program)}"]
+    if groups:
+        lines.append(")")
+    lines += _mending(program[0], groups)
+    lines.append(f"exec {shlex.join(program)}" + (' "${flags[@]}"' if groups else ""))
     path = directory / "command.sh"
     path.write_text("\n".join(line.rstrip() for line in lines) + "\n")
     path.chmod(0o755)
     return path
+
+
+def _mending(python: str, groups: dict) -> list[str]:
+    caches = [flag.value for flags in groups.values() for flag in flags if flag.name == "--data-cache-path"]
+    if not caches:
+        return []
+    why = (
+        "# What a killed start left half-written there goes: Megatron would take it for whole, and fail at each start."
+    )
+    return [why, shlex.join([python, "-m", "helpers.index_cache", *caches])]
 
 
 def environment(machine: Machine, variables: dict[str, tuple[str, str]]) -> dict:

@@ -1,4 +1,4 @@
-"""Training samples as the model is shown them, drawn through Megatron's own GPTDataset; and the index it caches.
+"""Training samples as the model is shown them, drawn through Megatron's own GPTDataset.
 
 Megatron shuffles a part's documents, joins their tokens into one long row, cuts it into samples of sequence_length + 1
 tokens (each shares one token with the next, because labels are tokens shifted by one), and shuffles the samples.
@@ -14,8 +14,6 @@ import numpy as np
 from helpers import index
 from helpers.corpus import Corpus, CorpusError
 from helpers.machine import quietly
-
-CACHED = ("document_index.npy", "sample_index.npy", "shuffle_index.npy")
 
 
 @dataclass(frozen=True)
@@ -185,33 +183,3 @@ def _parts(dataset, sequence_lengths: np.ndarray, sequence_length: int, count: i
                 rows.append((sample, position, document, int(offset), tokens))
             position, place, offset = position + tokens, place + 1, 0
     return pd.DataFrame(rows, columns=["sample", "position", "document", "first_token", "tokens"])
-
-
-def mend_index_cache(directory: str | Path) -> list[str]:
-    """Remove from a `--data-cache-path` what a killed start left half-written, so that Megatron builds it again.
-
-    Megatron takes a cached index for whole when its four files exist (`_build_document_sample_shuffle_indices` in
-    gpt_dataset.py): a truncated one fails each later run. Call it before a launch, while no run uses the directory.
-
-    Returns:
-        The names of the removed files; empty when all was whole or the directory is not there.
-    """
-    removed = []
-    for name in {path.name.rsplit("-", 1)[0] for path in Path(directory).glob("*-*-*-*")}:
-        files = [Path(directory) / f"{name}-{ending}" for ending in ("description.txt", *CACHED)]
-        if not all(_whole(file) for file in files):
-            for file in files:
-                if file.exists():
-                    file.unlink()
-                    removed.append(file.name)
-    return sorted(removed)
-
-
-def _whole(file: Path) -> bool:
-    if file.suffix != ".npy":
-        return file.is_file()
-    try:
-        np.load(file, mmap_mode="r")
-        return True
-    except (OSError, ValueError, EOFError):
-        return False

@@ -114,6 +114,24 @@ def test_five_kills_leave_no_trace_in_the_losses(tiny_recipe, small_corpus, tmp_
     assert "Picking up the unfinished run" in capsys.readouterr().out
 
 
+@pytest.mark.train
+def test_command_sh_by_hand_mends_a_half_written_index_cache(tiny_recipe, small_corpus, tmp_path):
+    """Megatron only looks whether the cached files are there; every further start would fail."""
+    recipe = tiny_recipe.with_(train_iters=6, lr_warmup_iters=0)
+    run = launch.train(recipe, small_corpus, runs_dir=tmp_path, machine=CPU)
+    (cached,) = (run.path / "index_cache").glob("*-train-shuffle_index.npy")
+    content = cached.read_bytes()
+    cached.write_bytes(content[: len(content) // 2])
+    again = subprocess.run(["bash", run.path / "command.sh"], capture_output=True, text=True, timeout=240)
+    assert again.returncode == 0, again.stdout[-2000:] + again.stderr[-2000:]
+    assert losses(again.stdout) == losses((run.path / "log.txt").read_text())
+    assert cached.read_bytes() == content
+
+
+def losses(log: str) -> dict[int, float]:
+    return {step.step: step.loss for line in log.splitlines() if (step := logs.parse_step(line))}
+
+
 @contextlib.contextmanager
 def small_disk(directory: Path, megabytes: int):
     """A disk of its own for `directory`; skips where this user may not mount one."""

@@ -1,6 +1,4 @@
-"""Samples through Megatron's GPTDataset, and its cache of indices after a kill."""
-
-import warnings
+"""Samples through Megatron's GPTDataset."""
 
 import numpy as np
 import pytest
@@ -59,32 +57,3 @@ def test_nothing_asks_for_a_gpu(drawn):
     import torch
 
     assert not torch.cuda.is_initialized()
-
-
-@pytest.mark.parametrize("damaged", ["description.txt", *samples.CACHED])
-@pytest.mark.parametrize("how", ["missing", "empty", "half"])
-def test_a_half_written_index_cache_is_built_again(small_corpus, tmp_path, damaged, how):
-    whole = build(small_corpus, tmp_path)
-    files = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    assert len(files) == 12 and samples.mend_index_cache(tmp_path) == []
-    (path,) = tmp_path.glob(f"*-train-{damaged}")
-    content = path.read_bytes()
-    path.unlink() if how == "missing" else path.write_bytes(content[: 0 if how == "empty" else len(content) // 2])
-    believed = how != "missing" and damaged != "description.txt"
-    if believed:
-        with pytest.raises((ValueError, EOFError, OSError)):
-            build(small_corpus, tmp_path)
-    removed = samples.mend_index_cache(tmp_path)
-    if believed:
-        assert len(removed) == 4 and all("-train-" in name for name in removed)
-    assert build(small_corpus, tmp_path) == whole
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == files or not believed
-    assert samples.mend_index_cache(tmp_path / "not there") == []
-
-
-def build(corpus, cache):
-    """The first three samples through Megatron's builder, with its indices kept in `cache`."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        dataset = samples.megatron_dataset(corpus, 64, split=SPLIT, part="train", count=3, index_cache=cache)
-    return [dataset[i]["tokens"].tolist() for i in range(3)]
