@@ -158,11 +158,13 @@ def start(
     fresh = {"state": "running", "launch": launch, "log_start": log.tell(), "started": now, "ended": None, "pid": None}
     fresh |= {"processes": processes, "detached": detach, "exit_code": None, "reason": None, "failing_rank": None}
     write_status(run_directory, **fresh, traceback="", disk_full=False)
+    # With that one set, as in many containers, every start would compile torch and Megatron anew.
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     try:
         process = subprocess.Popen(
             [sys.executable, "-m", "helpers.supervisor", *arguments],
             cwd=PROJECT,
-            env=os.environ | {MARK: str(run_directory)},
+            env=environment | {MARK: str(run_directory)},
             stdin=subprocess.DEVNULL if detach else reading,
             stdout=subprocess.DEVNULL,
             stderr=log,

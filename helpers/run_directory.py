@@ -103,8 +103,8 @@ def write_command(directory: Path, title: str, program: list[str], variables: di
     """`command.sh`: the whole launch as a script that runs by itself, from anywhere, each flag with its reason.
 
     `program` is what is run, up to the flags; `variables` maps a name to (value, why), `groups` a subject to its flags.
-    What the learner has set in the environment stays as it is; no secret is written. The script mends the index cache
-    itself, so that it does whoever starts it.
+    What the learner has set in the environment stays as it is; no secret is written. The script mends its index cache
+    itself: then it is mended whoever starts it.
     """
     lines = ["#!/usr/bin/env bash", f"# {title}. Runs by itself from a shell, too.", "set -eu"]
     lines.append(f"cd {shlex.quote(str(PROJECT))}")
@@ -130,9 +130,7 @@ def _mending(python: str, groups: dict) -> list[str]:
     caches = [flag.value for flags in groups.values() for flag in flags if flag.name == "--data-cache-path"]
     if not caches:
         return []
-    why = (
-        "# What a killed start left half-written there goes: Megatron would take it for whole, and fail at each start."
-    )
+    why = "# Removes what a killed start left half-written: Megatron would take it for whole, and fail at every start."
     return [why, shlex.join([python, "-m", "helpers.index_cache", *caches])]
 
 

@@ -7,6 +7,7 @@ from importlib.resources import files
 import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # ranks and tests share the cores
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # programs that tests start find torch and Megatron compiled
 
 
 @pytest.fixture(scope="session", autouse=True)

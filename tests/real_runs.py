@@ -59,8 +59,7 @@ def write_corpus(folder: Path) -> None:
 
 
 def environment() -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    return kept | {"OMP_NUM_THREADS": "1", "MEGATRON_CPU": "1"}
+    return os.environ | {"OMP_NUM_THREADS": "1", "MEGATRON_CPU": "1"}
 
 
 def torchrun(processes: int, *script_and_arguments: str) -> list[str]:

@@ -112,6 +112,14 @@ def test_one_rank_alone_has_no_prefix(run):
     assert "alone" in log_of(directory).splitlines()
 
 
+def test_ranks_keep_what_they_compiled_for_the_next_start(run, monkeypatch):
+    """Otherwise each start compiles torch and Megatron anew, which doubles its time."""
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    directory, _ = run("print('compiled code is written:', not sys.dont_write_bytecode)", 1)
+    end_of(directory)
+    assert "compiled code is written: True" in log_of(directory)
+
+
 def test_the_failing_rank_is_named_with_its_own_traceback(run):
     """The first rank falls over the second one's end: it is a victim and must not be blamed."""
     directory, _ = run(
