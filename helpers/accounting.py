@@ -178,7 +178,7 @@ def memory(recipe, machine: Machine | None = None, pipeline_rank: int | None = N
     if precision.fp8_format:
         matrices = (_layer_matrices(model, layout)) * model.num_layers / layout.pipeline_parallel
         weights += (2 if not precision.fp8_param_gather else 2 - element) * matrices
-    half = precision.dtype == "fp16" or "--grad-reduce-in-bf16" in recipe.extra_flags
+    half = precision.dtype == "fp16" or precision.grad_reduce_in_bf16
     gradients = (2 if half else 4) * count
     state = 8 if precision.dtype == "fp32" else 12
     optimizer = state * count

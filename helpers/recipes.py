@@ -11,7 +11,7 @@ from pathlib import Path
 from helpers import accounting, scaling
 from helpers.layout import Flag, Layout
 from helpers.machine import CPU, PROJECT, Machine, here
-from helpers.settings import Batch, Checkpoints, Logging, Model, Precision, Schedule
+from helpers.settings import Batch, Checkpoints, Logging, Model, Precision, Schedule, Speed
 from helpers.style import whole_sentences
 
 ENTRY_SCRIPT = PROJECT / "helpers" / "ranks" / "pretrain_gpt.py"
@@ -61,6 +61,7 @@ class Recipe:
     model: Model
     layout: Layout = Layout()
     precision: Precision = Precision()
+    speed: Speed = Speed()
     batch: Batch = Batch()
     schedule: Schedule = Schedule()
     checkpoints: Checkpoints = Checkpoints()
@@ -97,7 +98,11 @@ class Recipe:
         return scaling.fit(self, CPU if machine == "cpu" else machine)
 
     def flag_groups(
-        self, data, machine: Machine | None = None, run_directory: Path | str = RUN_DIRECTORY
+        self,
+        data,
+        machine: Machine | None = None,
+        run_directory: Path | str = RUN_DIRECTORY,
+        entry_script: Path | str | None = None,
     ) -> dict[str, list[Flag]]:
         """Every flag of the run with its reason, by subject. `data` is a `corpus.Corpus`, or None for `--mock-data`."""
         machine = machine or here()
@@ -107,13 +112,15 @@ class Recipe:
             "precision": self.precision.flags(),
             "batch and schedule": self.batch.flags() + self.schedule.flags(),
             "data": data_flags(self, data, run_directory),
-            "device": device_flags(self, machine),
+            "device": device_flags(self, machine, entry_script),
             "logging and checkpoints": self.logging.flags(str(run_directory))
             + self.checkpoints.flags(f"{run_directory}/checkpoints"),
         }
         if self.checkpoints.save_interval is not None and self.layout.distributed_optimizer:
             why = "the optimizer's state, too, can be loaded by another layout"
             groups["logging and checkpoints"].append(Flag("--dist-ckpt-optim-fully-reshardable", None, why))
+        if machine.device == "cuda" and (speed := self.speed.flags()):
+            groups["speed"] = speed
         if self.extra_flags:
             groups["your own"] = [Flag(word, None, "") for word in self.extra_flags]
         taken = {flag.name for name, flags in groups.items() if name != "device" for flag in flags}
@@ -133,7 +140,7 @@ class Recipe:
     ) -> Command:
         """The exact `torchrun` line. `entry_script` may be `pretrain_gpt.py` of your own Megatron-LM clone."""
         machine = machine or here()
-        groups = self.flag_groups(data, machine, run_directory)
+        groups = self.flag_groups(data, machine, run_directory, entry_script)
         torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
         torchrun += ["--nproc-per-node", str(self.layout.world_size)]
         if entry_script is not None and machine.device == "cpu":
@@ -159,7 +166,8 @@ class Recipe:
 
     def fingerprint(self, data) -> str:
         """Twelve hex digits that stand for all that decides the weights: model, layout, schedule, corpus."""
-        parts = (self.model, self.layout, self.precision, self.batch, replace(self.schedule, exit_interval=None))
+        schedule = replace(self.schedule, exit_interval=None)
+        parts = (self.model, self.layout, self.precision, self.speed, self.batch, schedule)
         identity = repr((parts, self.extra_flags, getattr(data, "fingerprint", "mock")))
         return hashlib.sha256(identity.encode()).hexdigest()[:12]
 
@@ -198,8 +206,12 @@ def data_flags(recipe: Recipe, data, run_directory: Path | str) -> list[Flag]:
     return [*data.data_flags(run_directory), *data.tokenizer_flags(), *split, *workers]
 
 
-def device_flags(recipe: Recipe, machine: Machine) -> list[Flag]:
-    """The few flags that name a device or a fused kernel; everything else is the same on a CPU and on a GPU."""
+def device_flags(recipe: Recipe, machine: Machine, entry_script: Path | str | None = None) -> list[Flag]:
+    """The few flags that name a device or a fused kernel; everything else is the same on a CPU and on a GPU.
+
+    The kernel that adds weight gradients up comes with apex; `helpers/ranks/fused_weight_gradient_mlp_cuda.py` stands
+    in for it beside our own entry script.
+    """
     no_fused_gradients = Flag("--no-gradient-accumulation-fusion", None, "its kernel comes with apex, not with pip")
     local = [
         Flag("--transformer-impl", "local", "plain PyTorch layers: Transformer Engine needs a GPU"),
@@ -217,7 +229,9 @@ def device_flags(recipe: Recipe, machine: Machine) -> list[Flag]:
         if recipe.model.position_embedding == "rope":
             flags.append(Flag("--no-rope-fusion", None, "that kernel is CUDA only"))
         return flags
-    return [no_fused_gradients] if machine.transformer_engine else [*local, no_fused_gradients]
+    if not machine.transformer_engine:
+        return [*local, no_fused_gradients]
+    return [] if entry_script is None else [no_fused_gradients]
 
 
 def environment(recipe: Recipe, machine: Machine) -> dict[str, tuple[str, str]]:
@@ -231,9 +245,20 @@ def environment(recipe: Recipe, machine: Machine) -> dict[str, tuple[str, str]]:
         if split and machine.gpus[0].compute_capability < (10, 0):
             why = "kernels start in order, so communication overlaps (before Blackwell)"
             variables["CUDA_DEVICE_MAX_CONNECTIONS"] = ("1", why)
+        elif recipe.speed.overlap_communication:
+            why = "more queues: gradients travel beside the products"
+            variables["CUDA_DEVICE_MAX_CONNECTIONS"] = ("32", why)
         if machine.transformer_engine and (cudnn := cudnn_wheel()):
             why = "Transformer Engine would load the system's cuDNN instead of PyTorch's"
             variables["CUDNN_HOME"] = (cudnn, why)
+            variables["LD_LIBRARY_PATH"] = (library_path(cudnn), "and the system's other CUDA libraries with it")
+        why = "the allocator grows its blocks: less memory lost in gaps"
+        variables["PYTORCH_CUDA_ALLOC_CONF"] = ("expandable_segments:True", why)
+        if recipe.speed.cuda_graph:
+            why = "NCCL must not register the memory of a recorded step with that allocator"
+            variables["NCCL_GRAPH_REGISTER"] = ("0", why)
+        if recipe.speed.overlap_tensor_parallel:
+            variables["UB_SKIPMC"] = ("1", "Transformer Engine's overlap without NVLink multicast, which not all have")
     if recipe.logging.wandb_project:
         variables["WANDB_MODE"] = (recipe.logging.wandb_mode, "offline needs no account, online a login")
     return variables
@@ -244,6 +269,12 @@ def cudnn_wheel() -> str | None:
     if importlib.util.find_spec("nvidia") is None or (found := importlib.util.find_spec("nvidia.cudnn")) is None:
         return None
     return next(iter(found.submodule_search_locations or []), None)
+
+
+def library_path(cudnn: str) -> str:
+    """Folders of the CUDA libraries that came with cuDNN's wheel."""
+    folders = [Path(cudnn).parent / name / "lib" for name in ("cudnn", "cu13", "nccl")]
+    return ":".join(str(folder) for folder in folders if folder.is_dir())
 
 
 def _gpt(num_layers: int, hidden_size: int, num_attention_heads: int, sequence_length: int) -> Model:
@@ -300,7 +331,15 @@ def llama3_8b() -> Recipe:
             linear_bias=False,
             dropout=0.0,
         ),
-        precision=Precision(dtype="bf16", fp8_format="hybrid", fp8_recipe="tensorwise"),
+        layout=Layout(distributed_optimizer=True),
+        precision=Precision(
+            dtype="bf16",
+            fp8_format="hybrid",
+            fp8_recipe="tensorwise",
+            fp8_param_gather=True,
+            grad_reduce_in_bf16=True,
+        ),
+        speed=Speed(fused_cross_entropy=True),
         batch=Batch(micro_batch_size=1, global_batch_size=8),
         schedule=Schedule(train_iters=100, lr=3e-4, min_lr=3e-5, eval_interval=100),
     )

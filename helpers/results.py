@@ -8,7 +8,7 @@ from helpers.layout import Layout
 from helpers.machine import GPU
 from helpers.settings import Model, Precision
 
-PARTS = ("model", "batch", "schedule")  # of a recipe.json: what labels are made of, beside layout and precision
+PARTS = ("model", "speed", "batch", "schedule")  # of a recipe.json, for labels; layout and precision have names
 MAX_WORDS = 3
 
 

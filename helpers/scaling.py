@@ -30,7 +30,8 @@ def fit(recipe, machine: Machine):
     room = 0.9 * min(gpu.memory_bytes for gpu in machine.gpus)
     shrunk = replace(recipe, precision=precision, scaled_for=machine.name)
     spread = Layout(processes=len(machine.gpus), distributed_optimizer=True)
-    layouts = [recipe.layout, spread] if recipe.layout == Layout() and spread.processes > 1 else [recipe.layout]
+    unsplit = recipe.layout in (Layout(), Layout(distributed_optimizer=True))
+    layouts = [recipe.layout, spread] if unsplit and spread.processes > 1 else [recipe.layout]
     while True:
         for layout in layouts:
             for batch in _batches(replace(shrunk, layout=layout)):
@@ -63,6 +64,7 @@ def _to_cpu(recipe):
     return replace(
         recipe,
         model=small,
+        layout=recipe.layout if recipe.layout.world_size > 1 else Layout(),
         precision=Precision(dtype="fp32"),
         batch=Batch(micro_batch_size=4, global_batch_size=8),
         schedule=schedule,

@@ -96,6 +96,7 @@ class Precision:
     fp8_recipe: str = "tensorwise"
     fp8_amax_history_len: int = 1024
     fp8_param_gather: bool = False
+    grad_reduce_in_bf16: bool = False
 
     @property
     def name(self) -> str:
@@ -115,6 +116,38 @@ class Precision:
                 flags.append(Flag("--fp8-amax-compute-algo", "max", "the largest of those steps counts"))
             if self.fp8_param_gather:
                 flags.append(Flag("--fp8-param-gather", None, "weights kept and gathered in 8 bits"))
+        if self.grad_reduce_in_bf16:
+            flags.append(Flag("--grad-reduce-in-bf16", None, "gradients in 16 bits: half to keep, half to send"))
+        return flags
+
+
+@dataclass(frozen=True)
+class Speed:
+    """What makes a GPU faster and leaves the mathematics alone; a CPU has none of it.
+
+    `fused_cross_entropy` computes the loss in few passes over the logits. `cuda_graph` records one step's forward and
+    backward and replays it with one launch. `overlap_communication` sends gradients and weights while others are still
+    being computed (data parallelism with the distributed optimizer). `overlap_tensor_parallel` does so inside a layer.
+    """
+
+    fused_cross_entropy: bool = False
+    cuda_graph: bool = False
+    overlap_communication: bool = False
+    overlap_tensor_parallel: bool = False
+
+    def flags(self) -> list[Flag]:
+        flags = []
+        if self.fused_cross_entropy:
+            flags.append(Flag("--cross-entropy-loss-fusion", None, "few passes over the logits instead of a dozen"))
+            flags.append(Flag("--cross-entropy-fusion-impl", "native", "torch.compile writes that kernel"))
+        if self.cuda_graph:
+            flags.append(Flag("--cuda-graph-impl", "full_iteration", "a step's kernels are launched as one"))
+            flags.append(Flag("--no-check-for-nan-in-loss-and-grad", None, "a recorded step cannot stop to look"))
+        if self.overlap_communication:
+            flags.append(Flag("--overlap-grad-reduce", None, "gradients travel while backward goes on"))
+            flags.append(Flag("--overlap-param-gather", None, "weights arrive while forward goes on"))
+        if self.overlap_tensor_parallel:
+            flags.append(Flag("--tp-comm-overlap", None, "a layer's products and collectives run in pieces, at once"))
         return flags
 
 

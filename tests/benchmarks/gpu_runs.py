@@ -1,0 +1,196 @@
+"""The runs behind `notebooks/recorded/`: one list for a machine with GPUs, picked up where it was left. Run by hand:
+
+    python tests/benchmarks/gpu_runs.py --list                       what there is, and what is recorded already
+    python tests/benchmarks/gpu_runs.py --only llama3 --seconds 500  what is missing of it, for so long
+
+Runs of one GPU go side by side, one a GPU; runs of several have the machine to themselves. Each is an ordinary
+`launch.train`, and leaves its `result.json` as `<recorded>/<machine>/<name>.json`; a failed one leaves `<name>.failed`.
+`--smoke` makes each run small enough for a CPU: a rehearsal of this program, not a measurement.
+"""
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from helpers import corpus, launch, recipes, runs
+from helpers.machine import here
+from helpers.recipes import Recipe
+from helpers.settings import Speed
+
+UNFUSED = ("--no-gradient-accumulation-fusion",)
+PROFILE = ("--profile", "--use-pytorch-profiler", "--profile-step-start", "15", "--profile-step-end", "16")
+FULL = Speed(fused_cross_entropy=True, cuda_graph=True)
+RUN_SECONDS = 240
+
+
+def timed(recipe: Recipe, name: str, steps: int = 30, **changes) -> Recipe:
+    """A run for its speed: `steps` steps, no checkpoint, no validation."""
+    return recipe.with_(name=name, train_iters=steps, lr_warmup_iters=5, eval_iters=0, save_interval=None, **changes)
+
+
+def waterfall() -> list[Recipe]:
+    """GPT3-345M on one GPU, from the notes' flags to ours, one change at a time."""
+    plain = recipes.gpt3_345m().with_(speed=Speed(), extra_flags=UNFUSED)
+    fused = Speed(fused_cross_entropy=True)
+    return [
+        timed(plain, "gpt3_345m_1_notes", 24, dtype="fp16", micro_batch_size=1),
+        timed(plain, "gpt3_345m_2_bf16", 24, micro_batch_size=1),
+        timed(plain, "gpt3_345m_3_micro_batch_32"),
+        timed(plain, "gpt3_345m_4_cross_entropy", speed=fused),
+        timed(plain, "gpt3_345m_5_gradient_fusion", speed=fused, extra_flags=()),
+        timed(plain, "gpt3_345m_6_cuda_graph", speed=FULL, extra_flags=()),
+        timed(plain, "gpt3_345m_7_batch_64", speed=FULL, extra_flags=(), micro_batch_size=64, global_batch_size=64),
+        timed(plain, "gpt3_345m_8_no_dropout", speed=FULL, extra_flags=(), dropout=0.0),
+        timed(plain, "gpt3_345m_9_no_dropout_batch_64", speed=FULL, extra_flags=(), dropout=0.0,
+              micro_batch_size=64, global_batch_size=64),
+        timed(plain, "gpt3_345m_profile_plain", 16, extra_flags=(*UNFUSED, *PROFILE)),
+        timed(plain, "gpt3_345m_profile_graph", 16, speed=FULL, extra_flags=PROFILE),
+    ]  # fmt: skip
+
+
+def micro_batches() -> list[Recipe]:
+    """GPT3-345M, 128 samples a step, cut in ever larger micro-batches until the memory is full."""
+    recipe = recipes.gpt3_345m().with_(speed=Speed(fused_cross_entropy=True), global_batch_size=128)
+    return [timed(recipe, f"gpt3_345m_micro_{n}", 12, micro_batch_size=n) for n in (4, 8, 16, 32, 64, 128)]
+
+
+def precisions() -> list[Recipe]:
+    """GPT3-345M over 300 steps in bf16 and FP8: do the losses stay together?"""
+    recipe = recipes.gpt3_345m().with_(train_iters=300, eval_iters=0, save_interval=None, speed=FULL)
+    return [
+        recipe.with_(name="gpt3_345m_300_bf16"),
+        recipe.with_(name="gpt3_345m_300_tensorwise", fp8_format="hybrid"),
+    ]
+
+
+def gpt(num_layers: int, hidden_size: int, num_attention_heads: int, batch: int) -> Recipe:
+    """A model of the scaling tables: the whole global batch at once."""
+    small = recipes.gpt3_345m()
+    sizes = {"num_layers": num_layers, "hidden_size": hidden_size, "num_attention_heads": num_attention_heads}
+    return small.with_(**sizes, micro_batch_size=batch, global_batch_size=batch)
+
+
+def tensor_parallel() -> list[Recipe]:
+    """Strong and weak scaling of GPT 1.2B and 2.5B, eager and from a recorded step."""
+    found = []
+    for batch in (20, 8):
+        small, large = gpt(40, 1536, 16, batch), gpt(54, 1920, 20, batch)
+        for words, speed in (("eager", Speed(fused_cross_entropy=True)), ("graph", FULL)):
+            tp2 = {"tensor_parallel": 2, "speed": speed}
+            found += [
+                timed(small, f"gpt_1_2b_{batch}_tp1_{words}", speed=speed),
+                timed(small, f"gpt_1_2b_{batch}_tp2_{words}", **tp2),
+                timed(small, f"gpt_1_2b_{batch}_tp2_sp_{words}", sequence_parallel=True, **tp2),
+            ]
+        found.append(timed(large, f"gpt_2_5b_{batch}_tp2_sp_graph", sequence_parallel=True, speed=FULL,
+                           tensor_parallel=2))  # fmt: skip
+    return found
+
+
+def llama() -> list[Recipe]:
+    """Llama3-8B on two GPUs: number formats, layouts, speed."""
+    recipe = recipes.llama3_8b().with_(processes=2, distributed_optimizer=True, global_batch_size=4)
+    overlapped = Speed(fused_cross_entropy=True, overlap_communication=True)
+    dp2 = {"speed": overlapped}
+    tp2 = {"tensor_parallel": 2, "sequence_parallel": True}
+    cp2 = {"context_parallel": 2, "speed": overlapped}
+    bf16 = {"fp8_format": None}
+    return [
+        timed(recipe, "llama3_8b_tensorwise_dp2", 25, **dp2),
+        timed(recipe, "llama3_8b_bf16_dp2", 25, **dp2, **bf16),
+        timed(recipe, "llama3_8b_tensorwise_tp2_sp", 15, **tp2),
+        timed(recipe, "llama3_8b_bf16_tp2_sp", 15, **tp2, **bf16),
+        timed(recipe, "llama3_8b_tensorwise_cp2", 15, **cp2),
+        timed(recipe, "llama3_8b_delayed_dp2", 15, **dp2, fp8_recipe="delayed"),
+        timed(recipe, "llama3_8b_blockwise_dp2", 15, **dp2, fp8_recipe="blockwise"),
+        timed(recipe, "llama3_8b_profile", 16, **dp2, extra_flags=PROFILE),
+    ]
+
+
+def planned() -> dict[str, Recipe]:
+    every = [*waterfall(), *micro_batches(), *precisions(), *tensor_parallel(), *llama()]
+    return {recipe.name: recipe for recipe in every}
+
+
+def smoke(recipe: Recipe) -> Recipe:
+    """The same run on CPU ranks, two layers deep."""
+    small = recipe.scaled_to("cpu").with_(num_layers=2, hidden_size=64, sequence_length=64, train_iters=3)
+    batch = {"micro_batch_size": 2, "global_batch_size": 4, "lr_warmup_iters": 1, "extra_flags": ()}
+    return replace(small.with_(**batch), name=recipe.name)
+
+
+def make(name: str, recorded: Path, is_smoke: bool) -> None:
+    """Train one run of the list and record it."""
+    recipe = planned()[name]
+    recipe = smoke(recipe) if is_smoke else recipe
+    data = corpus.prepare("sotu", tokenizer=recipe.tokenizer)
+    run = launch.train(recipe, data, fresh=True)
+    runs.record(run, name, recorded)
+    figures = run.figures()
+    print(f"{name}: " + ", ".join(f"{key} {figures[key]}" for key in ("tokens/s/GPU", "MFU", "peak memory GB")))
+
+
+def schedule(names: list[str], options: argparse.Namespace) -> None:
+    """Start what is missing in order, each on free GPUs, until all is made or the time is up."""
+    deadline = time.monotonic() + options.seconds
+    free = set(range(here().processes))
+    going: dict[subprocess.Popen, tuple[str, set[int], float]] = {}
+    waiting = list(names)
+    while waiting or going:
+        for worker, (name, taken, until) in list(going.items()):
+            if worker.poll() is None:
+                if time.monotonic() > until:
+                    worker.send_signal(signal.SIGINT)
+                    worker.wait()
+                continue
+            del going[worker]
+            free |= taken
+            log = options.recorded / f"{name}.log"
+            if worker.returncode:
+                log.rename(log.with_suffix(".failed"))
+            print(f"{name}: {'failed' if worker.returncode else 'recorded'}", flush=True)
+        if waiting and (need := planned()[waiting[0]].layout.world_size) <= len(free):
+            if time.monotonic() + options.least_seconds > deadline:
+                print(f"Out of time: {len(waiting)} runs are left.")
+                waiting.clear()
+                continue
+            name = waiting.pop(0)
+            taken = {free.pop() for _ in range(need)}
+            command = [sys.executable, __file__, "--one", name, "--recorded", str(options.recorded)]
+            command += ["--smoke"] * options.smoke
+            environment = os.environ | {"CUDA_VISIBLE_DEVICES": ",".join(map(str, sorted(taken)))}
+            log = open(options.recorded / f"{name}.log", "w")  # noqa: SIM115  the worker's for its whole life
+            until = min(deadline, time.monotonic() + RUN_SECONDS)
+            going[subprocess.Popen(command, env=environment, stdout=log, stderr=log)] = (name, taken, until)
+        time.sleep(0.2)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--list", action="store_true")
+    parser.add_argument("--only", default="", help="names that begin with one of these, comma-separated")
+    parser.add_argument("--seconds", type=float, default=36000, help="no run goes on for longer")
+    parser.add_argument("--least-seconds", type=float, default=45, help="no run starts with less left")
+    parser.add_argument("--recorded", type=Path, default=runs.RECORDED)
+    parser.add_argument("--smoke", action="store_true")
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    options.recorded.mkdir(parents=True, exist_ok=True)
+    if options.one:
+        make(options.one, options.recorded, options.smoke)
+        return
+    wanted = [name for name in planned() if name.startswith(tuple(options.only.split(",")))]
+    have = {path.stem for path in options.recorded.glob("*/*.json")}
+    if options.list:
+        print("\n".join(f"{'recorded' if name in have else 'missing ':9} {name}" for name in wanted))
+        return
+    schedule([name for name in wanted if name not in have], options)
+
+
+if __name__ == "__main__":
+    main()
