@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from helpers import gpu_stars, stars
+from helpers import cuda_libraries, gpu_stars, stars
 from helpers import machine as machines
 from helpers.machine import PROJECT, Machine
 from helpers.stars import Finding
@@ -199,10 +199,13 @@ def check(machine: Machine | None = None) -> Report:
 
 
 def ask(subject: str, timeout_seconds: float) -> dict[str, dict]:
-    """Facts told by the probe in a process of its own; what it told before a crash or the time limit is kept."""
+    """Facts told by the probe in a process of its own, with the CUDA libraries that a run would load.
+
+    What it told before a crash or the time limit is kept.
+    """
     command = [sys.executable, "-m", "helpers.ranks.probe", subject]
     environment = {
-        **os.environ,
+        **cuda_libraries.environment(),
         "PYTHONPATH": os.pathsep.join(filter(None, (str(PROJECT), os.environ.get("PYTHONPATH")))),
     }
     process = subprocess.Popen(

@@ -1,7 +1,6 @@
-"""What is here: GPUs, cores, memory. A leaf: every other module may import it, it imports none of them."""
+"""What is here: GPUs, cores, memory. Next to a leaf: every other module may import it."""
 
 import contextlib
-import importlib.util
 import logging
 import os
 import platform
@@ -11,6 +10,8 @@ from functools import cache
 from pathlib import Path
 
 import psutil
+
+from helpers import cuda_libraries
 
 PROJECT = Path(__file__).resolve().parent.parent
 
@@ -139,7 +140,7 @@ def here() -> Machine:
         memory_bytes=psutil.virtual_memory().total,
         system=platform.system(),
         architecture=platform.machine(),
-        transformer_engine=importlib.util.find_spec("transformer_engine_torch") is not None,
+        transformer_engine=cuda_libraries.transformer_engine_installed(),
     )
 
 

@@ -2,13 +2,12 @@
 
 import difflib
 import hashlib
-import importlib.util
 import shlex
 import sys
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
-from helpers import accounting, scaling
+from helpers import accounting, cuda_libraries, scaling
 from helpers.layout import Flag, Layout
 from helpers.machine import CPU, PROJECT, Machine, here
 from helpers.settings import Batch, Checkpoints, Logging, Model, Precision, Schedule, Speed
@@ -230,7 +229,8 @@ def device_flags(recipe: Recipe, machine: Machine, entry_script: Path | str | No
             flags.append(Flag("--no-rope-fusion", None, "that kernel is CUDA only"))
         return flags
     if not machine.transformer_engine:
-        return [*local, no_fused_gradients]
+        why = "that kernel comes with apex"
+        return [*local, no_fused_gradients, Flag("--no-masked-softmax-fusion", None, why)]
     return [] if entry_script is None else [no_fused_gradients]
 
 
@@ -248,10 +248,8 @@ def environment(recipe: Recipe, machine: Machine) -> dict[str, tuple[str, str]]:
         elif recipe.speed.overlap_communication:
             why = "more queues: gradients travel beside the products"
             variables["CUDA_DEVICE_MAX_CONNECTIONS"] = ("32", why)
-        if machine.transformer_engine and (cudnn := cudnn_wheel()):
-            why = "Transformer Engine would load the system's cuDNN instead of PyTorch's"
-            variables["CUDNN_HOME"] = (cudnn, why)
-            variables["LD_LIBRARY_PATH"] = (library_path(cudnn), "and the system's other CUDA libraries with it")
+        if machine.transformer_engine:
+            variables |= cuda_libraries.variables()
         why = "the allocator grows its blocks: less memory lost in gaps"
         variables["PYTORCH_CUDA_ALLOC_CONF"] = ("expandable_segments:True", why)
         if recipe.speed.cuda_graph:
@@ -262,19 +260,6 @@ def environment(recipe: Recipe, machine: Machine) -> dict[str, tuple[str, str]]:
     if recipe.logging.wandb_project:
         variables["WANDB_MODE"] = (recipe.logging.wandb_mode, "offline needs no account, online a login")
     return variables
-
-
-def cudnn_wheel() -> str | None:
-    """The folder of the cuDNN that came with PyTorch by pip; None where PyTorch brings its own way (a container)."""
-    if importlib.util.find_spec("nvidia") is None or (found := importlib.util.find_spec("nvidia.cudnn")) is None:
-        return None
-    return next(iter(found.submodule_search_locations or []), None)
-
-
-def library_path(cudnn: str) -> str:
-    """Folders of the CUDA libraries that came with cuDNN's wheel."""
-    folders = [Path(cudnn).parent / name / "lib" for name in ("cudnn", "cu13", "nccl")]
-    return ":".join(str(folder) for folder in folders if folder.is_dir())
 
 
 def _gpt(num_layers: int, hidden_size: int, num_attention_heads: int, sequence_length: int) -> Model:
