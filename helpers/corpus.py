@@ -18,6 +18,7 @@ import numpy as np
 from helpers import encoder, index, machine, sources
 from helpers import tokenizer as tokenizers
 from helpers.layout import Flag
+from helpers.style import visible_spaces
 
 FORMAT = 1
 
@@ -107,12 +108,13 @@ class Corpus:
         return self._backend.decode(ids, skip_special_tokens=False)
 
     def pieces(self, text: str):
-        """A text cut into tokens, as a table: token (as text), id, bytes (UTF-8)."""
+        """A text cut into tokens, as a table: token (a space shows as "·"), id, bytes (UTF-8)."""
         import pandas as pd
 
         ids = self.encode(text)
         words = [self.decode([i]) for i in ids]
-        return pd.DataFrame({"token": words, "id": ids, "bytes": [len(word.encode()) for word in words]})
+        shown = [visible_spaces(word) for word in words]
+        return pd.DataFrame({"token": shown, "id": ids, "bytes": [len(word.encode()) for word in words]})
 
     @property
     def _backend(self):

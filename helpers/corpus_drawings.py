@@ -28,7 +28,7 @@ def pieces(text: str, *corpora: Corpus) -> Picture:
         title = f"{name}: {len(tokens)} tokens, {per_token:.1f} bytes per token"
         axes.text(x, y + 0.15, title, va="center", fontsize=10, color=FAINT)
         for i, token in enumerate(tokens):
-            shown = token.replace(" ", "·").replace("\n", "⏎")
+            shown = style.visible_spaces(token)
             wide = LETTER * (len(shown) + 0.45)
             colour = drawings.tint(RUN_COLOURS[1 + i % 3], 0.5)
             shape = FancyBboxPatch(
@@ -51,7 +51,7 @@ def token_bytes(data: Corpus, count: int = 16) -> Picture:
     opened = data.open_index()
     ids = opened.token_ids()[:count]
     ends = opened.sequence_lengths.cumsum()
-    texts = [data.decode([i]).replace(" ", "·").replace("\n", "⏎") for i in ids]
+    texts = [style.visible_spaces(data.decode([i])) for i in ids]
     step, wide = [], 0.1
     for text in texts:
         step.append(wide)

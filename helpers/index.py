@@ -25,6 +25,8 @@ from pathlib import Path
 
 import numpy as np
 
+from helpers.style import whole_sentences
+
 MAGIC = b"MMIDIDX\x00\x00"
 VERSION = 1
 HEADER_BYTES = 34
@@ -217,7 +219,7 @@ def fields(prefix: str | Path, first: int = 3):
             row = (offset + i * width, width, f"{name} [{i}]", kind, int(values[i]), meaning.format(i=i))
             rows.append(row)
         offset += len(values) * width
-    return pd.DataFrame(rows, columns=["offset", "bytes", "field", "type", "value", "meaning"])
+    return whole_sentences(pd.DataFrame(rows, columns=["offset", "bytes", "field", "type", "value", "meaning"]))
 
 
 def split_parts(prefix: str | Path | Index, split: str, sequence_length: int) -> list[dict]:

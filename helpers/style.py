@@ -119,6 +119,11 @@ class Picture:
             file.write(self.png)
 
 
+def visible_spaces(token: str) -> str:
+    """A token as it can be read in a table or a figure: "·" for a space, "⏎" for a new line."""
+    return token.replace(" ", "·").replace("\n", "⏎")
+
+
 def whole_sentences(table):
     """The same DataFrame; from now on pandas shows its sentences whole and not their first 50 letters."""
     import pandas as pd

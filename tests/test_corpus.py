@@ -323,7 +323,7 @@ def test_a_corpus_shows_itself(speeches):
     shown = speeches._repr_html_()
     assert shown.count("<tr>") == 6 and shown.count("<blockquote>") == 3 and "Fellow-Citizens" in shown
     assert speeches.pieces("two words").to_dict("list") == {
-        "token": ["two", " words"], "id": [11545, 2456], "bytes": [3, 6],
+        "token": ["two", "·words"], "id": [11545, 2456], "bytes": [3, 6],
     }  # fmt: skip
     parts = speeches.split_parts("949,50,1", 1024)
     assert parts.documents.tolist() == [236, 13, 0] and parts.problem.tolist() == ["", "", "empty"]

@@ -67,6 +67,7 @@ def test_fields_cover_every_byte_with_the_values_there(prefix):
     for row in table.iloc[1:].itertuples():
         assert struct.unpack_from(codes[row.type], raw, row.offset)[0] == row.value, row
     assert table.value[0] == raw[:9].hex(" ")
+    assert "two zero bytes" in table._repr_html_(), "sentences are shown whole"
     short = index.fields(prefix, first=1)
     assert short.field.tolist()[5:] == [
         "sequence length [0]", "sequence length [2]", "sequence pointer [0]", "sequence pointer [2]",
