@@ -87,8 +87,8 @@ def _choices(description: str, values, start):
         value=start,
         description=description,
         continuous_update=True,
-        style={"description_width": "8em"},
-        layout={"width": "23em"},
+        style={"description_width": "9em"},
+        layout={"width": "24em"},
     )
 
 
