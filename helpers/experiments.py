@@ -6,8 +6,7 @@ from pathlib import Path
 
 from IPython.display import display
 
-from helpers import launch, layer_drawings, plots, processes, runs
-from helpers.logs import parse_step
+from helpers import launch, layer_drawings, live, logs, plots, processes, runs
 from helpers.machine import Machine, here
 from helpers.recipes import Recipe, environment
 
@@ -94,25 +93,32 @@ def fp8_against_bf16(recipe: Recipe, data, machine: Machine | None = None):
 
 
 def pull_the_plug(recipe: Recipe, data, step: int, timeout_seconds: float = 600) -> runs.Run:
-    """Train `recipe` and kill every process of it, without warning (SIGKILL), once `step` is logged.
+    """Train `recipe`, show it, and kill every process of it, without warning (SIGKILL), once `step` is logged.
 
     Raises:
         RuntimeError: the run ended, or `timeout_seconds` passed, before that step.
+        KeyboardInterrupt: after every process has ended.
     """
     run = launch.train(recipe, data, fresh=True, detach=True)
+    progress = live.Progress(recipe.model.sequence_length, recipe.model.vocab_size)
+    view, words = live.view(), "stopped"
+    tail = logs.Tail(Path(run.path) / "log.txt")
     deadline = time.monotonic() + timeout_seconds
-    while _last_step(run.path) < step:
-        if run.state != "running" or time.monotonic() > deadline:
-            run.stop()
-            raise RuntimeError(f"The run did not reach step {step}:\n{run.log_tail()}")
-        time.sleep(0.05)
-    processes.kill(processes.members(run.path))
+    try:
+        while max(progress.steps, default=0) < step:
+            if run.state != "running" or time.monotonic() > deadline:
+                raise RuntimeError(f"The run did not reach step {step}:\n{run.log_tail()}")
+            view.update(progress)
+            time.sleep(0.05)
+            progress.hear(tail.read())
+        processes.kill(processes.members(run.path))
+        words = "killed"
+        progress.hear(tail.read(final=True))
+    except BaseException:
+        run.stop()
+        raise
+    finally:
+        view.finish(progress, words)
     processes.bury(run.path)
-    print(f"Killed after step {_last_step(run.path)}: every process at once, nothing had time to save.")
+    print(f"Killed after step {progress.steps[-1]}: every process at once, nothing had time to save.")
     return runs.load(run.path)
-
-
-def _last_step(run_directory: Path) -> int:
-    log = run_directory / "log.txt"
-    steps = map(parse_step, log.read_text(errors="replace").splitlines()) if log.exists() else ()
-    return max((step.step for step in steps if step), default=0)

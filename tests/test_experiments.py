@@ -33,11 +33,26 @@ def test_other_failures_are_not_swallowed(tiny_recipe, monkeypatch, tmp_path):
         experiments.sweep(tiny_recipe, None, micro_batch_size=(1,))
 
 
+def test_an_interrupt_while_the_plug_waits_stops_the_run(tiny_recipe, monkeypatch, tmp_path):
+    stopped = []
+    run = SimpleNamespace(path=tmp_path, state="running", stop=lambda: stopped.append(True))
+
+    def interrupt(_seconds):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(launch, "train", lambda *_args, **_kwargs: run)
+    monkeypatch.setattr(experiments.time, "sleep", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        experiments.pull_the_plug(tiny_recipe, None, step=8)
+    assert stopped == [True]
+
+
 @pytest.mark.train
 def test_a_run_whose_plug_was_pulled_is_picked_up(tiny_recipe, small_corpus, capsys):
     recipe = tiny_recipe.with_(save_interval=5, name="plug")
     cut = experiments.pull_the_plug(recipe, small_corpus, step=8)
     assert cut.state == "failed" and max(cut.losses.index) < 30
+    assert "killed: " in capsys.readouterr().out, "the run is shown while it waits for its step"
     resumed = launch.train(recipe, small_corpus)
     assert resumed.path == cut.path and resumed.state == "finished"
     assert list(resumed.losses.index) == list(range(1, 31))
