@@ -2,14 +2,16 @@
 
 import json
 import math
+import re
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from helpers import exercises
+from helpers import answers, exercises
 from helpers.exercises import check, number, predict
+from helpers.machine import PROJECT
 
 
 @pytest.fixture
@@ -173,3 +175,22 @@ def test_a_folded_answer_hides_its_text_until_it_is_opened():
     folded = exercises.Answer("12 · 64² · 4")
     assert folded._repr_html_().startswith("<details") and "12 · 64² · 4" in folded._repr_html_()
     assert repr(folded) == "Answer (folded)", "a terminal does not give it away"
+
+
+def test_an_exercise_of_the_notebooks_is_asked_by_name():
+    assert check("possible TP", ...).kind == "asked"
+    assert check("possible TP", [2, 4, 8, 16]).kind == "right"
+    told = check("possible TP", [2, 3, 4, 8]).text
+    assert "whole heads" in told and "16" not in told, "a hint, never the answer"
+    assert "no exercise called “possible PT”" in check("possible PT", 3).text
+
+
+def test_every_notebook_asks_for_an_answer_that_is_there_and_none_shows_it():
+    asked = {}
+    for path in sorted((PROJECT / "notebooks").glob("*.ipynb")):
+        for cell in json.loads(path.read_text())["cells"]:
+            source = "".join(cell["source"])
+            if cell["cell_type"] == "code" and (found := re.findall(r'exercises\.check\("([^"]+)"', source)):
+                asked |= dict.fromkeys(found, path.name)
+                assert "answer=..." in source and "expected" not in source, f"{path.name}: {source}"
+    assert set(asked) == set(answers.ANSWERS)
