@@ -15,6 +15,7 @@ PROGRAM_START = time.time()
 
 import ctypes
 import dataclasses
+import gc
 import json
 import os
 import signal
@@ -64,12 +65,17 @@ if os.environ.get("MEGATRON_CPU") == "1" or not torch.cuda.is_available():
     from helpers.ranks import cpu_device
 
     cpu_device.switch_on()
+else:
+    from helpers.ranks import transformer_engine_names
+
+    transformer_engine_names.restore()
 
 from megatron.core import mpu
 from megatron.core.datasets import utils as dataset_utils
 from megatron.core.datasets.blended_megatron_dataset_builder import BlendedMegatronDatasetBuilder
 from megatron.core.datasets.gpt_dataset import GPTDataset, GPTDatasetConfig, MockGPTDataset
 from megatron.core.enums import ModelType
+from megatron.core.full_cuda_graph import FullCudaGraphWrapper
 from megatron.core.packed_seq_params import PackedSeqParams
 from megatron.core.parallel_state import get_hybrid_data_context_parallel_groups
 from megatron.core.rerun_state_machine import get_rerun_state_machine
@@ -274,6 +280,15 @@ def keep_the_built_helpers() -> None:
     dataset_utils.compile_helpers = lambda: None
 
 
+def leave() -> None:
+    """Let recorded steps go (`--cuda-graph-impl`), then the groups: NCCL waits for ever for the other way round."""
+    FullCudaGraphWrapper.cuda_graph = dict.fromkeys(FullCudaGraphWrapper.cuda_graph)
+    FullCudaGraphWrapper.result = dict.fromkeys(FullCudaGraphWrapper.result)
+    gc.collect()
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
 @record  # keeps the traceback of the first rank that fails where torchrun finds it
 def main() -> None:
     set_startup_timestamps(program_start=PROGRAM_START, main_entry=time.time())
@@ -284,6 +299,7 @@ def main() -> None:
     config = pretrain_cfg_container_from_args(args, gpt_config_from_args(args))
     kind = ModelType.encoder_or_decoder
     train(config, build_datasets, kind, forward_step, store=store, get_embedding_ranks=embedding_ranks)
+    leave()
 
 
 if __name__ == "__main__":
