@@ -17,11 +17,12 @@ from functools import partial
 import torch
 import torch.distributed as dist
 
+warnings.simplefilter("ignore")
+os.environ["PYTHONWARNINGS"] = "ignore"  # in the processes that write a checkpoint, too
 if os.environ.get("MEGATRON_CPU") == "1" or not torch.cuda.is_available():
     from helpers.ranks import cpu_device
 
     cpu_device.switch_on()
-warnings.simplefilter("ignore")
 
 from megatron.core import dist_checkpointing, parallel_state
 from megatron.core.datasets.blended_megatron_dataset_builder import BlendedMegatronDatasetBuilder
