@@ -79,7 +79,7 @@ class Tour:
         from nbclient import NotebookClient
 
         notebook = nbformat.read(path, as_version=4)
-        client = NotebookClient(notebook, timeout=CELL_SECONDS, kernel_name="python3", coalesce_streams=True)
+        client = NotebookClient(notebook, timeout=CELL_SECONDS, kernel_name="python3")
         client.reset_execution_trackers()
         manager = client.create_kernel_manager()
         sockets = tempfile.TemporaryDirectory(prefix="megatron-tour-")

@@ -43,6 +43,8 @@ def tidy(notebook: nbformat.NotebookNode, runs_root: Path) -> nbformat.NotebookN
     notebook.metadata["language_info"] = {"name": "python", "file_extension": ".py", "pygments_lexer": "ipython3"}
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
+        if "outputs" in cell:
+            cell.outputs = joined(cell.outputs)
         for output in cell.get("outputs", ()):
             for key in ("text", "traceback", "evalue"):
                 if key in output:
@@ -55,6 +57,24 @@ def tidy(notebook: nbformat.NotebookNode, runs_root: Path) -> nbformat.NotebookN
         if "outputs" in cell:
             cell.outputs = [output for output in cell.outputs if output.get("data") != {}]
     return notebook
+
+
+def joined(outputs: list) -> list:
+    """The same outputs with neighbouring pieces of one stream made one, and without text that "\\r" wrote over.
+
+    A stream that goes on below a picture stays there: the line announces the next picture.
+    """
+    together = []
+    for output in outputs:
+        last = together[-1] if together else {}
+        if output.output_type == "stream" and output.name == last.get("name"):
+            last.text += output.text
+        else:
+            together.append(output)
+    for output in together:
+        if output.output_type == "stream":
+            output.text = re.sub(r".*\r(?=[^\n])", "", output.text)
+    return together
 
 
 def headings(cell: nbformat.NotebookNode) -> list[tuple[int, str]]:

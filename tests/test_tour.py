@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import nbformat
@@ -220,6 +221,19 @@ def test_outputs_lose_the_paths_of_this_machine_and_the_state_of_widgets(tmp_pat
     assert cell.outputs[1].data == {"text/html": "<b>~/x .</b>"}
     assert len(cell.outputs) == 2 and "execution" not in cell.metadata and "widgets" not in notebook.metadata
     nbformat.validate(notebook)
+
+
+def test_a_line_stays_above_the_picture_that_it_announces():
+    stream, picture = partial(nbformat.v4.new_output, "stream"), nbformat.v4.new_output("display_data", data={"a": "b"})
+    outputs = [stream(text="one"), stream(text=":\n"), picture, stream(text="  5%|\r 50%|"), stream(text="\r100%|\n")]
+    outputs += [stream(name="stderr", text="oh\n"), picture]
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1", outputs=outputs)])
+
+    page.tidy(notebook, Path("/nowhere"))
+
+    shown = [(output.get("name"), output.get("text")) for output in notebook.cells[0].outputs]
+    nothing = (None, None)
+    assert shown == [("stdout", "one:\n"), nothing, ("stdout", "100%|\n"), ("stderr", "oh\n"), nothing]
 
 
 def test_the_command_is_installed_and_explains_itself():
