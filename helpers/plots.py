@@ -5,7 +5,8 @@ Recorded runs are dotted or hatched and named with their machine; reference line
 
 import math
 
-from helpers import style
+from helpers import absence, style
+from helpers.absence import Absence
 from helpers.bars import memory as memory  # bars and drawings are part of this module's words
 from helpers.bars import parameters as parameters
 from helpers.corpus_drawings import pieces as pieces
@@ -107,8 +108,13 @@ def throughput(*several) -> Picture:
     return Picture(figure, f"Tokens per second per {_unit(several)}; medians: {'; '.join(names)}.")
 
 
-def sweep(several, x: str = "micro_batch_size") -> Picture:
-    """Speed and peak memory of runs that differ in one setting `x` of their recipe ("micro_batch_size", say)."""
+def sweep(several, x: str = "micro_batch_size") -> Picture | Absence:
+    """Speed and peak memory of runs that differ in one setting `x` of their recipe ("micro_batch_size", say).
+
+    Where they ran on one kind of GPU, a dashed line shows its memory. No run at all gives a sentence.
+    """
+    if all(run is None for run in several):
+        return absence.of("run of this sweep")
     several = sorted(_with_steps(several), key=lambda run: (bool(run.recorded_on), _setting(run, x)))
     with style.apply():
         figure, (left, right) = style.new_figure(1, 2, height=3.0)
@@ -133,6 +139,9 @@ def sweep(several, x: str = "micro_batch_size") -> Picture:
             axes.minorticks_off()
             axes.set(xlabel=x, ylabel=label)
             axes.set_ylim(0, 1.1 * axes.dataLim.y1)
+        if len(gpus := {run.gpu for run in several}) == 1 and (gpu := gpus.pop()):
+            _room(right, gpu)
+            words.append(f"{gpu.name}: {gpu.memory_bytes / 1e9:.0f} GB in all")
         left.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
         left.legend(loc="lower right")
     return Picture(figure, f"Sweep over {x}. " + "; ".join(words) + ".")
@@ -231,6 +240,14 @@ def _guessing(axes, vocab_size: int) -> None:
         ha="right",
         color=GREY,
     )
+
+
+def _room(axes, gpu) -> None:
+    """A GPU's memory as a dashed line with its name."""
+    level = gpu.memory_bytes / 1e9
+    axes.axhline(level, **REFERENCE)
+    axes.set_ylim(0, 1.18 * level)
+    axes.text(0.02, level, f"{gpu.name}: {level:.0f} GB", va="bottom", color=GREY, transform=axes.get_yaxis_transform())
 
 
 def _ends(several):

@@ -1,6 +1,7 @@
 """What a run left behind, as tables: a run directory here, or a recorded run of another machine."""
 
 import json
+import re
 import shutil
 import sys
 import time
@@ -190,10 +191,13 @@ def latest(name: str, runs_dir: Path | None = None) -> Run:
 
 
 def recorded(machine_label: str, name: str | None = None) -> Recorded | None | list[Recorded]:
-    """Recorded runs of a machine ("h200"): the one called `name`, or None; without a name all there are, maybe none."""
+    """Recorded runs of a machine ("h200"): the one called `name`, or None; without a name all there are, maybe none.
+
+    A name with "*" or "[" is a pattern, and all that fit it come back, in the order of the numbers in their names.
+    """
     folder = RECORDED / machine_label
-    if name is None:
-        return [read_result(path) for path in sorted(folder.glob("*.json"))]
+    if name is None or set("*[") & set(name):
+        return [read_result(path) for path in sorted(folder.glob(f"{name or '*'}.json"), key=_by_numbers)]
     return read_result(folder / f"{name}.json") if (folder / f"{name}.json").is_file() else None
 
 
@@ -259,6 +263,11 @@ def read_result(path) -> Recorded:
     content = json.loads(Path(path).read_text())
     names = ("recipe", "environment", "predictions", "status", "command", "wall_seconds", "peak_memory_bytes")
     return Recorded(path=Path(path), packed=content["series"], **{name: content[name] for name in names})
+
+
+def _by_numbers(path: Path) -> list:
+    """A key that puts `micro_8` before `micro_16`."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", path.stem)]
 
 
 def _without_paths(text: str, run_directory: Path) -> str:

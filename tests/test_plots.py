@@ -157,6 +157,15 @@ def test_sweep_puts_the_setting_on_the_axis(tmp_path, recorded):
         plots.sweep(several, x="colour")
 
 
+def test_sweep_on_a_gpu_shows_its_memory(recorded, run):
+    picture = plots.sweep([recorded])
+    _, right = picture.figure.axes
+    assert right.lines[1].get_ydata() == [150, 150] and right.lines[1].get_linestyle() == "--"
+    assert right.texts[0].get_text() == "NVIDIA H200: 150 GB" and "150 GB in all" in picture.alt
+    assert len(plots.sweep([run]).figure.axes[1].lines) == 1
+    assert repr(plots.sweep([])).startswith("No run of this sweep is recorded yet")
+
+
 def test_scaling_tells_strong_from_weak(tmp_path):
     def trained(name, seconds, **changes):
         return make_run(tmp_path / name, SMALL.with_(**changes), machine.CPU, curves(seconds=seconds))

@@ -196,6 +196,16 @@ def test_a_recorded_run_answers_like_the_live_one(tmp_path, monkeypatch):
     assert runs.labels([live, kept]) == ["gpt3_345m", "gpt3_345m (recorded on 2 × NVIDIA H200)"]
 
 
+def test_recorded_runs_of_a_pattern_come_in_the_order_of_their_numbers(tmp_path, monkeypatch):
+    live = make_run(tmp_path / "a")
+    monkeypatch.setattr(runs, "RECORDED", tmp_path / "recorded")
+    for name in ("micro_16", "micro_8", "micro_128", "other"):
+        runs.record(live, name, tmp_path / "recorded")
+    assert [run.path.stem for run in runs.recorded("h200", "micro_*")] == ["micro_8", "micro_16", "micro_128"]
+    assert [run.path.stem for run in runs.recorded("h200", "micro_[1-9]")] == ["micro_8"]
+    assert runs.recorded("h200", "nothing*") == []
+
+
 def test_a_result_names_no_place_of_this_machine(tmp_path):
     run = make_run(tmp_path / "a")
     text = runs.write_result(run.path).read_text()

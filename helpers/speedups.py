@@ -1,0 +1,225 @@
+"""What tensor parallelism buys: strong and weak scaling of recorded runs, beside what others have published."""
+
+import math
+
+from helpers import absence, accounting, published, style
+from helpers.absence import Absence
+from helpers.drawings import INK
+from helpers.published import PAPER, PAPER_BATCH, PAPER_GPUS, TUTORIALS, TUTORIALS_GPUS
+from helpers.style import COLOURS, MARKERS, RECORDED_HATCH, RECORDED_LINE, REFERENCE, Picture
+
+NOTHING = absence.of("scaling run")
+GREY = "#666666"
+
+
+def strong_scaling_table(several):
+    """The same model and batch on one rank and on more, a row a run (pandas); a sentence where there is no run.
+
+    `speed-up`, and `efficiency` as the share of the ideal, are against the run on one rank with the same batch that is
+    eager, or a CUDA graph, as this one is. The last column says whose figures they are.
+    """
+    import pandas as pd
+
+    rows = _strong(several)
+    if not rows:
+        return NOTHING
+    batches, sizes = {row["batch"] for row in rows}, {row["ranks"] for row in rows}
+    rows += [row for row in _published_strong() if row["batch"] in batches and row["ranks"] in sizes]
+    for row in rows:
+        row["efficiency"] = _percent(row["speed-up"] / row["ranks"])
+    columns = ["batch", "layout", "how", "step ms", "speed-up", "efficiency", "measured on"]
+    table = pd.DataFrame(sorted(rows, key=lambda row: -row["batch"]))[columns]
+    return style.whole_sentences(table.set_index(["batch", "layout", "how"]).round(2))
+
+
+def weak_scaling_table(several):
+    """A model that grows with the ranks, a row a run (pandas); a sentence where there is no run.
+
+    `time efficiency` is the step time on one rank over this one: the usual figure. `FLOP/s efficiency` counts what was
+    done in that time: FLOP/s of a rank over those of the one rank. They differ where the ranks' work does.
+    """
+    import pandas as pd
+
+    rows = _weak(several)
+    if not rows:
+        return NOTHING
+    batches = {row["batch"] for row in rows}
+    rows += [row for row in _published_weak() if row["batch"] in batches]
+    for row in rows:
+        row["time efficiency"], row["FLOP/s efficiency"] = _percent(row["time"]), _percent(row["FLOP/s"])
+    columns = ["batch", "model", "layout", "how", "step ms", "time efficiency", "FLOP/s efficiency", "measured on"]
+    table = pd.DataFrame(sorted(rows, key=lambda row: -row["batch"]))[columns]
+    return style.whole_sentences(table.set_index(["batch", "model", "layout"]).round(1))
+
+
+def strong_scaling(several) -> Picture | Absence:
+    """Speed-up over one rank with the same model and batch, a bar a run; dashed and grey: the ideal, published ones.
+
+    Each run is compared with the run on one rank that is eager, or a CUDA graph, as it is.
+    """
+    rows = [row for row in _strong(several) if row["ranks"] > 1 and not math.isnan(row["speed-up"])]
+    if not rows:
+        return NOTHING
+    groups = list(dict.fromkeys((row["batch"], row["ranks"]) for row in rows))
+    end = max(max(row["ranks"], row["speed-up"]) for row in rows)
+    with style.apply():
+        figure, axes = style.new_figure(width=8.6, height=1.2 + 0.34 * (len(rows) + 1.7 * len(groups)))
+        place, ticks, words = 0.0, {}, []
+        for batch, ranks in groups:
+            own = [row for row in rows if (row["batch"], row["ranks"]) == (batch, ranks)]
+            known = [row for row in _published_strong() if (row["batch"], row["ranks"]) == (batch, ranks)]
+            _references(axes, place, len(own), {"ideal": ranks} | {r["gpus"]: r["speed-up"] for r in known})
+            ticks[place] = f"batch {batch}:"
+            for row in own:
+                place += 1
+                look = {"hatch": RECORDED_HATCH if row["run"].recorded_on else None, "edgecolor": "white"}
+                axes.barh(place, row["speed-up"], height=0.7, color=COLOURS["tensor"], alpha=0.8, linewidth=0, **look)
+                text = f"{row['speed-up']:.2f}×  ·  {_percent(row['speed-up'] / ranks)}  ·  {row['step ms']:.0f} ms"
+                axes.text(end * 1.03, place, text, va="center", color=INK, fontsize=10)
+                ticks[place] = f"{row['layout']}, {row['how']}"
+                words.append(f"batch {batch}, {ticks[place]}: {text}")
+            place += 1.7
+        axes.set_yticks(list(ticks), list(ticks.values()))
+        axes.set(xlim=(0, end * 1.45), ylim=(place - 1, -0.8), xlabel="speed-up over one GPU")
+        axes.set_xticks([x / 2 for x in range(2 * math.ceil(end) + 1)])
+        axes.grid(axis="y", visible=False)
+        axes.tick_params(axis="y", length=0)
+        axes.set_title(f"{rows[0]['model']} parameters, {rows[0]['measured on']}")
+        sources = f"dashed: {TUTORIALS_GPUS}, {TUTORIALS}; {PAPER_GPUS}, {PAPER}"
+        figure.supxlabel(sources, fontsize=9.5, color=GREY)
+    return Picture(figure, f"Strong scaling of {rows[0]['model']} parameters. {'; '.join(words)}. {sources}.")
+
+
+def weak_scaling(several) -> Picture | Absence:
+    """Step time on one rank over that of a model that grew with the ranks; grey and dashed: what others published."""
+    rows = _weak(several)
+    if not rows:
+        return NOTHING
+    curves: dict[str, list[dict]] = {}
+    for row in (*rows, *_published_weak()):
+        name = row["measured on"] if row["run"] is None else f"{row['how']}, {rows[-1]['measured on']}"
+        curves.setdefault(f"batch {row['batch']}, {name}", []).append(row)
+    with style.apply():
+        figure, axes = style.new_figure(width=7.6, height=4.4)
+        words = []
+        for index, (name, own) in enumerate(curves.items()):
+            at, values, run = [row["ranks"] for row in own], [row["time"] for row in own], own[0]["run"]
+            ours = {"color": COLOURS["tensor"], "linestyle": RECORDED_LINE if run and run.recorded_on else "-"}
+            axes.plot(at, values, label=name, marker=MARKERS[index % len(MARKERS)], **(ours if run else REFERENCE))
+            words.append(
+                f"{name}: "
+                + ", ".join(f"{n} GPU{'s' * (n > 1)} {_percent(v)}" for n, v in zip(at, values, strict=True))
+            )
+        axes.set_xscale("log", base=2)
+        axes.set_xticks([1, 2, 4, 8], [f"{gpus}\n{_size(model)}" for gpus, model in published.WEAK_MODELS.items()])
+        axes.minorticks_off()
+        axes.set(xlabel="GPUs, and parameters of their model", ylabel="step time on one GPU\n÷ step time")
+        axes.set_ylim(0.5, 1.1)
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+        figure.legend(loc="outside lower center")
+    return Picture(figure, f"Weak scaling. {'; '.join(words)}.")
+
+
+def _timed(several) -> list[dict]:
+    """What the figures need of each run that was timed, with the run on one rank that it is compared with."""
+    rows = []
+    for run in several:
+        speed = run.figures()["tokens/s/GPU"] if run is not None else None
+        if not speed or not run.model:
+            continue
+        switches = run.recipe.get("speed", {})
+        graph = bool(switches.get("cuda_graph"))
+        how = ("CUDA graph" if graph else "eager") + ", overlapped" * bool(switches.get("overlap_tensor_parallel"))
+        rows.append(
+            {
+                "run": run,
+                "batch": run.recipe["batch"]["global_batch_size"],
+                "ranks": run.layout.world_size,
+                "layout": "TP1" if run.layout.world_size == 1 else run.layout.name,
+                "how": how,
+                "graph": graph,
+                "model": _size(run.model),
+                "step ms": run.tokens_per_step / speed / run.layout.world_size * 1e3,
+                "measured on": f"recorded on {run.recorded_on}" if run.recorded_on else run.machine,
+            }
+        )
+    rows.sort(key=lambda row: (-row["batch"], row["graph"], row["ranks"]))
+    for row in rows:
+        bases = [b for b in rows if b["ranks"] == 1 and (b["batch"], b["graph"]) == (row["batch"], row["graph"])]
+        row["base"] = bases[0] if bases else None
+    return rows
+
+
+def _strong(several) -> list[dict]:
+    rows = _timed(several)
+    smallest = min((row["run"].model for row in rows if row["ranks"] == 1), key=_parameters, default=None)
+    rows = [row for row in rows if row["run"].model == smallest]
+    for row in rows:
+        row["speed-up"] = row["base"]["step ms"] / row["step ms"] if row["base"] else math.nan
+    return rows
+
+
+def _weak(several) -> list[dict]:
+    """The runs of grown models, each curve with the run on one rank that it begins with."""
+    rows = _timed(several)
+    grown = [row for row in rows if row["base"] and row["run"].model != row["base"]["run"].model]
+    found = []
+    for row in rows:
+        if row in grown or any(row is other["base"] for other in grown):
+            first = row["base"]
+            work = accounting.flops_per_token(row["run"].model) / accounting.flops_per_token(first["run"].model)
+            row["time"] = first["step ms"] / row["step ms"]
+            row["FLOP/s"] = row["time"] * work / row["ranks"]
+            found.append(row)
+    return found
+
+
+def _published(batch: int, gpus: int, machine: str, source: str, step: float | None = None) -> dict:
+    of_others = {"run": None, "how": "eager", "layout": f"TP{gpus}", "gpus": machine}
+    return of_others | {"batch": batch, "ranks": gpus, "step ms": step, "measured on": f"{machine}, {source}"}
+
+
+def _published_strong() -> list[dict]:
+    rows = [
+        _published(batch, gpus, TUTORIALS_GPUS, TUTORIALS, step) | {"speed-up": steps[1] / step}
+        for batch, steps in published.STRONG_STEP_MS.items()
+        for gpus, step in steps.items()
+    ]
+    speed_ups = published.PAPER_SPEED_UP.items()
+    return rows + [_published(PAPER_BATCH, gpus, PAPER_GPUS, PAPER) | {"speed-up": x} for gpus, x in speed_ups]
+
+
+def _published_weak() -> list[dict]:
+    work = {gpus: accounting.flops_per_token(model) for gpus, model in published.WEAK_MODELS.items()}
+    rows = []
+    for batch, steps in published.WEAK_STEP_MS.items():
+        for gpus, step in steps.items():
+            time = steps[1] / step
+            efficiencies = {"time": time, "FLOP/s": time * work[gpus] / work[1] / gpus}
+            rows.append(_published(batch, gpus, TUTORIALS_GPUS, TUTORIALS, step) | efficiencies)
+    for gpus, time in published.PAPER_WEAK_EFFICIENCY.items():
+        rows.append(_published(PAPER_BATCH, gpus, PAPER_GPUS, PAPER) | {"time": time, "FLOP/s": math.nan})
+    return [row | {"model": _size(published.WEAK_MODELS[row["ranks"]])} for row in rows]
+
+
+def _references(axes, place: float, rows: int, lines: dict[str, float]) -> None:
+    """Dashed lines over a group of bars, each with its name and value on the row above them."""
+    for name, speed_up in lines.items():
+        axes.plot([speed_up, speed_up], [place - 0.35, place + rows + 0.5], **REFERENCE | {"zorder": 3})
+        side = {"ha": "left", "xytext": (4, 0)} if name == "ideal" else {"ha": "right", "xytext": (-4, 0)}
+        words = f"{name}: {speed_up:.3g}×"
+        look = {"va": "center", "color": GREY, "fontsize": 10, "textcoords": "offset points"}
+        axes.annotate(words, (speed_up, place), **side, **look)
+
+
+def _parameters(model) -> int:
+    return int(accounting.parameters(model)["parameters"].sum())
+
+
+def _size(model) -> str:
+    return f"{_parameters(model) / 1e9:.1f}B"
+
+
+def _percent(share: float) -> str:
+    """A share in whole percent, a half rounded up, as published tables do."""
+    return "–" if math.isnan(share) else f"{math.floor(100 * share + 0.5)}%"

@@ -1,0 +1,61 @@
+"""Llama3-8B by layout and format: each FP8 run against its own bf16 run, beside NVIDIA's figures."""
+
+import pytest
+from recorded_runs import recorded
+
+from helpers import format_speeds, recipes
+from helpers.settings import Speed
+
+LLAMA = recipes.llama3_8b().with_(processes=2, global_batch_size=4, speed=Speed(cuda_graph=True))
+TOKENS = 4 * 8192 / 2
+
+
+@pytest.fixture
+def several(tmp_path):
+    tensor_parallel = {"tensor_parallel": 2, "sequence_parallel": True}
+    steps = {
+        LLAMA.with_(name="a"): 1.0,
+        LLAMA.with_(name="b", fp8_format=None): 1.25,
+        LLAMA.with_(name="c", fp8_recipe="blockwise"): 1.125,
+        LLAMA.with_(name="d", **tensor_parallel): 2.0,
+        LLAMA.with_(name="e", fp8_format=None, speed=Speed()): 4.0,
+    }
+    return [recorded(tmp_path, recipe, seconds, peak=120e9) for recipe, seconds in steps.items()]
+
+
+def test_ratios_are_within_a_layout_and_a_kind_of_launch(several):
+    table = format_speeds.formats_table([None, *several])
+    together = table.loc["DP2+DistOpt, CUDA graph, batch 4"]
+    assert together["× bf16"].to_dict() == {"bf16": "–", "fp8 tensorwise": "1.25", "fp8 blockwise": "1.11"}
+    assert together.index.tolist() == ["bf16", "fp8 tensorwise", "fp8 blockwise"]
+    assert together.loc["fp8 tensorwise", "tokens/s/GPU"] == TOKENS
+    assert table.loc["TP2+SP+DistOpt, CUDA graph, batch 4"]["× bf16"].tolist() == ["–"]
+    assert table.loc["DP2+DistOpt, eager, batch 4"].index.tolist() == ["bf16"]
+
+
+def test_nvidias_figures_carry_their_source(several):
+    table = format_speeds.formats_table(several)
+    given = table[table["measured on"].str.contains("NVIDIA DGX|NVIDIA Megatron")]
+    assert given["tokens/s/GPU"].tolist() == [10682, 14048, 14451]
+    assert given["measured on"].iloc[2] == "8 × H100, NVIDIA Megatron-Bridge 25.11"
+    assert given["peak memory GB"].tolist() == ["–"] * 3
+
+
+def test_bars_speeds_and_memory(several):
+    picture = format_speeds.formats(several)
+    left, right = picture.figure.axes
+    speeds = [TOKENS / seconds for seconds in (1.25, 1.0, 1.125, 2.0, 4.0)]
+    assert [patch.get_width() for patch in left.patches] == pytest.approx(speeds)
+    assert [patch.get_width() for patch in right.patches] == pytest.approx([120] * 5)
+    assert {patch.get_hatch() for patch in (*left.patches, *right.patches)} == {"////"}
+    assert [line.get_xdata()[0] for line in left.lines] == [10682, 14048, 14451]
+    assert [line.get_xdata()[0] for line in right.lines] == [150]
+    assert {line.get_linestyle() for line in (*left.lines, *right.lines)} == {"--"}
+    words = [text.get_text() for text in left.texts]
+    assert "16,384  ·  1.25× bf16" in words and "DGX Cloud 25.04, bf16: 10,682" in words
+    assert "fp8 tensorwise: 16,384  ·  1.25× bf16, 120 GB" in picture.alt
+
+
+def test_no_run_is_a_sentence():
+    for nothing in (format_speeds.formats([]), format_speeds.formats_table([None])):
+        assert repr(nothing) == "No run of Llama3-8B is recorded yet: there is nothing to show in its place."
