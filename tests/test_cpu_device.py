@@ -17,21 +17,23 @@ for script in sys.argv[1:]:
 print(json.dumps([name for name in sys.modules if name.startswith("helpers.ranks.cpu_")]))
 """
 SPY = """
-import runpy, sys, types
+import os, runpy, sys, types
 import torch
-torch.cuda.is_available = lambda: {there}
 class Called(Exception): pass
 def switch_on(): raise Called
 sys.modules["helpers.ranks.cpu_device"] = types.SimpleNamespace(switch_on=switch_on)
 import helpers.ranks
 helpers.ranks.cpu_device = sys.modules["helpers.ranks.cpu_device"]
-for script in sys.argv[1:]:
-    try:
-        runpy.run_path(script, run_name="read")
-        print(script, "did not switch on")
-    except Called:
-        assert not any(name.startswith("megatron") for name in sys.modules)
-        print("called")
+for there, asked in (False, "0"), (True, "1"):
+    torch.cuda.is_available = lambda: there
+    os.environ["MEGATRON_CPU"] = asked
+    for script in sys.argv[1:]:
+        try:
+            runpy.run_path(script, run_name="read")
+            print(script, "did not switch on")
+        except Called:
+            assert not any(name.startswith("megatron") for name in sys.modules)
+            print("called")
 """
 
 
@@ -50,10 +52,9 @@ def test_not_a_line_of_it_is_loaded_where_there_is_a_gpu():
     assert json.loads(python(WITH_A_GPU, *SCRIPTS).splitlines()[-1]) == []
 
 
-@pytest.mark.parametrize("there, asked", [(False, {}), (True, {"MEGATRON_CPU": "1"})])
-def test_it_is_switched_on_where_there_is_none_and_where_it_is_asked_for(there, asked):
+def test_it_is_switched_on_where_there_is_none_and_where_it_is_asked_for():
     """Before anything of Megatron is imported."""
-    assert python(SPY.format(there=there), *SCRIPTS, **asked).splitlines() == ["called"] * len(SCRIPTS)
+    assert python(SPY, *SCRIPTS).splitlines() == ["called"] * 2 * len(SCRIPTS)
 
 
 ANSWERS = """
@@ -111,12 +112,27 @@ print(json.dumps({
     "compiled": torch.compile(abs)(-3) + torch.compile(mode="max-autotune")(abs)(-4),
     "order": cpu_megatron.sequence_order(2, 8).tolist(),
 }))
+cpu_device.main()
+"""
+SOMEBODY_ELSES = """
+import sys, torch, its_module
+if __name__ == "__main__":
+    print(its_module.answer, sys.argv[1:], torch.zeros(1, device="cuda").device, sys.argv[0] == __file__)
 """
 
 
 @pytest.fixture(scope="module")
-def answers():
-    return json.loads(python(ANSWERS, LOCAL_WORLD_SIZE="3").splitlines()[-1])
+def printed(tmp_path_factory):
+    """What one process prints: the answers, and what a script says that it was then given."""
+    folder = tmp_path_factory.mktemp("somebody")
+    (folder / "its_module.py").write_text("answer = 42\n")
+    (folder / "its_script.py").write_text(SOMEBODY_ELSES)
+    return python(ANSWERS, str(folder / "its_script.py"), "--flag", "1", LOCAL_WORLD_SIZE="3").splitlines()
+
+
+@pytest.fixture(scope="module")
+def answers(printed):
+    return json.loads(printed[-2])
 
 
 def test_tensors_stay_in_main_memory(answers):
@@ -154,16 +170,8 @@ def test_a_sequence_is_put_together_from_its_zigzag_parts(answers):
     assert [[0, 1, 6, 7, 2, 3, 4, 5][place] for place in answers["order"]] == list(range(8))
 
 
-def test_a_script_of_somebody_else_runs_with_its_own_folder_and_arguments(tmp_path):
-    (tmp_path / "its_module.py").write_text("answer = 42\n")
-    script = tmp_path / "its_script.py"
-    script.write_text(
-        "import sys, torch, its_module\n"
-        "if __name__ == '__main__':\n"
-        "    print(its_module.answer, sys.argv[1:], torch.zeros(1, device='cuda').device, sys.argv[0] == __file__)\n"
-    )
-    run = "import runpy, sys; sys.argv[0] = 'x'; runpy.run_module('helpers.ranks.cpu_device', run_name='__main__')"
-    assert python(run, str(script), "--flag", "1").splitlines()[-1] == "42 ['--flag', '1'] cpu True"
+def test_a_script_of_somebody_else_runs_with_its_own_folder_and_arguments(printed):
+    assert printed[-1] == "42 ['--flag', '1'] cpu True"
 
 
 def test_no_script_is_a_question():
