@@ -76,6 +76,7 @@ def loss_difference(one, other) -> Picture:
             below.text(0.5, 0.5, words, ha="center", va="center", transform=below.transAxes, fontsize=12)
             return Picture(figure, f"{start}: {words}.")
         below.set_yscale("log")
+        below.yaxis.set_minor_formatter("")  # over less than two powers of ten it would name every tick
         below.plot(differing.index, differing, "o", color=INK, markersize=3)
         step, largest = int(differing.idxmax()), float(differing.max())
         below.axhline(largest, **REFERENCE)

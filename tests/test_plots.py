@@ -98,6 +98,17 @@ def test_loss_difference_names_the_largest(run, tmp_path):
     assert any("at step 7" in text.get_text() for text in below.texts)
 
 
+def test_differences_of_one_size_get_a_scale_that_can_be_read(run, tmp_path):
+    other = curves()
+    other["lm loss"][7] += 4.8e-2
+    other["lm loss"][9] += 4.8e-2
+    picture = plots.loss_difference(run, make_run(tmp_path / "other", SMALL, machine.CPU, other))
+    picture.figure.canvas.draw()
+    scale = picture.figure.axes[1].yaxis
+    named = [label.get_text() for label in (*scale.get_majorticklabels(), *scale.get_minorticklabels())]
+    assert any(named) and not any("times" in name for name in named), named
+
+
 def test_equal_losses_are_said_to_be_equal(run, tmp_path):
     picture = plots.loss_difference(run, make_run(tmp_path / "other", SMALL, machine.CPU))
     assert "the same to the last digit, all 20 steps" in picture.alt
