@@ -70,7 +70,7 @@ def _stacked(axes, bars: dict[str, dict[str, float]], colours: dict[str, str], w
             edge = INK if name == MEASURED else "white"
             axes.barh(row, size, left=left, height=0.62, color=face, hatch=hatch, edgecolor=edge)
             if size > 0.1 * full and name != MEASURED:
-                axes.text(left + size / 2, row, words(size), ha="center", va="center", color=_on(face), fontsize=10)
+                axes.text(left + size / 2, row, words(size), ha="center", va="center", color=on(face), fontsize=10)
             left += size
         axes.text(left + 0.01 * full, row, words(left), va="center", color=INK)
     axes.set_yticks(range(len(bars)), list(bars))
@@ -80,7 +80,7 @@ def _stacked(axes, bars: dict[str, dict[str, float]], colours: dict[str, str], w
     axes.tick_params(axis="y", length=0)
 
 
-def _on(colour: str) -> str:
+def on(colour: str) -> str:
     """Black or white, whichever can be read on a colour (relative luminance, WCAG 2)."""
     from matplotlib.colors import to_rgb
 

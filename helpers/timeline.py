@@ -1,0 +1,283 @@
+"""One step on the GPU, kernel by kernel: what the PyTorch profiler wrote, reduced to one layer and to shares of time.
+
+Megatron writes the trace with `--profile --use-pytorch-profiler` to `<run>/torch_profile/rank-0.json.gz`.
+"""
+
+import dataclasses
+import gzip
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import groupby, takewhile
+from pathlib import Path
+
+from helpers import absence, runs
+from helpers.absence import Absence
+from helpers.results import after_warm_up
+
+TRACE = Path("torch_profile") / "rank-0.json.gz"
+FOLDER = "timelines"  # beside the recorded runs of a machine
+
+SMALL = ("Cat", "gather", "scatter", "index", "rope", "glu", "gelu", "amax", "scal", "quanti")
+# What a kernel is, by the words in its name. Where several streams are busy at once, a moment belongs to the first of
+# these: a collective counts only where nothing hides it. "loss" is told by its place, not by its name.
+CATEGORIES = {
+    "matrix products": r"nvjet|gemm|cutlass|cublas|xmma",
+    "attention": r"sdpa|fmha|flash|fused_attn|cudnn::fusion|masked_softmax",
+    "loss": r"cross_entropy",
+    "norms, elementwise": f"elementwise|triton|norm|reduce|cast|transpose|dropout|{'|'.join(SMALL)}",
+    "optimizer": r"multi_tensor|adam",
+    "copies, other": r"",
+    "collectives": r"nccl|userbuffers",
+}
+ASKED_FIRST = ("collectives", "attention", "optimizer")  # their names hold words of the others as well
+ELEMENTWISE, LOSS, IDLE = "norms, elementwise", "loss", "idle"
+
+PARTS = ("qkv", "proj", "fc1", "fc2")  # the matrix products of a layer, forward; backward has two for each
+AFTER_A_PRODUCT = re.compile(r"splitKreduce|epilogue")  # small kernels of cuBLAS that finish one
+ATTENTION = {
+    "forward": re.compile(r"fprop|flash_fwd|FlashAttnFwd|softmax_warp_forward", re.I),
+    "backward": re.compile(r"bprop|flash_bwd|FlashAttnBwd|softmax_warp_backward", re.I),
+}
+NORM = re.compile(r"ln_(?:fwd|bwd)|rms_?norm|layer_?norm", re.I)
+BACKWARD = re.compile(r"bwd|backward|grad", re.I)
+EVENT = re.compile(
+    r'"ph": "X", "cat": "(kernel|gpu_memcpy|gpu_memset|user_annotation)", "name": "((?:[^"\\]|\\.)*)", '
+    r'"pid": [^,]+, "tid": ([^,]+),\s*"ts": ([\d.]+), "dur": ([\d.]+)'
+)
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """One kernel or copy, in µs from the start of its window; `part` names the matrix of a product, else ""."""
+
+    category: str
+    start: float
+    duration: float
+    stream: int
+    name: str
+    part: str = ""
+
+    @property
+    def end(self) -> float:
+        return self.start + self.duration
+
+
+@dataclass(frozen=True)
+class Window:
+    """One layer in one direction: `microseconds` long, with the kernels that began in it."""
+
+    microseconds: float
+    kernels: tuple[Kernel, ...]
+
+    @property
+    def idle(self) -> float:
+        """Microseconds in which no stream was busy."""
+        return self.microseconds - _covered((k.start, min(k.end, self.microseconds)) for k in self.kernels)
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """One step of rank 0. `milliseconds` holds the exposed time of each category and of "idle": they add up to it.
+
+    `step_ms` is the profiled step; `usual_step_ms` the run's median, since the profiler slows every launch.
+    `hidden_ms` are collectives behind other kernels. `layer`, of `layers` and counted from 1, is the one shown.
+    """
+
+    gpu: str
+    step_ms: float
+    usual_step_ms: float | None
+    milliseconds: dict[str, float]
+    hidden_ms: float
+    layer: int
+    layers: int
+    forward: Window
+    backward: Window
+
+
+def category(name: str) -> str:
+    """What a kernel is, by its name: one of `CATEGORIES`."""
+    order = (*ASKED_FIRST, *(one for one in CATEGORIES if one not in ASKED_FIRST))
+    return next(one for one in order if re.search(CATEGORIES[one], name))
+
+
+def reduce(trace, run=None) -> Timeline:
+    """A profiler trace of one step (`.json.gz`, without pipeline parallelism) as a `Timeline` of its middle layer.
+
+    A layer begins with its first norm and ends where the next one begins; backward it is the same turned round.
+
+    Args:
+        run: the run that was profiled, for its usual step time.
+
+    Raises:
+        ValueError: the trace holds no step, or fewer than two layers.
+    """
+    text = gzip.decompress(Path(trace).read_bytes()).decode()
+    length, kernels = _events(text)
+    forward, backward, losses, layers = _spans(kernels)
+    kernels = [
+        dataclasses.replace(k, category=LOSS)
+        if k.category == ELEMENTWISE and any(start <= k.start < end for start, end in losses)
+        else k
+        for k in kernels
+    ]
+    exposed, hidden = _shares(kernels, length)
+    usual = after_warm_up(run.series("iteration-time")).median() * 1e3 if run is not None else None
+    gpu = re.search(r'"id": 0, "name": "([^"]*)"', text)
+    return Timeline(
+        gpu=gpu.group(1) if gpu else "",
+        step_ms=length / 1e3,
+        usual_step_ms=usual,
+        milliseconds=exposed,
+        hidden_ms=hidden,
+        layer=(layers + 1) // 2,
+        layers=layers,
+        forward=_window(kernels, *forward, PARTS),
+        backward=_window(kernels, *backward, [part for part in reversed(PARTS) for _ in range(2)]),
+    )
+
+
+def of_run(run) -> Timeline:
+    """The timeline of a run that was trained with the profiler on."""
+    return reduce(run.path / TRACE, run)
+
+
+def write(timeline: Timeline, path) -> Path:
+    """Keep a timeline as a small JSON file."""
+    rounded = json.loads(json.dumps(dataclasses.asdict(timeline)), parse_float=lambda digits: round(float(digits), 3))
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Path(path).write_text(json.dumps(rounded) + "\n")
+    return Path(path)
+
+
+def read(path) -> Timeline:
+    """A timeline from its file."""
+    content = json.loads(Path(path).read_text())
+    for direction in ("forward", "backward"):
+        window = content[direction]
+        content[direction] = Window(window["microseconds"], tuple(Kernel(**kernel) for kernel in window["kernels"]))
+    return Timeline(**content)
+
+
+def record(run, name: str, recorded_dir: Path = runs.RECORDED) -> Path:
+    """Keep a profiled run's timeline for readers elsewhere, as `<recorded>/<label>/timelines/<name>.json`."""
+    label = run.environment["machine"]["label"]
+    return write(of_run(run), recorded_dir / label / FOLDER / f"{name}.json")
+
+
+def recorded(machine_label: str, name: str) -> Timeline | Absence:
+    """The recorded timeline called `name` of a machine ("h200"); a sentence where there is none."""
+    path = runs.RECORDED / machine_label / FOLDER / f"{name}.json"
+    return read(path) if path.is_file() else absence.of(f"timeline of {name}")
+
+
+def _events(text: str) -> tuple[float, list[Kernel]]:
+    """The step's length in µs and all that ran on the GPU in it, in order."""
+    step, found = None, []
+    for kind, name, lane, start, duration in EVENT.findall(text):
+        if kind != "user_annotation":
+            found.append((float(start), float(duration), int(lane), name, kind))
+        elif name.startswith("ProfilerStep") and step is None:
+            step = float(start), float(duration)
+    if step is None or not found:
+        raise ValueError("This trace holds no step of a GPU. Profile one: --profile --use-pytorch-profiler.")
+    begin, length = step
+    other = "copies, other"
+    return length, [
+        Kernel(category(name) if kind == "kernel" else other, start - begin, duration, lane, name)
+        for start, duration, lane, name, kind in sorted(found)
+        if 0 <= start - begin < length
+    ]
+
+
+def _spans(kernels: Sequence[Kernel]):
+    """From when to when the middle layer runs, forward and backward, when the loss is computed, and how many layers.
+
+    Each layer has one attention in each direction. Several kernels of it without a matrix product in between
+    (context parallelism) are one. Recomputed layers come a second time, right before their backward.
+    """
+    marks: list[tuple[str, float]] = []  # direction and start of each layer's attention
+    product_since = True
+    for kernel in kernels:
+        direction = next((way for way, names in ATTENTION.items() if names.search(kernel.name)), None)
+        if direction and (product_since or direction != marks[-1][0]):
+            marks.append((direction, kernel.start))
+        product_since = False if direction else product_since or kernel.category == "matrix products"
+    ways = [direction for direction, _ in marks]
+    recomputed = ways.count("forward") > ways.count("backward") > 0
+    first_run = next((len(list(run)) for _, run in groupby(ways)), 0)
+    layers = first_run - recomputed
+    if layers < 2 or ways.count("backward") < layers:
+        raise ValueError(f"This trace holds {max(0, layers)} whole layers; a timeline needs two or more.")
+    period = (3 if recomputed else 2) * layers
+    backwards = [start for direction, start in marks[:period] if direction == "backward"]
+    norms = {
+        way: [k for k in kernels if NORM.search(k.name) and _is_backward(k) == (way == "backward")] for way in ATTENTION
+    }
+    middle = (layers - 1) // 2
+    begins = [_last(norms["forward"], marks[middle + offset][1]) for offset in (0, 1)]
+    turned = layers - 1 - middle
+    ends = [_first(kernels, backwards[turned + offset]) for offset in (-1, 0)]
+    losses = []
+    for last in range(layers - 1, len(marks), period):
+        after = next(k.start for k in norms["backward"] if k.start > marks[last][1])
+        losses.append((max(k.end for k in norms["forward"] if k.start < after), after))
+    return begins, ends, losses, layers
+
+
+def _is_backward(kernel: Kernel) -> bool:
+    return bool(BACKWARD.search(kernel.name))
+
+
+def _last(norms: Iterable[Kernel], moment: float) -> float:
+    """When the last norm before a moment begins."""
+    return max(k.start for k in norms if k.start < moment)
+
+
+def _first(kernels: Sequence[Kernel], moment: float) -> float:
+    """When the first backward norm after a moment is over, with the kernels right behind it that complete it."""
+    first = next(i for i, k in enumerate(kernels) if k.start > moment and NORM.search(k.name) and _is_backward(k))
+    lane = (k for k in kernels[first:] if k.stream == kernels[first].stream)
+    return max(k.end for k in takewhile(lambda k: NORM.search(k.name), lane))
+
+
+def _window(kernels: Sequence[Kernel], start: float, end: float, parts: Sequence[str]) -> Window:
+    """The kernels that begin between two moments; products are named where there are as many as `parts`."""
+    inside = [dataclasses.replace(k, start=k.start - start) for k in kernels if start <= k.start < end]
+    products = [
+        i for i, k in enumerate(inside) if k.category == "matrix products" and not AFTER_A_PRODUCT.search(k.name)
+    ]
+    if len(products) == len(parts):
+        for i, part in zip(products, parts, strict=True):
+            inside[i] = dataclasses.replace(inside[i], part=part)
+    return Window(end - start, tuple(dataclasses.replace(k, name=_short(k.name)) for k in inside))
+
+
+def _short(name: str) -> str:
+    """A kernel's name without namespaces and template arguments, 60 letters at most."""
+    plain = re.sub(r"<.*|\(anonymous namespace\)::|^void ", "", name)
+    return re.sub(r"\w+::", "", plain)[:60]
+
+
+def _shares(kernels: Sequence[Kernel], length: float) -> tuple[dict[str, float], float]:
+    """Exposed milliseconds of each category and of "idle", and the milliseconds of collectives that are hidden."""
+    shares, spans, so_far = {}, [], 0.0
+    for name in CATEGORIES:
+        own = [(k.start, min(k.end, length)) for k in kernels if k.category == name]
+        spans += own
+        covered = _covered(spans)
+        shares[name] = (covered - so_far) / 1e3
+        so_far = covered
+    hidden = _covered(own) / 1e3 - shares["collectives"]  # the last of the categories
+    return shares | {IDLE: (length - so_far) / 1e3}, hidden
+
+
+def _covered(spans: Iterable[tuple[float, float]]) -> float:
+    """The length of what spans of time cover together."""
+    total, until = 0.0, float("-inf")
+    for start, end in sorted(spans):
+        if end > until:
+            total += end - max(start, until)
+            until = end
+    return total

@@ -1,0 +1,144 @@
+"""Pictures of one step on the GPU: one layer's kernels, lane by lane, and what the whole step's time goes to."""
+
+from collections.abc import Mapping
+
+from helpers import style
+from helpers.absence import Absence
+from helpers.bars import on
+from helpers.drawings import INK, PALE
+from helpers.style import COLOURS, RECORDED_HATCH, RUN_COLOURS, Picture
+from helpers.timeline import CATEGORIES, IDLE, Timeline, Window
+
+KERNEL_COLOURS = {
+    "matrix products": RUN_COLOURS[1],
+    "attention": RUN_COLOURS[2],
+    "loss": "#DDCC77",
+    "norms, elementwise": RUN_COLOURS[4],
+    "optimizer": RUN_COLOURS[0],
+    "copies, other": "#BBBBBB",
+    "collectives": COLOURS["tensor"],
+    IDLE: "white",
+}
+NAMED_WIDTH = 0.045  # share of the longest window from which a kernel has room for its name
+EDGED_WIDTH = 0.008  # and from which a white edge would not hide it
+
+
+def layer(named: Mapping[str, Timeline | Absence]) -> Picture | Absence:
+    """One layer of each timeline, forward and backward, on one scale: a lane a stream; pale is a GPU that waits.
+
+    Args:
+        named: what to call each timeline → the timeline; where there is none, its sentence is passed over.
+    """
+    drawn = {name: one for name, one in named.items() if isinstance(one, Timeline)}
+    if not drawn:
+        return next(iter(named.values()))
+    windows = {
+        (name, direction): getattr(one, direction)
+        for name, one in drawn.items()
+        for direction in ("forward", "backward")
+    }
+    longest = max(window.microseconds for window in windows.values())
+    lanes = [(key, stream) for key, window in windows.items() for stream in _streams(window)]
+    with style.apply():
+        figure, axes = style.new_figure(width=9.6, height=1.1 + 0.46 * len(lanes))
+        for row, (key, stream) in enumerate(lanes):
+            _lane(axes, row, windows[key], stream, longest)
+            if (key, stream) == next(lane for lane in lanes if lane[0] == key):
+                window = windows[key]
+                words = f"{window.microseconds / 1e3:.2f} ms, {window.idle / window.microseconds:.0%} idle"
+                axes.text(
+                    window.microseconds / 1e3 + 0.012 * longest / 1e3, row, words, va="center", color=INK, fontsize=10
+                )
+        firsts = {key: [lane[0] for lane in lanes].index(key) for key in windows}
+        axes.set_yticks(
+            range(len(lanes)),
+            [", ".join(key) if firsts[key] == row else f"stream {stream}" for row, (key, stream) in enumerate(lanes)],
+        )
+        axes.set(xlim=(0, 1.2 * longest / 1e3), ylim=(len(lanes) - 0.4, -0.6), xlabel="ms")
+        axes.grid(axis="y", visible=False)
+        axes.tick_params(axis="y", length=0)
+        one = next(iter(drawn.values()))
+        axes.set_title(f"layer {one.layer} of {one.layers}, recorded on {one.gpu}")
+        used = {kernel.category for window in windows.values() for kernel in window.kernels}
+        _legend(figure, [name for name in CATEGORIES if name in used])
+    spoken = [
+        f"{name}, {direction}: {window.microseconds / 1e3:.2f} ms, {window.idle / window.microseconds:.0%} idle"
+        for (name, direction), window in windows.items()
+    ]
+    return Picture(figure, f"Kernels of layer {one.layer} on {one.gpu}. {'; '.join(spoken)}.")
+
+
+def shares(named: Mapping[str, Timeline | Absence]) -> Picture | Absence:
+    """What each timeline's whole step goes to, one stacked bar each in ms; where the GPU waits, the bar is empty.
+
+    Args:
+        named: as for `layer`.
+    """
+    drawn = {name: one for name, one in named.items() if isinstance(one, Timeline)}
+    if not drawn:
+        return next(iter(named.values()))
+    longest = max(one.step_ms for one in drawn.values())
+    with style.apply():
+        figure, axes = style.new_figure(width=9.6, height=1.3 + 0.55 * len(drawn))
+        for row, one in enumerate(drawn.values()):
+            left = 0.0
+            for name, milliseconds in one.milliseconds.items():
+                colour = KERNEL_COLOURS[name]
+                look = {"edgecolor": "#888888", "linestyle": "--"} if name == IDLE else {"edgecolor": "white"}
+                hatch = None if name == IDLE else RECORDED_HATCH
+                axes.barh(row, milliseconds, left=left, height=0.62, color=colour, hatch=hatch, linewidth=0.8, **look)
+                if milliseconds > 0.06 * longest:
+                    box = {"boxstyle": "round,pad=0.15", "fc": colour, "ec": "none"}
+                    share = f"{milliseconds / one.step_ms:.0%}"
+                    middle = left + milliseconds / 2
+                    axes.text(middle, row, share, ha="center", va="center", color=on(colour), fontsize=10, bbox=box)
+                left += milliseconds
+            axes.text(one.step_ms + 0.01 * longest, row, _lengths(one), va="center", color=INK, fontsize=10)
+        axes.set_yticks(range(len(drawn)), list(drawn))
+        axes.set(xlim=(0, 1.3 * longest), ylim=(len(drawn) - 0.5, -0.5), xlabel="ms of the profiled step")
+        axes.grid(axis="y", visible=False)
+        axes.tick_params(axis="y", length=0)
+        axes.set_title(f"recorded on {next(iter(drawn.values())).gpu}")
+        used = {name for one in drawn.values() for name, milliseconds in one.milliseconds.items() if milliseconds > 0}
+        _legend(figure, [name for name in KERNEL_COLOURS if name in used])
+    spoken = [
+        f"{name}, {one.step_ms:.0f} ms: "
+        + ", ".join(f"{c} {ms / one.step_ms:.0%}" for c, ms in one.milliseconds.items() if ms)
+        for name, one in drawn.items()
+    ]
+    return Picture(figure, f"Share of a step by kind of kernel. {'; '.join(spoken)}.")
+
+
+def _streams(window: Window) -> list[int]:
+    """The window's streams, the busiest first."""
+    busy: dict[int, float] = {}
+    for kernel in window.kernels:
+        busy[kernel.stream] = busy.get(kernel.stream, 0) + kernel.duration
+    return sorted(busy, key=lambda stream: -busy[stream])
+
+
+def _lane(axes, row: int, window: Window, stream: int, longest: float) -> None:
+    """One stream's kernels as boxes, in ms, with the names of the long ones."""
+    axes.barh(row, window.microseconds / 1e3, height=0.7, color=PALE, edgecolor="none")
+    for kernel in (k for k in window.kernels if k.stream == stream):
+        start, length = kernel.start / 1e3, kernel.duration / 1e3
+        colour = KERNEL_COLOURS[kernel.category]
+        axes.barh(row, length, left=start, height=0.7, color=colour, linewidth=0)
+        if kernel.duration > EDGED_WIDTH * longest:
+            axes.vlines(start, row - 0.35, row + 0.35, color="white", linewidth=0.7)
+        words = kernel.part or ("attention" if kernel.category == "attention" else "")
+        if words and kernel.duration > NAMED_WIDTH * longest * max(1, len(words) / 5):
+            axes.text(start + length / 2, row, words, ha="center", va="center", color=on(colour), fontsize=9.5)
+
+
+def _lengths(one: Timeline) -> str:
+    usual = f"\n{one.usual_step_ms:.0f} ms without profiler" if one.usual_step_ms else ""
+    return f"{one.step_ms:.0f} ms{usual}"
+
+
+def _legend(figure, names: list[str]) -> None:
+    from matplotlib.patches import Patch
+
+    patches = [Patch(fc=KERNEL_COLOURS[name], ec="#888888" if name == IDLE else "white") for name in names]
+    look = {"columnspacing": 1, "handlelength": 1.2, "ncols": min(len(names), 7)}
+    figure.legend(patches, names, loc="outside lower center", **look)
