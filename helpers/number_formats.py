@@ -16,6 +16,8 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING
 
+from helpers.style import short_number
+
 if TYPE_CHECKING:
     import pandas as pd
     import torch
@@ -90,12 +92,12 @@ def table() -> pd.DataFrame:
             "format": f.name,
             "exponent bits": f.exponent_bits,
             "mantissa bits": f.mantissa_bits,
-            "largest": f.largest,
-            "smallest normal": f.smallest_normal,
-            "smallest subnormal": f.smallest_subnormal,
-            "spacing at 1": f.spacing(1.0),
+            "largest": short_number(f.largest),
+            "smallest normal": short_number(f.smallest_normal),
+            "smallest subnormal": short_number(f.smallest_subnormal),
+            "spacing at 1": short_number(f.spacing(1.0)),
             "finite values": len(f.values()),
-            "infinity": f.has_infinity,
+            "infinity": "yes" if f.has_infinity else "no",
         }
         for f in FORMATS
     ]

@@ -119,6 +119,11 @@ class Picture:
             file.write(self.png)
 
 
+def short_number(value: float) -> str:
+    """Three digits of a number, or all of a whole one below a million: "0.0156", "57,344", "3.39e+38"."""
+    return f"{value:,.0f}" if 1 <= value < 1e6 else f"{value:.3g}"
+
+
 def visible_spaces(token: str) -> str:
     """A token as it can be read in a table or a figure: "·" for a space, "⏎" for a new line."""
     return token.replace(" ", "·").replace("\n", "⏎")

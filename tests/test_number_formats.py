@@ -39,6 +39,13 @@ def test_how_many_finite_values_there_are(format, count):
     assert len(format.values()) == count == nf.table().loc[format.name, "finite values"]
 
 
+def test_the_table_of_formats_can_be_read_without_counting_zeros():
+    table = nf.table()
+    assert table.largest.tolist() == ["448", "57,344", "3.39e+38", "65,504"]
+    assert table["smallest normal"].tolist() == ["0.0156", "6.1e-05", "1.18e-38", "6.1e-05"]
+    assert table.infinity.tolist() == ["no", "yes", "yes", "yes"]
+
+
 @pytest.mark.parametrize("format", nf.FORMATS)
 def test_spacing_is_the_distance_between_neighbours(format):
     values = format.values().double()
