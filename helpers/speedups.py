@@ -64,11 +64,12 @@ def strong_scaling(several) -> Picture | Absence:
     end = max(max(row["ranks"], row["speed-up"]) for row in rows)
     with style.apply():
         figure, axes = style.new_figure(width=8.6, height=1.2 + 0.34 * (len(rows) + 1.7 * len(groups)))
-        place, ticks, words = 0.0, {}, []
+        place, ticks, words, sources = 0.0, {}, [], {}
         for batch, ranks in groups:
             own = [row for row in rows if (row["batch"], row["ranks"]) == (batch, ranks)]
             known = [row for row in _published_strong() if (row["batch"], row["ranks"]) == (batch, ranks)]
             _references(axes, place, len(own), {"ideal": ranks} | {r["gpus"]: r["speed-up"] for r in known})
+            sources |= dict.fromkeys(row["measured on"] for row in known)
             ticks[place] = f"batch {batch}:"
             for row in own:
                 place += 1
@@ -85,9 +86,11 @@ def strong_scaling(several) -> Picture | Absence:
         axes.grid(axis="y", visible=False)
         axes.tick_params(axis="y", length=0)
         axes.set_title(f"{rows[0]['model']} parameters, {rows[0]['measured on']}")
-        sources = f"dashed: {TUTORIALS_GPUS}, {TUTORIALS}; {PAPER_GPUS}, {PAPER}"
-        figure.supxlabel(sources, fontsize=9.5, color=GREY)
-    return Picture(figure, f"Strong scaling of {rows[0]['model']} parameters. {'; '.join(words)}. {sources}.")
+        dashed = f"dashed: {'; '.join(['the ideal', *sources])}"
+        figure.supxlabel(dashed, fontsize=9.5, color=GREY)
+    return Picture(
+        figure, f"Strong scaling of {rows[0]['model']} parameters. {'; '.join(words)}. Dashed, {dashed[8:]}."
+    )
 
 
 def weak_scaling(several) -> Picture | Absence:

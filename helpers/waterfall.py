@@ -1,5 +1,7 @@
 """One change after another: what each setting was worth in speed, as bars and as a table."""
 
+import textwrap
+
 from helpers import absence, style
 from helpers.absence import Absence
 from helpers.drawings import INK, tint
@@ -15,6 +17,7 @@ SWITCHES = {
 FORBIDDEN = {"--no-gradient-accumulation-fusion": "fused gradient accumulation"}  # a flag → what it turns off
 NOT_FOR_SPEED = ("corpus", "init_method_std")
 GAIN = RUN_COLOURS[1]
+WIDTH = 34  # letters of a bar's name in one line
 
 
 def changes(before: dict, after: dict) -> str:
@@ -63,9 +66,9 @@ def waterfall(several) -> Picture | Absence:
                 lost = {"height": 0.62, "fill": False, "edgecolor": "#888888", "linestyle": "--"}
                 axes.barh(place, before - speed, left=speed, **lost)
             axes.text(max(before, speed) + 0.012 * full, place, _beside(row), va="center", color=INK, fontsize=10)
-        axes.set_yticks(range(len(rows)), [row["change"] for row in rows])
+        axes.set_yticks(range(len(rows)), [textwrap.fill(row["change"], WIDTH) for row in rows])
         axes.invert_yaxis()
-        axes.set_xlim(0, 1.62 * full)
+        axes.set_xlim(0, 1.72 * full)
         axes.set_xlabel(f"tokens/s per {'GPU' if runs[0].gpu else 'rank'}")
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
         axes.grid(axis="y", visible=False)
