@@ -55,7 +55,7 @@ class Predictions(dict):
 
         Args:
             name: as in `predict`.
-            measured: a number, the choice that turned out true, or None (MFU on a CPU).
+            measured: a number, the choice that turned out true (a tuple where several did), or None (MFU on a CPU).
             run: a `runs.Run` whose kept predictions count where this kernel has none.
         """
         kept = getattr(run, "predictions", None) or {}
@@ -63,11 +63,14 @@ class Predictions(dict):
         unit = self.units.get(name, "")
         if measured is None or measured != measured:
             return Message("plain", f"{name}: not measured on this machine.")
+        right = measured if isinstance(measured, tuple) else (str(measured),)
+        if isinstance(measured, tuple):
+            measured = " and ".join(measured)
         found = f"Measured, {name}: {_shown(measured, unit)}."
         if predicted is None:
             return Message("plain", f"{found} No prediction was made.")
         if isinstance(predicted, str) or isinstance(measured, str):
-            hit = str(predicted) == str(measured)
+            hit = str(predicted) in right
             text = f"{found} You predicted {_shown(predicted, unit)}" + (": right." if hit else ".")
             return Message("right" if hit else "plain", text)
         return Message("plain", f"{found} You predicted {_shown(predicted, unit)}{_distance(predicted, measured)}.")

@@ -173,10 +173,13 @@ def _facing(linear: Linear, kind: str, flip: bool) -> torch.Tensor:
     return tensor.T.contiguous() if flip else tensor
 
 
-def best(errors: pd.DataFrame, tensor: str, measure: str = "relative_error") -> str:
-    """The 8-bit recipe with the smallest error on a tensor, from a table of `cast_errors` or `product_errors`."""
-    column = errors.loc[tensor][measure]
-    return str(column.drop("bf16", errors="ignore").idxmin())
+def best(errors: pd.DataFrame, tensor: str, measure: str = "relative_error") -> tuple[str, ...]:
+    """The 8-bit recipes with the smallest error on a tensor, from a table of `cast_errors` or `product_errors`.
+
+    Those within one percent of the smallest are all named: in the figure they are the same.
+    """
+    column = errors.loc[tensor][measure].drop("bf16", errors="ignore")
+    return tuple(map(str, column.index[column <= 1.01 * column.min()]))
 
 
 def _times(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:

@@ -55,6 +55,14 @@ def test_a_choice_is_kept(live):
     assert str(live.compare("winner", "TP2")).endswith("You predicted DP2.")
 
 
+def test_each_of_several_that_are_equally_good_is_right(live):
+    live["best"] = "blockwise"
+    told = live.compare("best", ("blockwise", "mxfp8"))
+    assert told.kind == "right" and "Measured, best: blockwise and mxfp8. You predicted blockwise: right." in str(told)
+    live["best"] = "delayed"
+    assert live.compare("best", ("blockwise", "mxfp8")).kind == "plain"
+
+
 def test_a_headless_run_asks_nobody(live, monkeypatch):
     monkeypatch.setenv("MEGATRON_TOUR_HEADLESS", "1")
     asked = predict("final loss", "What will the loss be?", unit="nats")

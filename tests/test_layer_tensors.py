@@ -2,6 +2,7 @@
 
 import math
 
+import pandas as pd
 import pytest
 import torch
 
@@ -89,3 +90,11 @@ def test_a_trained_layer_gives_its_real_tensors(tiny_run):
     assert vanished.underflow > 0.5, "why gradients need a scale"
     assert set(layers) == {"linear_proj", "linear_fc2"}
     assert (product_errors(layer)["relative_error"] < 0.2).all()
+
+
+def test_the_best_are_all_that_no_reader_of_the_figure_can_tell_apart():
+    errors = pd.DataFrame(
+        {"relative_error": [0.0, 0.0555, 0.02661, 0.02660]},
+        index=pd.MultiIndex.from_product([["gradient"], ["bf16", "delayed", "blockwise", "mxfp8"]]),
+    )
+    assert layer_tensors.best(errors, "gradient") == ("blockwise", "mxfp8")
