@@ -6,6 +6,7 @@ from helpers.style import RUN_COLOURS, Picture
 
 INK, FAINT = "#222222", "#6A6A6A"
 LETTER = 0.095  # inches a character of 10 pt monospace takes, with a little room
+TOKENS_A_ROW, ROW = 9, 1.6  # of token_bytes; the height of a row in inches
 MONOSPACE = {"family": "DejaVu Sans Mono", "va": "center", "ha": "center", "color": INK}
 
 
@@ -44,7 +45,7 @@ def pieces(text: str, *corpora: Corpus) -> Picture:
 def token_bytes(data: Corpus, count: int = 16) -> Picture:
     """The first tokens of a `.bin`: where each lies, its bytes in hexadecimal, the id they say, its text.
 
-    A colour a document (of the index's sequences); end-of-document tokens have a dark edge.
+    A colour a document (of the index's sequences), and a row of its own; end-of-document tokens have a dark edge.
     """
     from matplotlib.patches import Rectangle
 
@@ -52,24 +53,28 @@ def token_bytes(data: Corpus, count: int = 16) -> Picture:
     ids = opened.token_ids()[:count]
     ends = opened.sequence_lengths.cumsum()
     texts = [style.visible_spaces(data.decode([i])) for i in ids]
-    step, wide = [], 0.1
-    for text in texts:
-        step.append(wide)
-        wide += max(0.58 if opened.itemsize == 2 else 1.0, LETTER * 0.85 * len(text) + 0.1)
-    axes = _canvas(wide + 0.95, 1.5)
-    for y, name in ((0.2, "byte"), (0.55, "bytes"), (0.92, "token id"), (1.27, "text")):
-        axes.text(wide + 0.1, y, name, va="center", fontsize=10, color=FAINT)
-    for i, (token, text) in enumerate(zip(ids, texts, strict=True)):
-        right = step[i + 1] if i + 1 < len(step) else wide
-        document = int((ends <= i).sum())
-        colour = drawings.tint(RUN_COLOURS[1 + document % 6], 0.5)
-        edge = {"ec": INK, "lw": 1.2} if token == data.eod_id else {"lw": 0}
-        axes.add_patch(Rectangle((step[i] + 0.03, 0.36), right - step[i] - 0.06, 0.38, fc=colour, **edge))
-        middle = (step[i] + right) / 2
-        axes.text(middle, 0.2, f"{i * opened.itemsize:,}", va="center", ha="center", fontsize=9, color=FAINT)
-        axes.text(middle, 0.55, token.tobytes().hex(" "), fontsize=9.5, **MONOSPACE)
-        axes.text(middle, 0.92, f"{token}", va="center", ha="center", fontsize=9.5, color=INK, weight="bold")
-        axes.text(middle, 1.27, text, fontsize=8.5, **MONOSPACE)
+    widths = [max(0.58 if opened.itemsize == 2 else 1.0, LETTER * 0.85 * len(text) + 0.1) for text in texts]
+    rows = [[0]]
+    for i in range(1, len(ids)):
+        if ids[i - 1] == data.eod_id or len(rows[-1]) == TOKENS_A_ROW:
+            rows.append([])
+        rows[-1].append(i)
+    wide = max(sum(widths[i] for i in row) for row in rows) + 0.1
+    axes = _canvas(wide + 0.95, ROW * len(rows) - 0.1)
+    for number, row in enumerate(rows):
+        left, top = 0.1, ROW * number
+        for y, name in ((0.2, "byte"), (0.55, "bytes"), (0.92, "token id"), (1.27, "text")):
+            axes.text(wide + 0.1, top + y, name, va="center", fontsize=10, color=FAINT)
+        for i in row:
+            token, middle = ids[i], left + widths[i] / 2
+            colour = drawings.tint(RUN_COLOURS[1 + int((ends <= i).sum()) % 6], 0.5)
+            edge = {"ec": INK, "lw": 1.2} if token == data.eod_id else {"lw": 0}
+            axes.add_patch(Rectangle((left + 0.03, top + 0.36), widths[i] - 0.06, 0.38, fc=colour, **edge))
+            axes.text(middle, top + 0.2, f"{i * opened.itemsize:,}", va="center", ha="center", fontsize=9, color=FAINT)
+            axes.text(middle, top + 0.55, token.tobytes().hex(" "), fontsize=9.5, **MONOSPACE)
+            axes.text(middle, top + 0.92, f"{token}", va="center", ha="center", fontsize=9.5, color=INK, weight="bold")
+            axes.text(middle, top + 1.27, texts[i], fontsize=8.5, **MONOSPACE)
+            left += widths[i]
     listed = ", ".join(f"{token} “{text}”" for token, text in zip(ids, texts, strict=True))
     return Picture(axes.figure, f"The first {len(ids)} tokens of {data.prefix.name}.bin: {listed}.")
 

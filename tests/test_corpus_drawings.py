@@ -26,6 +26,12 @@ def test_token_bytes_shows_what_lies_in_the_file(small_corpus):
     assert all(f"{i}" in drawn for i in ids)
 
 
+def test_token_bytes_stays_as_wide_as_a_page(small_corpus):
+    picture = corpus_drawings.token_bytes(small_corpus, 40)
+    assert picture.figure.get_figwidth() < 9.5, "wider, and its letters are too small where the page scales it down"
+    assert [text.get_text() for text in picture.figure.axes[0].texts].count("token id") >= 5
+
+
 def test_split_names_the_empty_part(small_corpus):
     picture = corpus_drawings.split_parts(small_corpus, "949,50,1", "90,5,5", sequence_length=64)
     assert "--split 949,50,1: train 76 documents, valid 4 documents, test 0 documents (empty!)" in picture.alt
