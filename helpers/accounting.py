@@ -180,7 +180,7 @@ def memory(recipe, machine: Machine | None = None, pipeline_rank: int | None = N
         weights += (2 if not precision.fp8_param_gather else 2 - element) * matrices
     half = precision.dtype == "fp16" or precision.grad_reduce_in_bf16
     gradients = (2 if half else 4) * count
-    state = 8 if precision.dtype == "fp32" else 12
+    state = 8 if precision.dtype == "fp32" else 12 - 4 * precision.moments_in_bf16
     optimizer = state * count
     if layout.distributed_optimizer:
         expert_data = max(1, layout.world_size // layout.expert_model_parallel)

@@ -37,10 +37,10 @@ def variables() -> dict[str, tuple[str, str]]:
     }
 
 
-def environment() -> dict[str, str]:
-    """This process's environment with `variables` in it: what the learner has set stays, on a path after ours."""
-    merged = dict(os.environ)
-    for name, (value, _) in variables().items():
-        kept = merged.get(name)
-        merged[name] = ":".join(filter(None, (value, kept))) if name.endswith("_PATH") else kept or value
-    return merged
+def merged(wanted: dict[str, tuple[str, str]]) -> dict[str, str]:
+    """This process's environment with `wanted` in it: what the learner has set stays, on a path after ours."""
+    environment = dict(os.environ)
+    for name, (value, _) in wanted.items():
+        kept = environment.get(name)
+        environment[name] = ":".join(filter(None, (value, kept))) if name.endswith("_PATH") else kept or value
+    return environment

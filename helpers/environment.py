@@ -205,7 +205,7 @@ def ask(subject: str, timeout_seconds: float) -> dict[str, dict]:
     """
     command = [sys.executable, "-m", "helpers.ranks.probe", subject]
     environment = {
-        **cuda_libraries.environment(),
+        **cuda_libraries.merged(cuda_libraries.variables()),
         "PYTHONPATH": os.pathsep.join(filter(None, (str(PROJECT), os.environ.get("PYTHONPATH")))),
     }
     process = subprocess.Popen(

@@ -175,6 +175,21 @@ def visible_gpus() -> tuple[GPU, ...]:
         pynvml.nvmlShutdown()
 
 
+def driver_versions() -> tuple[str, str] | None:
+    """The driver's version and the newest CUDA that it knows, such as ("580.159.04", "13.0"); None without one."""
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return None
+    try:
+        number = pynvml.nvmlSystemGetCudaDriverVersion_v2()
+        return _text(pynvml.nvmlSystemGetDriverVersion()), f"{number // 1000}.{number % 1000 // 10}"
+    finally:
+        pynvml.nvmlShutdown()
+
+
 def _selected(handles: list, chosen: str) -> list:
     """CUDA's rule: entries are indices or UUID prefixes; the first invalid one hides itself and all that follow."""
     import pynvml

@@ -18,6 +18,9 @@ def precision(recipe, machine: Machine) -> Iterator[Problem]:
         why = "The distributed optimizer keeps the fp32 copy that 8-bit weights are rounded from."
         change = "distributed_optimizer=True, or fp8_param_gather=False."
         yield error("fp8_param_gather without distributed_optimizer", why, change)
+    if p.moments_in_bf16 and not (lay.distributed_optimizer and machine.transformer_engine):
+        why = "Only Transformer Engine's Adam does that, and only on the distributed optimizer's shares."
+        yield error("moments_in_bf16 by itself", why, "distributed_optimizer=True on a GPU, or moments_in_bf16=False.")
     if p.dtype == "bf16" and not machine.supports_bf16:
         gpu = next(gpu for gpu in machine.gpus if not gpu.supports_bf16)
         why = f"{gpu.name} (compute capability {_capability(gpu)}) computes bf16 without tensor cores: slowly."
@@ -37,6 +40,28 @@ def precision(recipe, machine: Machine) -> Iterator[Problem]:
         why = f"Before Blackwell, Megatron demands 1 with {lay.name}: kernels must start in the order they are issued."
         change = "unset CUDA_DEVICE_MAX_CONNECTIONS: the recipe sets it."
         yield error(f"CUDA_DEVICE_MAX_CONNECTIONS={connections} in the environment", why, change)
+
+
+def speed(recipe, machine: Machine) -> Iterator[Problem]:
+    """What makes a GPU faster, against the layout and the libraries; a CPU has none of it, whatever is asked."""
+    s, lay = recipe.speed, recipe.layout
+    if machine.device == "cpu":
+        return
+    if s.overlap_communication and not lay.distributed_optimizer:
+        why = "Weights are gathered, and so can arrive late, only where the distributed optimizer splits them."
+        change = "distributed_optimizer=True, or overlap_communication=False."
+        yield error("overlap_communication without distributed_optimizer", why, change)
+    if s.overlap_tensor_parallel and not (lay.sequence_parallel and lay.tensor_parallel > 1):
+        why = "It takes all-gathers and reduce-scatters to pieces, and only sequence parallelism has those."
+        change = "tensor_parallel=2, sequence_parallel=True, or overlap_tensor_parallel=False."
+        yield error(f"overlap_tensor_parallel with {lay.name}", why, change)
+    needs = {"cuda_graph": s.cuda_graph, "overlap_tensor_parallel": s.overlap_tensor_parallel}
+    for name in (name for name, wanted in needs.items() if wanted and not machine.transformer_engine):
+        why = "It takes Transformer Engine's random numbers and products, which are not installed."
+        yield error(f"{name} without Transformer Engine", why, f"uv sync --extra gpu, or {name}=False.")
+    if s.cuda_graph and recipe.model.num_experts:
+        why = "Each step sends another number of tokens to each expert, and a recorded step cannot change its sizes."
+        yield error(f"cuda_graph with num_experts={recipe.model.num_experts}", why, "cuda_graph=False.")
 
 
 def fp8(recipe, machine: Machine) -> Iterator[Problem]:

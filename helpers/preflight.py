@@ -43,7 +43,8 @@ def check(recipe, data, machine: Machine | None = None, run_directory: Path | st
     splits_evenly = not any(problem.severity == "error" for problem in found)
     if splits_evenly:
         found += rules.batch_and_schedule(recipe)
-    found += [*precision_rules.precision(recipe, machine), *extra_flags(recipe, data, machine), *logging(recipe)]
+    found += [*precision_rules.precision(recipe, machine), *precision_rules.speed(recipe, machine)]
+    found += [*extra_flags(recipe, data, machine), *logging(recipe)]
     if data is not None:
         found += corpus_problems(recipe, data)
     if run_directory is not None:

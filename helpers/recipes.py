@@ -271,6 +271,7 @@ def gpt3_345m() -> Recipe:
     return Recipe(
         name="gpt3_345m",
         model=_gpt(24, 1024, 16, 1024),
+        speed=Speed(fused_cross_entropy=True),
         batch=Batch(micro_batch_size=32, global_batch_size=32),
         schedule=Schedule(train_iters=200, lr=3e-4, min_lr=3e-5, eval_interval=200),
         checkpoints=Checkpoints(save_interval=200),
@@ -323,8 +324,9 @@ def llama3_8b() -> Recipe:
             fp8_recipe="tensorwise",
             fp8_param_gather=True,
             grad_reduce_in_bf16=True,
+            moments_in_bf16=True,
         ),
-        speed=Speed(fused_cross_entropy=True),
+        speed=Speed(fused_cross_entropy=True, overlap_communication=True),
         batch=Batch(micro_batch_size=1, global_batch_size=8),
         schedule=Schedule(train_iters=100, lr=3e-4, min_lr=3e-5, eval_interval=100),
     )

@@ -14,8 +14,8 @@ import shlex
 import time
 from pathlib import Path
 
-from helpers import checkpoints, processes
-from helpers.machine import PROJECT, Machine
+from helpers import checkpoints, cuda_libraries, processes
+from helpers.machine import PROJECT, Machine, driver_versions
 
 PACKAGES = ("torch", "megatron-core", "transformer-engine", "transformers", "tokenizers", "numpy")
 
@@ -136,6 +136,7 @@ def _mending(python: str, groups: dict) -> list[str]:
 
 def environment(machine: Machine, variables: dict[str, tuple[str, str]]) -> dict:
     """What a run ran on: versions, machine, date. Of the environment only the variables that the run needs."""
+    merged = cuda_libraries.merged(variables)
     versions = {}
     for package in PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
@@ -145,7 +146,8 @@ def environment(machine: Machine, variables: dict[str, tuple[str, str]]) -> dict
         "python": platform.python_version(),
         "versions": versions,
         "machine": dataclasses.asdict(machine) | {"name": machine.name, "label": machine.label},
-        "variables": {name: os.environ.get(name, value) for name, (value, _) in variables.items()},
+        "driver": (driver_versions() or [None])[0],
+        "variables": {name: merged[name] for name in variables},
     }
 
 

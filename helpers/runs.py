@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import sys
+import sysconfig
 import time
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -277,6 +278,7 @@ def _without_paths(text: str, run_directory: Path) -> str:
         sys.executable: "python",
         str(cache_root()): "<cache>",
         str(runs_root()): "runs",
+        sysconfig.get_path("purelib"): "<site-packages>",
         str(PROJECT): ".",
         str(Path.home()): "~",
     }

@@ -25,6 +25,8 @@ def fit(recipe, machine: Machine):
     precision = recipe.precision
     if precision.fp8_format and not (machine.supports_fp8 and machine.transformer_engine):
         precision = replace(precision, fp8_format=None)
+    if not machine.transformer_engine:
+        precision = replace(precision, moments_in_bf16=False)
     if precision.dtype == "bf16" and not machine.supports_bf16:
         precision = replace(precision, dtype="fp16")
     room = 0.9 * min(gpu.memory_bytes for gpu in machine.gpus)

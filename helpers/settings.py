@@ -97,6 +97,7 @@ class Precision:
     fp8_amax_history_len: int = 1024
     fp8_param_gather: bool = False
     grad_reduce_in_bf16: bool = False
+    moments_in_bf16: bool = False
 
     @property
     def name(self) -> str:
@@ -118,6 +119,10 @@ class Precision:
                 flags.append(Flag("--fp8-param-gather", None, "weights kept and gathered in 8 bits"))
         if self.grad_reduce_in_bf16:
             flags.append(Flag("--grad-reduce-in-bf16", None, "gradients in 16 bits: half to keep, half to send"))
+        if self.moments_in_bf16:
+            flags.append(Flag("--use-precision-aware-optimizer", None, "the optimizer's state may be in 16 bits"))
+            flags.append(Flag("--exp-avg-dtype", "bf16", "Adam's first moment"))
+            flags.append(Flag("--exp-avg-sq-dtype", "bf16", "Adam's second moment"))
         return flags
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import psutil
 
-from helpers.machine import PROJECT, Machine, cache_root, runs_root
+from helpers.machine import PROJECT, Machine, cache_root, driver_versions, runs_root
 
 GB = 1e9
 CONTAINER = "nvcr.io/nvidia/pytorch:25.06-py3"
@@ -218,19 +218,6 @@ def driver(machine: Machine, facts: dict) -> Finding:
         fix = "This PyTorch has no kernels for a GPU this old: set MEGATRON_CPU=1, or use a newer GPU."
         return Finding("GPU and driver", "problem", found, why, fix)
     return Finding("GPU and driver", "ok", found, why)
-
-
-def driver_versions() -> tuple[str, str]:
-    """The driver's version and the newest CUDA that it knows, from nvidia-ml-py."""
-    import pynvml
-
-    pynvml.nvmlInit()
-    try:
-        number = pynvml.nvmlSystemGetCudaDriverVersion_v2()
-        name = pynvml.nvmlSystemGetDriverVersion()
-        return (name.decode() if isinstance(name, bytes) else name), f"{number // 1000}.{number % 1000 // 10}"
-    finally:
-        pynvml.nvmlShutdown()
 
 
 def megatron(machine: Machine, facts: dict) -> Finding:

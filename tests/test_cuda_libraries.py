@@ -33,7 +33,7 @@ def test_the_wheels_libraries_come_before_the_learners(site, monkeypatch):
     monkeypatch.setattr(cuda_libraries, "cudnn_wheel", lambda: str(wheel))
     monkeypatch.setenv("LD_LIBRARY_PATH", "/my/libraries")
     monkeypatch.setenv("CUDNN_HOME", "/my/cudnn")
-    merged = cuda_libraries.environment()
+    merged = cuda_libraries.merged(cuda_libraries.variables())
     assert merged["LD_LIBRARY_PATH"] == f"{wheel}/lib:/my/libraries"
     assert merged["CUDNN_HOME"] == "/my/cudnn", "what the learner has set stays"
 

@@ -14,6 +14,7 @@ from helpers import accounting, index, preflight, recipes
 from helpers.corpus import Corpus
 from helpers.layout import Layout
 from helpers.machine import CPU, GPU, PROJECT, Machine
+from helpers.settings import Speed
 
 H200 = GPU("NVIDIA H200", 143_771 * 2**20, (9, 0))
 B200 = GPU("NVIDIA B200", 183_359 * 2**20, (10, 0))
@@ -29,6 +30,8 @@ GROUPED = recipes.llama3_8b().scaled_to("cpu")  # 8 heads, 2 groups
 MOE = SMALL.with_(num_experts=4)
 BIG = recipes.gpt3_345m()
 LLAMA = recipes.llama3_8b()
+PLAIN = {"distributed_optimizer": False, "fp8_param_gather": False, "grad_reduce_in_bf16": False,
+    "moments_in_bf16": False, "speed": Speed()}  # fmt: skip
 
 
 @pytest.fixture
@@ -149,15 +152,25 @@ REFUSED = {
         ["without Transformer Engine", "uv sync --extra gpu"]),
     "FP8 with a width not in blocks of 16": (LLAMA, {"ffn_hidden_size": 14344, "tensor_parallel": 2}, TWO_H200,
         ["14344 / 2", "16", "14336"]),
-    "FP8 weights without the distributed optimizer": (LLAMA, {"tensor_parallel": 2, "fp8_param_gather": True},
+    "FP8 weights without the distributed optimizer": (LLAMA, PLAIN | {"tensor_parallel": 2, "fp8_param_gather": True},
         TWO_H200, ["fp8_param_gather", "distributed_optimizer=True"]),
     "CP on a GPU without Transformer Engine": (BIG, {"context_parallel": 2, "micro_batch_size": 1}, BARE_H200,
         ["context_parallel=2", "context_parallel=1"]),
     "SP on a GPU without Transformer Engine": (BIG, {"tensor_parallel": 2, "sequence_parallel": True,
         "micro_batch_size": 1}, BARE_H200, ["sequence_parallel", "sequence_parallel=False"]),
-    "8B on one H200": (LLAMA, {}, TWO_H200,
-        ["198 GB", "151 GB", "optimizer 96.4 GB", "tensor_parallel=2, sequence_parallel=True, processes=2",
-         "saves 98.3 GB, which fits", "distributed_optimizer=True (saves 48.2 GB, which fits)"]),
+    "8B on one H200": (LLAMA.with_(**PLAIN), {}, TWO_H200,
+        ["GB more than the GPU's 151 GB", "optimizer 96.4 GB", "tensor_parallel=2, sequence_parallel=True, processes=2",
+         "distributed_optimizer=True (saves 48.2 GB, which fits)"]),
+    "moments in bf16 without shares": (LLAMA, {"distributed_optimizer": False, "overlap_communication": False},
+        TWO_H200, ["moments_in_bf16", "distributed_optimizer=True"]),
+    "overlap without the distributed optimizer": (BIG, {"overlap_communication": True}, TWO_H200,
+        ["overlap_communication", "distributed_optimizer=True"]),
+    "tensor overlap without sequence parallelism": (BIG, {"overlap_tensor_parallel": True, "tensor_parallel": 2},
+        TWO_H200, ["overlap_tensor_parallel with TP2", "sequence_parallel=True"]),
+    "CUDA graph without Transformer Engine": (BIG, {"cuda_graph": True, "micro_batch_size": 1}, BARE_H200,
+        ["cuda_graph without Transformer Engine", "cuda_graph=False"]),
+    "CUDA graph of experts": (BIG, {"cuda_graph": True, "num_experts": 4}, TWO_H200,
+        ["cuda_graph with num_experts=4", "cuda_graph=False"]),
     "345M on 8 GB": (BIG, {}, Machine(gpus=(RTX_2080,), transformer_engine=True),
         ["8.6 GB", "micro_batch_size=1", "which fits", "recompute='full'"]),
     "8B on a laptop": (LLAMA, {"fp8_format": None}, CPU, ["8.6 GB", "recipe.scaled_to(machine)"]),

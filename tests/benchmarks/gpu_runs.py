@@ -39,8 +39,8 @@ def waterfall() -> list[Recipe]:
     plain = recipes.gpt3_345m().with_(speed=Speed(), extra_flags=UNFUSED)
     fused = Speed(fused_cross_entropy=True)
     return [
-        timed(plain, "gpt3_345m_1_notes", 24, dtype="fp16", micro_batch_size=1),
-        timed(plain, "gpt3_345m_2_bf16", 24, micro_batch_size=1),
+        timed(plain, "gpt3_345m_1_notes", 24, dtype="fp16", micro_batch_size=1, global_batch_size=8),
+        timed(plain, "gpt3_345m_2_bf16", 24, micro_batch_size=1, global_batch_size=8),
         timed(plain, "gpt3_345m_3_micro_batch_32"),
         timed(plain, "gpt3_345m_4_cross_entropy", speed=fused),
         timed(plain, "gpt3_345m_5_gradient_fusion", speed=fused, extra_flags=()),
