@@ -6,7 +6,7 @@ from pathlib import Path
 
 from IPython.display import display
 
-from helpers import launch, layer_drawings, live, logs, plots, processes, runs
+from helpers import launch, layer_drawings, live, logs, plots, preflight, processes, runs
 from helpers.machine import Machine, here
 from helpers.recipes import Recipe, environment
 
@@ -32,6 +32,11 @@ def sweep(recipe: Recipe, data, **setting) -> list[runs.Run]:
         try:
             changed = recipe.with_(**{name: value}, name=f"{recipe.name}_{name}_{value}")
             finished.append(launch.train(changed, data, fresh=True))
+        except preflight.PreflightError as refusal:
+            if not all(problem.why.startswith(preflight.TOO_LARGE) for problem in refusal.problems):
+                raise
+            print(f"{name} = {value} does not fit, so it was not started. {refusal.problems[0].why}")
+            break
         except launch.TrainingFailed as failure:
             if not OUT_OF_MEMORY.search(failure.cause or ""):
                 raise
@@ -82,7 +87,8 @@ def fp8_against_bf16(recipe: Recipe, data, machine: Machine | None = None):
         plain = recipe.with_(fp8_format=None, name=f"{recipe.name}_bf16")
         pair = [launch.train(one, data, fresh=True, machine=machine) for one in (plain, recipe)]
     else:
-        pair = [run for run in runs.recorded("h200") if run.path.stem.startswith(recipe.name)]
+        names = (f"{recipe.name}_bf16_dp2", f"{recipe.name}_tensorwise_dp2")
+        pair = [run for name in names if (run := runs.recorded("h200", name))]
         print(f"{machine.name} trains no FP8: runs recorded on an H200 stand in.")
         if not pair:
             print(f"No run of {recipe.name} is recorded on an H200 yet, so there is nothing to show in its place.")

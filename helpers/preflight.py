@@ -18,6 +18,9 @@ from helpers.rules import Problem, error, warning
 ENTRY_SCRIPT = PROJECT / "helpers" / "ranks" / "pretrain_gpt.py"
 
 
+TOO_LARGE = "One rank would take about"  # how the reason begins when the memory is too small
+
+
 class PreflightError(ValueError):
     """The run cannot work. `problems` holds every reason; the message says them all."""
 
@@ -222,9 +225,7 @@ def memory(recipe, machine: Machine) -> Iterator[Problem]:
     have = min(gpu.memory_bytes for gpu in machine.gpus)
     if need > have:
         shares = ", ".join(f"{part} {size(part_bytes)}" for part, part_bytes in parts.items())
-        why = (
-            f"One rank would take about {size(need)} ({shares}): {size(need - have)} more than the GPU's {size(have)}."
-        )
+        why = f"{TOO_LARGE} {size(need)} ({shares}): {size(need - have)} more than the GPU's {size(have)}."
         asked = f"{recipe.name} ({recipe.layout.name}) on {machine.name}"
         yield error(asked, why, f"{_lower(recipe, machine, have)}.")
 

@@ -90,7 +90,7 @@ def flag_differences(one, other, groups=("model",)):
 
 
 def memory_plan(recipe, *changes: dict, megatron: bool = True):
-    """GB on the fullest rank for several layouts of a recipe, part by part, and which GPUs hold that (pandas).
+    """GB on the fullest rank for several changes of a recipe, part by part, and which GPUs hold that (pandas).
 
     `Megatron` is its own estimate (`training/theoretical_memory_usage.py`), which takes bf16 for granted and knows
     neither context parallelism nor FP8; "–" where it does not apply. "other" is CUDA's context and work space.
@@ -107,7 +107,8 @@ def memory_plan(recipe, *changes: dict, megatron: bool = True):
         applies = megatron and changed.layout.context_parallel == 1
         row["Megatron"] = f"{sum(accounting.megatron_memory(changed).values()) / 1e9:.1f}" if applies else "–"
         row["fits"] = next((name for name, room in GPU_ROOM.items() if total < 0.95 * room), "none of these")
-        rows[changed.layout.name] = row
+        besides = [key.replace("_", " ") for key in change if not hasattr(changed.layout, key)]
+        rows[", ".join([changed.layout.name, *besides])] = row
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("layout")
 
 

@@ -2,7 +2,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from helpers import experiments, launch
+from helpers import experiments, launch, preflight, rules
 
 
 def test_a_sweep_changes_one_setting(tiny_recipe):
@@ -22,6 +22,23 @@ def test_a_sweep_ends_where_the_memory_ends(tiny_recipe, monkeypatch, tmp_path, 
     finished = experiments.sweep(tiny_recipe, None, micro_batch_size=(1, 2, 4, 8))
     assert finished == ["tiny_micro_batch_size_1", "tiny_micro_batch_size_2"]
     assert "micro_batch_size = 4 does not fit: The GPU's memory is full." in capsys.readouterr().out
+
+
+def test_a_sweep_ends_where_preflight_sees_no_room(tiny_recipe, monkeypatch, capsys):
+    def train(recipe, data, fresh):
+        refused = rules.error("asked", f"{preflight.TOO_LARGE} 200 GB: too much.", "less")
+        other = rules.error("asked", "another reason", "less")
+        if recipe.batch.micro_batch_size > 4:
+            raise preflight.PreflightError([refused, other])
+        if recipe.batch.micro_batch_size > 2:
+            raise preflight.PreflightError([refused])
+        return recipe.name
+
+    monkeypatch.setattr(launch, "train", train)
+    assert len(experiments.sweep(tiny_recipe, None, micro_batch_size=(1, 2, 4))) == 2
+    assert "micro_batch_size = 4 does not fit, so it was not started. One rank" in capsys.readouterr().out
+    with pytest.raises(preflight.PreflightError, match="another reason"):
+        experiments.sweep(tiny_recipe, None, micro_batch_size=(8,))
 
 
 def test_other_failures_are_not_swallowed(tiny_recipe, monkeypatch, tmp_path):
