@@ -12,7 +12,19 @@ import tempfile
 import time
 from pathlib import Path
 
-from helpers import accounting, checkpoints, diagnosis, live, logs, preflight, processes, recipes, run_directory, runs
+from helpers import (
+    accounting,
+    checkpoints,
+    diagnosis,
+    live,
+    logs,
+    preflight,
+    processes,
+    recipes,
+    rules,
+    run_directory,
+    runs,
+)
 from helpers.machine import PROJECT, Machine, here, runs_root
 
 POLL_SECONDS = 0.2
@@ -75,6 +87,11 @@ def train(
         KeyboardInterrupt: after every process has ended.
     """
     machine = machine or here()
+    if entry_script is not None and not Path(entry_script).expanduser().is_file():
+        why = "There is no such file for torchrun to start."
+        raise preflight.PreflightError(
+            [rules.error(f"entry_script={str(entry_script)!r}", why, "Give its whole path.")]
+        )
     root = (Path(runs_dir) if runs_dir else runs_root()).resolve()
     for problem in preflight.refuse(recipe, data, machine, root / recipe.name):
         print(problem)

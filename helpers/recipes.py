@@ -144,7 +144,9 @@ class Recipe:
         torchrun += ["--nproc-per-node", str(self.layout.world_size)]
         if entry_script is not None and machine.device == "cpu":
             torchrun += ["-m", "helpers.ranks.cpu_device"]
-        script = Path(entry_script).resolve() if entry_script is not None else ENTRY_SCRIPT.relative_to(PROJECT)
+        script = (
+            Path(entry_script).expanduser().resolve() if entry_script is not None else ENTRY_SCRIPT.relative_to(PROJECT)
+        )
         flags = [word for group in groups.values() for flag in group for word in flag.words]
         return Command((*torchrun, str(script), *flags), groups, environment(self, machine))
 

@@ -2,7 +2,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from helpers import recipes
+from helpers import launch, preflight, recipes
 from helpers.layout import Flag, Layout
 from helpers.machine import CPU, GPU, Machine
 
@@ -173,3 +173,16 @@ def test_every_flag_is_one_of_megatrons():
             for machine in (CPU, TWO_H200):
                 flags = {word for word in recipe.flags(DATA, machine) if word.startswith("--")}
                 assert flags <= known, flags - known
+
+
+def test_an_entry_script_of_ones_own_may_stand_under_home(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "pretrain_gpt.py").write_text("")
+    argv = recipes.gpt3_345m().scaled_to("cpu").command(None, CPU, entry_script="~/pretrain_gpt.py").argv
+    assert str(tmp_path / "pretrain_gpt.py") in argv
+
+
+def test_an_entry_script_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(preflight.PreflightError, match="entry_script='nowhere.py'"):
+        launch.train(recipes.gpt3_345m().scaled_to("cpu"), None, entry_script="nowhere.py", runs_dir=tmp_path)
+    assert not any(tmp_path.iterdir())
