@@ -7,8 +7,9 @@ from pathlib import Path
 from IPython.display import display
 
 from helpers import launch, layer_drawings, live, logs, plots, preflight, processes, runs
+from helpers.commands import environment
 from helpers.machine import Machine, here
-from helpers.recipes import Recipe, environment
+from helpers.recipes import Recipe
 
 OUT_OF_MEMORY = re.compile("memory is full|main memory was full")
 

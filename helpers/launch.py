@@ -145,7 +145,7 @@ def ranks(
     """Run `helpers/ranks/<script>.py` (or a path) in `count` processes under torchrun; returns what they printed.
 
     The same rules of life and death as in `train` hold. `arguments` go to the script as they are; `variables` (name →
-    (value, why), as `recipes.environment` gives them) are set for it where the learner has not set them.
+    (value, why), as `commands.environment` gives them) are set for it where the learner has not set them.
 
     Raises:
         TrainingFailed: a rank failed, or `timeout_seconds` were not enough.

@@ -1,0 +1,107 @@
+"""One launch of a recipe: the `torchrun` line, its flags with their reasons, and the environment it needs."""
+
+import shlex
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from helpers import cuda_libraries
+from helpers.layout import Flag
+from helpers.machine import Machine
+
+
+@dataclass(frozen=True)
+class Command:
+    """One launch: `argv` runs as it is, `groups` holds its flags with their reasons.
+
+    `environment` is what must be set for it: name → (value, why).
+    """
+
+    argv: tuple[str, ...]
+    groups: dict[str, list[Flag]] = field(repr=False)
+    environment: dict[str, tuple[str, str]]
+
+    def __str__(self) -> str:
+        lines = [" ".join(f"{name}={shlex.quote(value)}" for name, (value, _) in self.environment.items())]
+        lines = [line for line in lines if line]
+        script = self.argv.index(next(word for word in self.argv if word.endswith(".py")))
+        lines.append(shlex.join(["torchrun", *self.argv[3 : script + 1]]))
+        for flags in self.groups.values():
+            if words := [word for flag in flags for word in flag.words]:
+                lines.append("    " + shlex.join(words))
+        return " \\\n".join(lines)
+
+    def __repr__(self) -> str:
+        return str(self)
+
+    def _repr_html_(self) -> str:
+        import html
+
+        return f'<pre style="white-space: pre-wrap">{html.escape(str(self))}</pre>'
+
+
+def data_flags(recipe, data, run_directory: Path | str) -> list[Flag]:
+    """Where the tokens come from, and how they are cut into training, validation and test parts."""
+    split = [Flag("--split", recipe.schedule.split, "train, validation, test parts of the documents")]
+    workers = [Flag("--num-workers", "1", "processes that read ahead")]
+    if data is None:
+        null = [Flag("--tokenizer-type", "NullTokenizer", "token ids, no text")]
+        null.append(Flag("--vocab-size", str(recipe.model.vocab_size - 1), "ids to draw from"))
+        return [Flag("--mock-data", None, "made-up tokens"), *null, *split, *workers]
+    return [*data.data_flags(run_directory), *data.tokenizer_flags(), *split, *workers]
+
+
+def device_flags(recipe, machine: Machine, entry_script: Path | str | None = None) -> list[Flag]:
+    """The few flags that name a device or a fused kernel; everything else is the same on a CPU and on a GPU.
+
+    The kernel that adds weight gradients up comes with apex; `helpers/ranks/fused_weight_gradient_mlp_cuda.py` stands
+    in for it beside our own entry script.
+    """
+    no_fused_gradients = Flag("--no-gradient-accumulation-fusion", None, "its kernel comes with apex, not with pip")
+    local = [
+        Flag("--transformer-impl", "local", "plain PyTorch layers: Transformer Engine needs a GPU"),
+        Flag("--no-persist-layer-norm", None, "that norm's kernel comes with apex"),
+    ]
+    if machine.device == "cpu":
+        flags = [
+            Flag("--distributed-backend", "gloo", "ranks talk over sockets: NCCL needs GPUs"),
+            *local,
+            no_fused_gradients,
+            Flag("--use-cpu-initialization", None, "weights drawn on the CPU, alike for every layout"),
+        ]
+        if recipe.precision.dtype != "fp32":
+            flags.append(Flag("--no-masked-softmax-fusion", None, "that kernel is CUDA only"))
+        if recipe.model.position_embedding == "rope":
+            flags.append(Flag("--no-rope-fusion", None, "that kernel is CUDA only"))
+        return flags
+    if not machine.transformer_engine:
+        why = "that kernel comes with apex"
+        return [*local, no_fused_gradients, Flag("--no-masked-softmax-fusion", None, why)]
+    return [] if entry_script is None else [no_fused_gradients]
+
+
+def environment(recipe, machine: Machine) -> dict[str, tuple[str, str]]:
+    """Environment variables of the run: name → (value, why). What the learner has set stays as it is."""
+    variables = {}
+    if machine.device == "cpu":
+        variables["MEGATRON_CPU"] = ("1", "train on the CPU")
+        variables["OMP_NUM_THREADS"] = ("1", "one thread a rank: ranks must not fight for cores")
+    else:
+        split = recipe.layout.tensor_parallel > 1 or recipe.layout.context_parallel > 1
+        if split and machine.gpus[0].compute_capability < (10, 0):
+            why = "kernels start in order, so communication overlaps (before Blackwell)"
+            variables["CUDA_DEVICE_MAX_CONNECTIONS"] = ("1", why)
+        elif recipe.speed.overlap_communication:
+            why = "more queues: gradients travel beside the products"
+            variables["CUDA_DEVICE_MAX_CONNECTIONS"] = ("32", why)
+        if machine.transformer_engine:
+            variables |= cuda_libraries.variables()
+        why = "the allocator grows its blocks: less memory lost in gaps"
+        variables["PYTORCH_CUDA_ALLOC_CONF"] = ("expandable_segments:True", why)
+        if recipe.speed.cuda_graph:
+            why = "NCCL must not register the memory of a recorded step with that allocator"
+            variables["NCCL_GRAPH_REGISTER"] = ("0", why)
+        if recipe.speed.overlap_tensor_parallel:
+            variables["UB_SKIPMC"] = ("1", "Transformer Engine's overlap without NVLink multicast, which not all have")
+    if recipe.logging.wandb_project:
+        variables["WANDB_MODE"] = (recipe.logging.wandb_mode, "offline needs no account, online a login")
+    return variables
