@@ -1,9 +1,17 @@
-"""When is a silent run a hanging one?"""
+"""When is a silent run a hanging one, and which rank do the others wait for?"""
+
+import contextlib
+import signal
+
+import psutil
 
 from helpers import logs
 
 QUIET_START_SECONDS = 1200  # before the first step: imports, index building, compiling
 QUIET_PHASE_SECONDS = 1200  # evaluating, or writing a checkpoint
+LINGER_SECONDS = 30  # after training, when all is evaluated and written: only the processes' end is left
+DUMP_SECONDS = 3  # for a hanging rank to print where it stands
+PHASES = {"saving checkpoint": "successfully saved", "Evaluating on": " loss at iteration"}  # first and last words
 
 
 class HangWatch:
@@ -11,7 +19,7 @@ class HangWatch:
 
     Silence is measured since the last output. It may last `timeout_seconds` between steps, or three times the longest
     gap between two steps so far; before the first two steps, and while a checkpoint is written or the model
-    evaluated (every `eval_interval` steps and at the end), at least 20 minutes.
+    evaluated (every `eval_interval` steps and at the end), at least 20 minutes. Once `is_over` it may last 30 s.
     """
 
     def __init__(self, timeout_seconds: float, now: float, eval_interval: int = 0):
@@ -19,7 +27,8 @@ class HangWatch:
         self.steps = 0
         self.longest_gap = 0.0
         self.last_output = self.last_step = now
-        self.slow_phase = self.at_end = False
+        self.slow_phase = self.at_end = self.is_done = False
+        self.awaited: set[str] = set()  # last words of the phases that go on
 
     def hear(self, text: str, now: float) -> None:
         """Take new log text into account."""
@@ -33,13 +42,24 @@ class HangWatch:
                 evaluates = self.eval_interval and step.step % self.eval_interval == 0
                 self.at_end = step.step == step.train_iters
                 self.slow_phase = bool(evaluates) or self.at_end
-            elif "saving checkpoint" in line:
-                self.slow_phase = True
-            elif ("successfully saved" in line or "validation loss at" in line) and not self.at_end:
-                self.slow_phase = False
+            self.is_done = self.is_done or any(words in line for words in logs.TRAINING_IS_DONE)
+            for first, last in PHASES.items():
+                if first in line:
+                    self.slow_phase = True
+                    self.awaited.add(last)
+                elif last in line:
+                    self.slow_phase = self.at_end
+                    self.awaited.discard(last)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether training is done, and so are the checkpoints and evaluations that began."""
+        return self.is_done and not self.awaited
 
     def allowed_seconds(self) -> float:
         """How long the silence may last now."""
+        if self.is_over:
+            return min(self.timeout_seconds, LINGER_SECONDS)
         if self.steps < 2:
             return max(self.timeout_seconds, QUIET_START_SECONDS)
         allowed = max(self.timeout_seconds, 3 * self.longest_gap)
@@ -47,3 +67,20 @@ class HangWatch:
 
     def is_hanging(self, now: float) -> bool:
         return now - self.last_output > self.allowed_seconds()
+
+
+def describe(ranks: dict[int, psutil.Process], rank_logs: logs.RankLogs, seconds: float) -> logs.Failure:
+    """Let every rank print its stacks (SIGABRT under faulthandler), then find the one the others wait for."""
+    stopped = []
+    for rank, process in ranks.items():
+        with contextlib.suppress(psutil.Error):
+            if process.status() == psutil.STATUS_STOPPED:
+                stopped.append(rank)
+            process.send_signal(signal.SIGABRT)
+            process.send_signal(signal.SIGCONT)
+    psutil.wait_procs(list(ranks.values()), timeout=DUMP_SECONDS)
+    stacks = {rank: logs.last_traceback(rank_logs.rank_text(rank)) for rank in ranks}
+    waiting = [rank for rank, stack in stacks.items() if "torch/distributed" in stack]
+    suspects = stopped or [rank for rank in ranks if rank not in waiting] or sorted(ranks) or [None]
+    reason = f"hangs: no step for {seconds:.0f} s" + (" (the process was stopped)" if stopped else "")
+    return logs.Failure(suspects[0], None, reason, stacks.get(suspects[0], ""))

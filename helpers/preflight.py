@@ -4,7 +4,6 @@ Reads a recipe, a corpus's files, a machine and a run directory. It imports neit
 nothing behind, so it takes well under a second.
 """
 
-import ast
 import json
 import shutil
 import tempfile
@@ -12,11 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from helpers import accounting, checkpoints, index, precision_rules, rules
-from helpers.machine import PROJECT, Machine, here
+from helpers.machine import Machine, here
+from helpers.ranks.scope import LEFT_OUT
 from helpers.rules import Problem, error, warning
-
-ENTRY_SCRIPT = PROJECT / "helpers" / "ranks" / "pretrain_gpt.py"
-
 
 TOO_LARGE = "One rank would take about"  # how the reason begins when the memory is too small
 
@@ -135,7 +132,7 @@ def extra_flags(recipe, data, machine: Machine) -> Iterator[Problem]:
     if not words:
         return
     for word in words:
-        for name, job in left_out().items():
+        for name, job in LEFT_OUT.items():
             if word == name or (name.endswith("-") and word.startswith(name)):
                 why = f"It belongs to {job}; this script pretrains GPT models."
                 yield error(f"extra_flags {word}", why, "Leave it out, or give your own Megatron-LM as entry_script.")
@@ -144,14 +141,6 @@ def extra_flags(recipe, data, machine: Machine) -> Iterator[Problem]:
     for word in sorted(ours.intersection(words)):
         why = "The recipe sets this flag itself; Megatron takes the last one, which preflight has not checked."
         yield warning(f"extra_flags {word}", why, "recipe.with_(…) changes it in one place.")
-
-
-def left_out() -> dict[str, str]:
-    """The entry script's `LEFT_OUT`, read from its source: importing the script would start torch."""
-    for node in ast.parse(ENTRY_SCRIPT.read_text()).body:
-        if isinstance(node, ast.Assign) and node.targets[0].id == "LEFT_OUT":
-            return ast.literal_eval(node.value)
-    raise LookupError(f"{ENTRY_SCRIPT} has no LEFT_OUT")
 
 
 def logging(recipe) -> Iterator[Problem]:

@@ -3,8 +3,9 @@
     python -m helpers.supervisor --run-directory runs/gpt3_345m/20260301-101500 --processes 2 --lock 3
 
 Started by `processes.start`, one a launch, in a session of its own. It stops the run when it is told to (SIGTERM,
-SIGINT), when the notebook's kernel is gone (end of file on standard input, unless `--detached`), or when no step comes
-any more. It reads a few file sizes five times a second and sleeps otherwise.
+SIGINT), when the notebook's kernel is gone (end of file on standard input, unless `--detached`), when no step comes
+any more, or when training is done and the ranks do not end. It reads a few file sizes five times a second and sleeps
+otherwise.
 """
 
 import argparse
@@ -24,7 +25,6 @@ import psutil
 from helpers import checkpoints, hang, logs, processes
 
 POLL_SECONDS = 0.2
-DUMP_SECONDS = 3  # for a hanging rank to print where it stands
 LOW_DISK_BYTES = 32 * 2**20
 
 
@@ -40,7 +40,6 @@ class Run:
         self.rank_logs = logs.RankLogs(self.rank_directory, self.directory / "log.txt", options.processes)
         self.watch = hang.HangWatch(options.hang_timeout_seconds, time.monotonic(), options.eval_interval)
         self.stop_asked: str | None = None
-        self.saw_done = False
         self.tracker_time = 0.0
         self.kernel = None if options.detached else psutil.Process(options.kernel)
         self.kernel_looked_at = time.monotonic()
@@ -79,8 +78,12 @@ class Run:
             self._wait()
             self._look()
             hangs = self._hangs()
-        if hangs:
-            failure = self._describe_hang()
+        if hangs and self.watch.is_over:
+            self._log(f"training was done, but the ranks did not end: silent for {self.watch.allowed_seconds():.0f} s")
+            self._end_processes()
+            self._conclude("finished", None)
+        elif hangs:
+            failure = hang.describe(self._ranks(), self.rank_logs, self.watch.allowed_seconds())
             self._end_processes()
             self._conclude("failed", failure)
         elif self.stop_asked and self.torchrun.poll() is None:
@@ -105,7 +108,7 @@ class Run:
     def _look(self) -> None:
         """Bring the log up to date, bury orphans, let old checkpoints go."""
         if text := self.rank_logs.merge():
-            self._hear(text)
+            self.watch.hear(text, time.monotonic())
         self._bury_orphans()
         if self.options.keep:
             with contextlib.suppress(OSError):
@@ -113,10 +116,6 @@ class Run:
                 if changed != self.tracker_time:
                     self.tracker_time = changed
                     checkpoints.prune(self.checkpoints, self.options.keep)
-
-    def _hear(self, text: str) -> None:
-        self.watch.hear(text, time.monotonic())
-        self.saw_done = self.saw_done or any(words in text for words in logs.TRAINING_IS_DONE)
 
     def _hangs(self) -> bool:
         now = time.monotonic()
@@ -142,24 +141,6 @@ class Run:
                     ranks[rank] = process
         return ranks
 
-    def _describe_hang(self) -> logs.Failure:
-        """Let every rank print its stacks (SIGABRT under faulthandler), then find the one the others wait for."""
-        ranks = self._ranks()
-        stopped = []
-        for rank, process in ranks.items():
-            with contextlib.suppress(psutil.Error):
-                if process.status() == psutil.STATUS_STOPPED:
-                    stopped.append(rank)
-                process.send_signal(signal.SIGABRT)
-                process.send_signal(signal.SIGCONT)
-        psutil.wait_procs(list(ranks.values()), timeout=DUMP_SECONDS)
-        stacks = {rank: logs.last_traceback(self.rank_logs.rank_text(rank)) for rank in ranks}
-        waiting = [rank for rank, stack in stacks.items() if "torch/distributed" in stack]
-        suspects = stopped or [rank for rank in ranks if rank not in waiting] or sorted(ranks) or [None]
-        seconds = self.watch.allowed_seconds()
-        reason = f"hangs: no step for {seconds:.0f} s" + (" (the process was stopped)" if stopped else "")
-        return logs.Failure(suspects[0], None, reason, stacks.get(suspects[0], ""))
-
     def _end_processes(self) -> None:
         """SIGTERM to torchrun, which passes it on; SIGKILL to each that is still there when its time is up."""
         if self.torchrun.poll() is None:
@@ -180,7 +161,7 @@ class Run:
             self._bury_orphans()
         self.torchrun.wait()
         if text := self.rank_logs.merge(final=True):
-            self._hear(text)
+            self.watch.hear(text, time.monotonic())
 
     def _living(self) -> list[psutil.Process]:
         self.torchrun.poll()
@@ -204,7 +185,7 @@ class Run:
     def _outcome(self) -> tuple[str, logs.Failure | None]:
         """What torchrun's end means."""
         code = self.torchrun.returncode
-        if code == 0 and (self.saw_done or not self.options.trains):
+        if code == 0 and (self.watch.is_done or not self.options.trains):
             return "finished", None
         launch_log = self.launch_log()
         if code == 0:

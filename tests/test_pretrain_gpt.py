@@ -11,6 +11,8 @@ import pytest
 import real_runs
 from real_runs import CASES, EXPERTS, PROJECT, STEPS, largest_difference, train, words
 
+from helpers.ranks import scope
+
 HALF = STEPS // 2
 RESHARDABLE = words("--use-distributed-optimizer --dist-ckpt-optim-fully-reshardable")
 ROUNDING = 9.5e-7  # two units in the last place of a float32 loss near 4
@@ -219,8 +221,4 @@ def test_what_is_left_out_is_refused_by_name(flag):
 
 
 def test_flags_that_only_begin_alike_are_not_refused():
-    source = (PROJECT / real_runs.ENTRY_SCRIPT).read_text()
-    assert "import torch\n" in source
-    namespace = {"__name__": "entry", "__file__": real_runs.ENTRY_SCRIPT}
-    exec(source.partition("import torch\n")[0], namespace)
-    namespace["refuse_what_is_left_out"](["--sft-tokenizer-prompt-format", "--special", "x", "--fim-rate", "0.5"])
+    scope.refuse_what_is_left_out(["--sft-tokenizer-prompt-format", "--special", "x", "--fim-rate", "0.5"])
