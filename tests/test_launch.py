@@ -210,6 +210,26 @@ def test_a_program_that_ends_without_training_has_failed(tiny_recipe, small_corp
         launch.train(tiny_recipe, small_corpus, runs_dir=tmp_path, machine=CPU, entry_script=tmp_path / "mine.py")
 
 
+@pytest.mark.train
+def test_ranks_that_do_not_end_after_training_do_not_fail_the_cell(tiny_recipe, small_corpus, tmp_path, capsys):
+    script = tmp_path / "mine.py"
+    script.write_text(
+        "import os, time\n"
+        "if os.environ['RANK'] == '1':\n"
+        f"    print({''.join(STEP.format(step=step, loss=6 - step / 10) for step in range(1, 21))!r})\n"
+        "    print('[after training is done] datetime: 2026-11-23 09:13:20')\n"
+        "time.sleep(600)\n"
+    )
+    recipe = tiny_recipe.with_(tensor_parallel=2)
+    run = launch.train(
+        recipe, small_corpus, runs_dir=tmp_path, machine=CPU, entry_script=script, hang_timeout_seconds=2
+    )
+    assert run.state == "finished" and (run.path / "result.json").exists()
+    assert processes.members(run.path) == []
+    assert "finished: 20/20 steps" in capsys.readouterr().out
+    assert "=== training was done, but the ranks did not end: " in (run.path / "log.txt").read_text()
+
+
 # ---- interrupting, detaching, following ------------------------------------------------------------------------------
 def run_with(tmp_path):
     """The newest run directory under `tmp_path` once it has taken its first step."""

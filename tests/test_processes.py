@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from helpers import hang, logs, processes
+from helpers import checkpoints, hang, logs, processes
 from helpers.machine import PROJECT
 
 STEP_LINE = (
@@ -256,6 +256,49 @@ def test_a_stopped_rank_is_a_hanging_rank(run):
     assert nobody_lives(directory, [p.pid for p in ranks])
 
 
+DONE_LINE = "[after training is done] datetime: 2026-01-01 00:00:00"
+STAY = f"""
+from pathlib import Path
+folder = Path(__file__).parent / "checkpoints" / "iter_0000005"
+steps(5)
+print({DONE_LINE!r})
+"""
+
+
+def test_ranks_that_do_not_end_after_training_are_ended_and_the_run_is_finished(run):
+    """So it was with NCCL, which waited for ever while the interpreter shut down."""
+    directory, _ = run(STAY + "time.sleep(600)", hang_timeout_seconds=2)
+    ranks = all_ranks(directory)
+    status = end_of(directory)
+    assert (status["state"], status["reason"], status["failing_rank"]) == ("finished", None, None)
+    assert log_of(directory).count("=== training was done, but the ranks did not end: ") == 1
+    assert nobody_lives(directory, [p.pid for p in ranks])
+
+
+def test_a_rank_alone_that_does_not_end_is_enough(run):
+    directory, _ = run(STAY + "time.sleep(600 * rank)", hang_timeout_seconds=2)
+    assert end_of(directory)["state"] == "finished"
+
+
+def test_a_checkpoint_that_grows_after_training_is_not_cut_off(run):
+    """An asynchronous save writes its files long after the last word."""
+    write = """
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / f"__{rank}_0.distcp", "wb") as file:
+        for part in range(20):
+            file.write(b"x")
+            file.flush()
+            time.sleep(0.3)
+    (folder / "metadata.json").write_text("{}")
+    (folder.parent / "latest_checkpointed_iteration.txt").write_text("5")
+    time.sleep(600)
+    """
+    directory, _ = run(STAY + textwrap.dedent(write), hang_timeout_seconds=2)
+    assert end_of(directory)["state"] == "finished"
+    assert checkpoints.saved(directory / "checkpoints") == [5]
+    assert [file.stat().st_size for file in directory.glob("checkpoints/*/*.distcp")] == [20, 20]
+
+
 KERNEL = """
 import sys, time
 from pathlib import Path
@@ -345,3 +388,20 @@ def test_saving_and_evaluating_are_no_hang():
     told = watch_after(*steps, (400, " validation loss at iteration 2 | lm loss value: 5.0"), eval_interval=2)
     assert not told.is_hanging(409) and told.is_hanging(411)
     assert not watch_after(*steps, (3, STEP_LINE.format(100))).is_hanging(600)  # the last step: evaluation, saving
+
+
+def test_silence_after_training_is_short_once_all_is_written_and_evaluated():
+    watch = hang.HangWatch(timeout_seconds=600, now=0)
+    soon, late = hang.LINGER_SECONDS - 1, hang.LINGER_SECONDS + 1
+
+    def told(text):
+        watch.hear(text, 0)
+        return watch.is_hanging(soon), watch.is_hanging(late), watch.is_over
+
+    assert told(STEP_LINE.format(100)) == (False, False, False)
+    assert told(DONE_LINE) == (False, True, True)
+    assert told("saving checkpoint at iteration     100 to x") == (False, False, False)
+    assert told("Evaluating on 8 samples") == (False, False, False)
+    assert told(" validation loss at iteration 100 on validation set | ") == (False, False, False)
+    assert told("  successfully saved checkpoint from iteration     100 to x") == (False, True, True)
+    assert watch_after((1, DONE_LINE)).is_hanging(12)  # ten seconds are the timeout there
