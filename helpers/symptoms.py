@@ -22,6 +22,10 @@ class Symptom:
 
 
 INSTALL = "Install what the project pins: `uv sync --extra gpu` (8 minutes, no CUDA toolkit needed)."
+LESS_MEMORY = (
+    "Lower, in this order: --micro-batch-size; then recompute activations (--recompute-granularity selective, then "
+    "full); then split the model (--use-distributed-optimizer, tensor parallelism); then --seq-length."
+)
 
 ARGUMENTS = (
     Symptom(
@@ -84,6 +88,12 @@ ARGUMENTS = (
         "FSDP needs several queues to the GPU, and CUDA_DEVICE_MAX_CONNECTIONS=1 leaves it one.",
         "unset CUDA_DEVICE_MAX_CONNECTIONS.",
     ),
+    Symptom(
+        "CUDA graph and NaN",
+        r"--no-check-for-nan-in-loss-and-grad should be set with --cuda-graph-impl",
+        "A step recorded as one CUDA graph cannot stop to look whether the loss is still a number.",
+        "Give both flags: `recipe.with_(cuda_graph=True)` does.",
+    ),
 )
 
 INSTALLATION = (
@@ -92,6 +102,13 @@ INSTALLATION = (
         r"called with gradient_accumulation_fusion set|No module named 'fused_weight_gradient_mlp_cuda'",
         "Adding gradients inside the matrix product is a CUDA kernel of apex, which is not installed.",
         "Add --no-gradient-accumulation-fusion. It costs a few percent of speed, not correctness.",
+    ),
+    Symptom(
+        "masked softmax fusion",
+        r"No module named 'scaled_(?:masked_softmax|upper_triang_masked_softmax|softmax)_cuda'",
+        "On a GPU, Megatron's own attention (--transformer-impl local) wants a softmax kernel of apex, which is not "
+        "installed.",
+        "Add --no-masked-softmax-fusion, as the recipes do, or use --transformer-impl transformer_engine.",
     ),
     Symptom(
         "apex missing",
@@ -206,12 +223,17 @@ RESOURCES = (
         "Free space: run.delete_checkpoints() of old runs. The last whole checkpoint still loads.",
     ),
     Symptom(
+        "GPU memory full beside a CUDA graph",
+        r"CUDA out of memory.*with (?P<size>[\d.]+ \w+) allocated in private pools",
+        "The GPU's memory is full, and a CUDA graph keeps {size} of it, its activations', to itself.",
+        "Try cuda_graph=False first. Not enough? " + LESS_MEMORY,
+    ),
+    Symptom(
         "GPU memory full",
         r"CUDA out of memory(?:\. Tried to allocate (?P<size>[\d.]+ \w+))?|CUDA error: out of memory|"
         r"CUBLAS_STATUS_ALLOC_FAILED",
         "The GPU's memory is full.",
-        "Lower, in this order: --micro-batch-size; then recompute activations (--recompute-granularity selective, then "
-        "full); then split the model (--use-distributed-optimizer, tensor parallelism); then --seq-length.",
+        LESS_MEMORY,
     ),
     Symptom(
         "main memory full",

@@ -126,9 +126,14 @@ FROM_SOURCES = {
     "require setting the environment variable CUDA_DEVICE_MAX_CONNECTIONS to 1",
     # megatron/training/arguments.py:1143
     "CUDA_DEVICE_MAX_CONNECTIONS must not be 1": "FSDP requires CUDA_DEVICE_MAX_CONNECTIONS > 1 or unset.",
+    # megatron/training/arguments.py:1195, seen on an H200
+    "CUDA graph and NaN": "AssertionError: --no-check-for-nan-in-loss-and-grad should be set with "
+    "--cuda-graph-impl=full_iteration for training.",
     # megatron/core/tensor_parallel/layers.py:1071
     "gradient accumulation fusion": "RuntimeError: ColumnParallelLinear was called with gradient_accumulation_fusion "
     "set to True but the custom CUDA extension fused_weight_gradient_mlp_cuda module is not found.",
+    # seen with --transformer-impl local on an H200
+    "masked softmax fusion": "[rank0]: ModuleNotFoundError: No module named 'scaled_masked_softmax_cuda'",
     # github.com/Dao-AILab/flash-attention/issues/1832
     "flash-attention built for another torch": "ImportError: /opt/lib/python3.12/site-packages/flash_attn_2_cuda."
     "cpython-312-x86_64-linux-gnu.so: undefined symbol: _ZN3c105ErrorC2ENS_14SourceLocationENSt7__cxx1112basic_string",
@@ -164,6 +169,10 @@ FROM_SOURCES = {
     # c10/cuda/CUDACachingAllocator.cpp
     "GPU memory full": "[rank0]: torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 12.27 GiB. GPU 0 has a "
     "total capacity of 139.80 GiB of which 4.11 GiB is free.",
+    # seen on an H200
+    "GPU memory full beside a CUDA graph": "[rank1]: torch.OutOfMemoryError: CUDA out of memory. Tried to allocate "
+    "56.00 MiB. GPU 1 has a total capacity of 139.80 GiB of which 20.31 MiB is free. Of the allocated memory 136.36 "
+    "GiB is allocated by PyTorch, with 38.78 GiB allocated in private pools (e.g., CUDA Graphs), and",
     # c10/core/impl/alloc_cpu.cpp
     "main memory full": "RuntimeError: [enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't "
     "allocate memory: you tried to allocate 17179869184 bytes. Error code 12 (Cannot allocate memory)",
@@ -222,7 +231,9 @@ def test_killed_rank_comes_before_the_lost_connection():
 def test_figures_of_the_log_stand_in_the_answer():
     assert "160" in diagnosis.diagnose(LOGS["schedule changed on resume"]).cause
     assert "divides 4" in diagnosis.diagnose(LOGS["heads do not divide"]).fix
-    assert "--micro-batch-size" in diagnosis.diagnose(LOGS["GPU memory full"]).fix
+    full, graph = (diagnosis.diagnose(LOGS[f"GPU memory full{beside}"]) for beside in ("", " beside a CUDA graph"))
+    assert "--micro-batch-size" in full.fix and "cuda_graph" not in full.fix
+    assert "38.78 GiB" in graph.cause and "cuda_graph=False" in graph.fix and full.fix in graph.fix
 
 
 def test_warnings_do_not_count():
