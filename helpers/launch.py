@@ -219,6 +219,7 @@ def _watch(directory: Path, interrupt_stops: bool) -> None:
         if interrupt_stops:
             print("Stopping every process of the run …")
             processes.stop(directory)
+            print(f"Stopped. {_resume(directory)}".rstrip())
             words = "stopped"
         raise
     finally:
@@ -243,6 +244,9 @@ def _raise_if_failed(directory: Path, name: str) -> None:
     found = None
     if status["state"] == "failed":
         found = diagnosis.diagnose("\n".join([text, status.get("traceback", ""), status.get("reason") or ""]))
+    raise TrainingFailed(directory, headline, rank, status.get("traceback", ""), found, _resume(directory))
+
+
+def _resume(directory: Path) -> str:
     step = checkpoints.latest(directory / "checkpoints")
-    resume = "" if step is None else f"Starting the same cell again picks the run up after step {step}."
-    raise TrainingFailed(directory, headline, rank, status.get("traceback", ""), found, resume)
+    return "" if step is None else f"Starting the same cell again picks the run up after step {step}."

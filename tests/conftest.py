@@ -2,12 +2,14 @@
 
 import json
 import os
+import signal
 from importlib.resources import files
 
 import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # ranks and tests share the cores
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # programs that tests start find torch and Megatron compiled
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs, and their children, ignore it
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -259,7 +259,8 @@ def test_interrupting_the_cell_stops_every_process(tiny_recipe, small_corpus, tm
     assert psutil.wait_procs(seen["members"], timeout=5)[1] == []
     run = run_with(tmp_path)
     assert run.state == "stopped" and processes.members(run.path) == []
-    assert "stopped: " in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "stopped: " in out and "Stopped." in out
 
 
 DETACHING = """

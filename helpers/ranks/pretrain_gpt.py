@@ -14,6 +14,7 @@ import time
 PROGRAM_START = time.time()
 
 import dataclasses
+import gc
 import json
 import os
 import sys
@@ -24,6 +25,8 @@ from helpers.ranks import lifetime, scope
 if __name__ == "__main__":  # at once: what is imported below takes seconds
     lifetime.end_with_torchrun()
     scope.refuse_what_is_left_out(sys.argv[1:])
+
+gc.disable()  # what is imported below is never garbage: looking for some takes a rank half a second
 
 import torch
 
@@ -53,6 +56,8 @@ from torch.distributed.elastic.multiprocessing.errors import record
 from helpers.ranks import torch_adamw
 from helpers.ranks.batches import document_boundaries, get_batch, loads_data, transformer_config
 
+gc.freeze()
+gc.enable()
 straggler_timer = StragglerDetector()
 
 
