@@ -260,10 +260,10 @@ def measure_all_gather(size: int, device) -> dict:
 
     ranks, rank = dist.get_world_size(), dist.get_rank()
     part = torch.full((size // 4 // ranks,), rank + 1.0, device=device)
-    result = [torch.empty_like(part) for _ in range(ranks)]
-    dist.all_gather(result, part)
-    wrong = sum((piece != r + 1).sum() for r, piece in enumerate(result))
-    seconds = seconds_between_ranks(lambda: dist.all_gather(result, part), device)
+    result = torch.empty(ranks * len(part), device=device)
+    dist.all_gather_into_tensor(result, part)
+    wrong = sum((piece != r + 1).sum() for r, piece in enumerate(result.chunk(ranks)))
+    seconds = seconds_between_ranks(lambda: dist.all_gather_into_tensor(result, part), device)
     return summary(wrong, seconds, (ranks - 1) / ranks * size)
 
 

@@ -18,7 +18,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from helpers import corpus, launch, recipes, runs
+from helpers import corpus, launch, recipes, runs, timeline
 from helpers.machine import here
 from helpers.recipes import Recipe
 from helpers.settings import Speed
@@ -138,6 +138,8 @@ def make(name: str, recorded: Path, is_smoke: bool) -> None:
     data = corpus.prepare("sotu", tokenizer=recipe.tokenizer)
     run = launch.train(recipe, data, fresh=True)
     runs.record(run, name, recorded)
+    if "--profile" in recipe.extra_flags:
+        timeline.record(run, name, recorded)
     figures = run.figures()
     print(f"{name}: " + ", ".join(f"{key} {figures[key]}" for key in ("tokens/s/GPU", "MFU", "peak memory GB")))
 
