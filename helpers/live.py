@@ -3,6 +3,7 @@
 Everything is drawn by the caller's thread from text that the run already wrote, so a slow browser never slows training.
 """
 
+import contextlib
 import html
 import math
 import statistics
@@ -174,7 +175,8 @@ class JupyterView:
         line = f"{words}: {progress.summary()}"
         self._show_line(line, f"<code>{html.escape(line)}</code>")
         if len(progress.steps) > 1:
-            self._show_figure(progress)
+            with contextlib.suppress(Exception):  # an interrupt may have caught matplotlib half imported
+                self._show_figure(progress)
 
     def _show_line(self, line: str, markup: str) -> None:
         from IPython.display import display
