@@ -363,21 +363,14 @@ def test_interrupting_and_killing_a_jupyter_kernel(tiny_recipe, small_corpus, tm
 
 
 def test_the_last_picture_never_hides_how_a_run_ended(monkeypatch):
-    """An interrupt may catch matplotlib half imported: drawing fails from then on, and the cell must not end in that."""
+    """An interrupt may catch matplotlib half imported: drawing fails from then on, and the cell must not say that."""
     import IPython.display
 
     shown = []
     monkeypatch.setattr(IPython.display, "display", lambda bundle, **_: shown.append(bundle["text/plain"]))
     monkeypatch.setattr(live.style, "new_figure", lambda *_, **__: object().figure)
     progress = live.Progress(64, 512, None)
-    progress.hear(
-        "".join(
-            f"[rank 0]  [2026-01-01 00:00:0{step}.0] iteration        {step}/       5 | consumed samples:            8 | "
-            f"elapsed time per iteration (ms): 50.0 | learning rate: 1.0E-03 | global batch size:     8 | "
-            f"lm loss: 6.0E+00 | loss scale: 1.0 | grad norm: 1.0 |\n"
-            for step in (1, 2, 3)
-        )
-    )
-    assert len(progress.steps) > 1
+    progress.steps, progress.losses, progress.tokens_per_second = [1, 2], [6.0, 5.9], [500.0, 500.0]
+    progress.seconds, progress.last_step = [0.1, 0.1], 5
     live.JupyterView().finish(progress, "stopped")
     assert shown == [f"stopped: {progress.summary()}"]
