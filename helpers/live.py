@@ -175,8 +175,7 @@ class JupyterView:
         line = f"{words}: {progress.summary()}"
         self._show_line(line, f"<code>{html.escape(line)}</code>")
         if len(progress.steps) > 1:
-            with contextlib.suppress(Exception):  # an interrupt may have caught matplotlib half imported
-                self._show_figure(progress)
+            self._show_figure(progress)
 
     def _show_line(self, line: str, markup: str) -> None:
         from IPython.display import display
@@ -188,6 +187,12 @@ class JupyterView:
             self.line_handle.update(bundle, raw=True)
 
     def _show_figure(self, progress: Progress) -> None:
+        """Draw, or do without: an interrupt may have caught matplotlib half imported; a run outlives its picture."""
+        self.figure_at = time.monotonic()
+        with contextlib.suppress(Exception):
+            self._draw(progress)
+
+    def _draw(self, progress: Progress) -> None:
         from IPython.display import display
 
         start = time.monotonic()

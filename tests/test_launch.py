@@ -362,7 +362,7 @@ def test_interrupting_and_killing_a_jupyter_kernel(tiny_recipe, small_corpus, tm
     assert run.state == "stopped" and processes.members(run.path) == []
 
 
-def test_the_last_picture_never_hides_how_a_run_ended(monkeypatch):
+def test_a_picture_that_fails_never_ends_a_run_nor_hides_its_end(monkeypatch):
     """An interrupt may catch matplotlib half imported: drawing fails from then on, and the cell must not say that."""
     import IPython.display
 
@@ -372,5 +372,9 @@ def test_the_last_picture_never_hides_how_a_run_ended(monkeypatch):
     progress = live.Progress(64, 512, None)
     progress.steps, progress.losses, progress.tokens_per_second = [1, 2], [6.0, 5.9], [500.0, 500.0]
     progress.seconds, progress.last_step = [0.1, 0.1], 5
-    live.JupyterView().finish(progress, "stopped")
-    assert shown == [f"stopped: {progress.summary()}"]
+    view = live.JupyterView()
+    view.update(progress)
+    assert len(shown) == 1, "the line is shown without its picture"
+    view.line_handle = None
+    view.finish(progress, "stopped")
+    assert shown[1:] == [f"stopped: {progress.summary()}"]
