@@ -12,7 +12,7 @@ from pathlib import Path
 
 from helpers import accounting, checkpoints, events, processes
 from helpers.machine import PROJECT, cache_root, runs_root
-from helpers.results import Results, shown
+from helpers.results import Results
 from helpers.results import compare as compare  # part of this module's words
 from helpers.results import labels as labels
 
@@ -26,7 +26,6 @@ __all__ = [
     "read_result",
     "record",
     "recorded",
-    "recorded_table",
     "write_result",
 ]
 
@@ -200,34 +199,6 @@ def recorded(machine_label: str, name: str | None = None) -> Recorded | None | l
     if name is None or set("*[") & set(name):
         return [read_result(path) for path in sorted(folder.glob(f"{name or '*'}.json"), key=_by_numbers)]
     return read_result(folder / f"{name}.json") if (folder / f"{name}.json").is_file() else None
-
-
-@dataclass(frozen=True)
-class RecordedTable:
-    """The recorded runs of a machine whose names begin alike, as one table; a sentence where there are none yet."""
-
-    label: str
-    name: str
-    runs: tuple[Recorded, ...]
-
-    def __repr__(self) -> str:
-        if not self.runs:
-            return f"No {self.name or 'run'} is recorded on {self.label} yet: there is nothing to show in its place."
-        return f"Recorded on {self.runs[0].recorded_on}:\n{compare(self.runs).to_string()}"
-
-    def _repr_html_(self) -> str:
-        import html
-
-        if not self.runs:
-            return f"<p>{html.escape(repr(self))}</p>"
-        table = compare(self.runs).to_html(border=0, na_rep="–", float_format=shown)
-        return f"<p>Recorded on {html.escape(self.runs[0].recorded_on)}, not on this machine:</p>{table}"
-
-
-def recorded_table(machine_label: str, name: str = "") -> RecordedTable:
-    """All recorded runs of a machine whose names begin with `name`, to be shown beside one's own."""
-    found = [run for run in recorded(machine_label) if run.path.stem.startswith(name)]
-    return RecordedTable(machine_label, name, tuple(found))
 
 
 def write_result(run_directory) -> Path:
