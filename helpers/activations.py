@@ -5,6 +5,7 @@ layers that Megatron builds today: flash attention with Transformer Engine on a 
 scores, elsewhere.
 """
 
+from helpers.commands import loss_kernel
 from helpers.machine import Machine
 from helpers.settings import Model
 
@@ -37,8 +38,11 @@ def activation_bytes(recipe, machine: Machine | None, pipeline_rank: int) -> flo
     total = layers_in_flight * kept + (inside - kept)
     if pipeline_rank == pp - 1:
         softmax = 4 if element == 4 else 4 + element
-        if recipe.speed.fused_cross_entropy and (machine is None or machine.device == "cuda"):
+        kernel = loss_kernel(recipe, machine)
+        if kernel == "native":
             softmax += 4  # its compiled kernels keep one more fp32 copy of the logits (measured: 6.7 GB of 50.7)
+        elif kernel == "te":
+            softmax = element  # the gradient takes the place of the logits
         norm = _norm_activation_bytes(model, element, plain_layers(machine)) / spread
         total += tokens * (softmax * model.vocab_size / layout.tensor_parallel + norm)
     return total

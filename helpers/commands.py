@@ -79,6 +79,19 @@ def device_flags(recipe, machine: Machine, entry_script: Path | str | None = Non
     return [] if entry_script is None else [no_fused_gradients]
 
 
+def loss_kernel(recipe, machine: Machine | None = None, entry_script: Path | str | None = None) -> str | None:
+    """The fused loss of a run: "te", "native" or None.
+
+    Where Transformer Engine's is asked for and cannot be had, "native": it takes bf16 or fp32, Transformer Engine, and
+    our entry script, for Megatron's own refuses it (`helpers/ranks/transformer_engine_loss.py`).
+    """
+    asked = recipe.speed.cross_entropy_fusion
+    if machine is not None and machine.device == "cpu":
+        return None
+    lacking = machine is not None and not machine.transformer_engine
+    return "native" if asked and (lacking or entry_script is not None or recipe.precision.dtype == "fp16") else asked
+
+
 def environment(recipe, machine: Machine) -> dict[str, tuple[str, str]]:
     """Environment variables of the run: name → (value, why). What the learner has set stays as it is."""
     variables = {}

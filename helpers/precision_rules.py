@@ -45,6 +45,8 @@ def precision(recipe, machine: Machine) -> Iterator[Problem]:
 def speed(recipe, machine: Machine) -> Iterator[Problem]:
     """What makes a GPU faster, against the layout and the libraries; a CPU has none of it, whatever is asked."""
     s, lay = recipe.speed, recipe.layout
+    if s.cross_entropy_fusion not in (None, "native", "te"):
+        yield error(f'cross_entropy_fusion="{s.cross_entropy_fusion}"', "There are two kernels.", '"te" or "native".')
     if machine.device == "cpu":
         return
     if s.overlap_communication and not lay.distributed_optimizer:

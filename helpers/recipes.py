@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from helpers import accounting, scaling
-from helpers.commands import Command, data_flags, device_flags, environment
+from helpers.commands import Command, data_flags, device_flags, environment, loss_kernel
 from helpers.layout import Flag, Layout
 from helpers.machine import CPU, PROJECT, Machine, here
 from helpers.settings import Batch, Checkpoints, Logging, Model, Precision, Schedule, Speed
@@ -88,8 +88,8 @@ class Recipe:
         if self.checkpoints.save_interval is not None and self.layout.distributed_optimizer:
             why = "the optimizer's state, too, can be loaded by another layout"
             groups["logging and checkpoints"].append(Flag("--dist-ckpt-optim-fully-reshardable", None, why))
-        if machine.device == "cuda" and (speed := self.speed.flags()):
-            groups["speed"] = speed
+        if machine.device == "cuda":
+            groups["speed"] = replace(self.speed, cross_entropy_fusion=loss_kernel(self, machine, entry_script)).flags()
         if self.extra_flags:
             groups["your own"] = [Flag(word, None, "") for word in self.extra_flags]
         taken = {flag.name for name, flags in groups.items() if name != "device" for flag in flags}
@@ -175,7 +175,7 @@ def gpt3_345m() -> Recipe:
     return Recipe(
         name="gpt3_345m",
         model=_gpt(24, 1024, 16, 1024),
-        speed=Speed(fused_cross_entropy=True),
+        speed=Speed(cross_entropy_fusion="te"),
         batch=Batch(micro_batch_size=32, global_batch_size=32),
         schedule=Schedule(train_iters=200, lr=3e-4, min_lr=3e-5, eval_interval=200),
         checkpoints=Checkpoints(save_interval=200),
@@ -230,7 +230,7 @@ def llama3_8b() -> Recipe:
             grad_reduce_in_bf16=True,
             moments_in_bf16=True,
         ),
-        speed=Speed(fused_cross_entropy=True, overlap_communication=True),
+        speed=Speed(cross_entropy_fusion="te", overlap_communication=True),
         batch=Batch(micro_batch_size=1, global_batch_size=8),
         schedule=Schedule(train_iters=100, lr=1e-4, min_lr=1e-5, eval_interval=100),
     )

@@ -130,21 +130,24 @@ class Precision:
 class Speed:
     """What makes a GPU faster and leaves the mathematics alone; a CPU has none of it.
 
-    `fused_cross_entropy` computes the loss in few passes over the logits. `cuda_graph` records one step's forward and
-    backward and replays it with one launch. `overlap_communication` sends gradients and weights while others are still
-    being computed (data parallelism with the distributed optimizer). `overlap_tensor_parallel` does so inside a layer.
+    `cross_entropy_fusion` computes the loss in fewer passes over the logits: "te" with Transformer Engine's kernel,
+    "native" with those that torch.compile writes; None in a dozen. `cuda_graph` records one step's forward and backward
+    and replays it with one launch. `overlap_communication` sends gradients and weights while others are still being
+    computed (data parallelism with the distributed optimizer). `overlap_tensor_parallel` does so inside a layer.
     """
 
-    fused_cross_entropy: bool = False
+    cross_entropy_fusion: str | None = None
     cuda_graph: bool = False
     overlap_communication: bool = False
     overlap_tensor_parallel: bool = False
 
     def flags(self) -> list[Flag]:
         flags = []
-        if self.fused_cross_entropy:
-            flags.append(Flag("--cross-entropy-loss-fusion", None, "few passes over the logits instead of a dozen"))
-            flags.append(Flag("--cross-entropy-fusion-impl", "native", "torch.compile writes that kernel"))
+        if self.cross_entropy_fusion:
+            kernel = self.cross_entropy_fusion
+            why = "torch.compile's" if kernel == "native" else "Transformer Engine's: once over the logits, once back"
+            flags.append(Flag("--cross-entropy-loss-fusion", None, "the loss in few passes instead of a dozen"))
+            flags.append(Flag("--cross-entropy-fusion-impl", kernel, why))
         if self.cuda_graph:
             flags.append(Flag("--cuda-graph-impl", "full_iteration", "a step's kernels are launched as one"))
             flags.append(Flag("--no-check-for-nan-in-loss-and-grad", None, "a recorded step cannot stop to look"))
@@ -255,8 +258,7 @@ class Logging:
         ]
         if self.tensorboard or self.wandb_project:
             flags += [
-                Flag("--tensorboard-dir", f"{directory}/tensorboard", "the curves on disk; W&B is fed from here, too"),
-                Flag("--tensorboard-queue-size", "1", "written at once, so nothing is lost"),
+                Flag("--tensorboard-dir", f"{directory}/tensorboard", "the curves, step by step; they feed W&B, too"),
                 Flag("--log-timers-to-tensorboard", None, "without it throughput never reaches TensorBoard"),
                 Flag("--log-memory-to-tensorboard", None, "memory as well"),
             ]

@@ -9,11 +9,11 @@ from helpers.results import settings_of, shown
 from helpers.style import RECORDED_HATCH, RUN_COLOURS, Picture
 
 SWITCHES = {
-    "fused_cross_entropy": "fused cross-entropy",
     "cuda_graph": "CUDA graph",
     "overlap_communication": "overlapped communication",
     "overlap_tensor_parallel": "overlapped tensor parallelism",
 }
+LOSS_KERNELS = {"native": "fused cross-entropy", "te": "cross-entropy in one kernel", None: "no fused cross-entropy"}
 FORBIDDEN = {"--no-gradient-accumulation-fusion": "fused gradient accumulation"}  # a flag → what it turns off
 NOT_FOR_SPEED = ("corpus", "init_method_std")
 GAIN = RUN_COLOURS[1]
@@ -29,6 +29,8 @@ def changes(before: dict, after: dict) -> str:
     differing = [key for key in {**old, **new} if old.get(key) != new.get(key)]
     words = [f"{new[key]} instead of {old[key]}" for key in ("precision", "layout") if key in differing]
     words += _batch_words(old, new, differing)
+    if "cross_entropy_fusion" in differing:
+        words.append(LOSS_KERNELS[new["cross_entropy_fusion"]])
     words += [("" if new[key] else "no ") + word for key, word in SWITCHES.items() if key in differing]
     words += _flag_words(before.get("extra_flags", ()), after.get("extra_flags", ()))
     if "dropout" in differing:
@@ -36,7 +38,8 @@ def changes(before: dict, after: dict) -> str:
         words.append(
             "dropout off" if not rates[1] else "dropout on" if not rates[0] else "dropout {} → {}".format(*rates)
         )
-    told = ("precision", "layout", "micro_batch_size", "global_batch_size", "dropout", *SWITCHES)
+    told = {"precision", "layout", "micro_batch_size", "global_batch_size", "dropout", "cross_entropy_fusion"}
+    told |= SWITCHES.keys()
     words += [f"{key} {old.get(key)} → {new.get(key)}" for key in differing if key not in told]
     return ", ".join(words) or "the same again"
 

@@ -27,7 +27,7 @@ def changed(**changes) -> str:
         ({"dtype": "bf16"}, "bf16 instead of fp16"),
         ({"fp8_format": "hybrid", "dtype": "bf16"}, "fp8 tensorwise instead of fp16"),
         ({"micro_batch_size": 32}, "micro-batch 1 → 32"),
-        ({"speed": Speed(fused_cross_entropy=True)}, "fused cross-entropy"),
+        ({"speed": Speed(cross_entropy_fusion="native")}, "fused cross-entropy"),
         ({"extra_flags": ()}, "fused gradient accumulation"),
         ({"speed": Speed(cuda_graph=True), "dtype": "bf16"}, "bf16 instead of fp16, CUDA graph"),
         ({"dropout": 0.0}, "dropout off"),

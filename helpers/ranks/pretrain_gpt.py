@@ -53,7 +53,7 @@ from megatron.training.arguments import parse_and_validate_args
 from megatron.training.utils import get_blend_and_blend_per_split
 from torch.distributed.elastic.multiprocessing.errors import record
 
-from helpers.ranks import torch_adamw
+from helpers.ranks import torch_adamw, transformer_engine_loss
 from helpers.ranks.batches import document_boundaries, get_batch, loads_data, transformer_config
 
 gc.freeze()
@@ -156,6 +156,7 @@ def keep_the_built_helpers() -> None:
 def main() -> None:
     set_startup_timestamps(program_start=PROGRAM_START, main_entry=time.time())
     keep_the_built_helpers()
+    transformer_engine_loss.admit(sys.argv)
     torch_adamw.let_it_resume()
     train, store = inprocess_restart.maybe_wrap_for_inprocess_restart(pretrain)
     args = parse_and_validate_args(args_defaults={"tokenizer_type": "GPT2BPETokenizer"})

@@ -25,7 +25,9 @@ from helpers.settings import Speed
 
 UNFUSED = ("--no-gradient-accumulation-fusion",)
 PROFILE = ("--profile", "--use-pytorch-profiler", "--profile-step-start", "15", "--profile-step-end", "16")
-FULL = Speed(fused_cross_entropy=True, cuda_graph=True)
+NATIVE = Speed(cross_entropy_fusion="native")
+EAGER = Speed(cross_entropy_fusion="te")
+FULL = Speed(cross_entropy_fusion="te", cuda_graph=True)
 RUN_SECONDS = 150
 
 
@@ -37,18 +39,18 @@ def timed(recipe: Recipe, name: str, steps: int = 30, **changes) -> Recipe:
 def waterfall() -> list[Recipe]:
     """GPT3-345M on one GPU, from the notes' flags to ours, one change at a time."""
     plain = recipes.gpt3_345m().with_(speed=Speed(), extra_flags=UNFUSED)
-    fused = Speed(fused_cross_entropy=True)
+    graph = replace(NATIVE, cuda_graph=True)
+    whole = {"extra_flags": (), "micro_batch_size": 64, "global_batch_size": 64, "speed": FULL}
     return [
         timed(plain, "gpt3_345m_1_notes", 24, dtype="fp16", micro_batch_size=1, global_batch_size=8),
         timed(plain, "gpt3_345m_2_bf16", 24, micro_batch_size=1, global_batch_size=8),
         timed(plain, "gpt3_345m_3_micro_batch_32"),
-        timed(plain, "gpt3_345m_4_cross_entropy", speed=fused),
-        timed(plain, "gpt3_345m_5_gradient_fusion", speed=fused, extra_flags=()),
-        timed(plain, "gpt3_345m_6_cuda_graph", speed=FULL, extra_flags=()),
-        timed(plain, "gpt3_345m_7_batch_64", speed=FULL, extra_flags=(), micro_batch_size=64, global_batch_size=64),
-        timed(plain, "gpt3_345m_8_no_dropout", speed=FULL, extra_flags=(), dropout=0.0),
-        timed(plain, "gpt3_345m_9_no_dropout_batch_64", speed=FULL, extra_flags=(), dropout=0.0,
-              micro_batch_size=64, global_batch_size=64),
+        timed(plain, "gpt3_345m_4_cross_entropy", speed=NATIVE),
+        timed(plain, "gpt3_345m_5_gradient_fusion", speed=NATIVE, extra_flags=()),
+        timed(plain, "gpt3_345m_6_cuda_graph", speed=graph, extra_flags=()),
+        timed(plain, "gpt3_345m_7_one_loss_kernel", speed=FULL, extra_flags=()),
+        timed(plain, "gpt3_345m_8_batch_64", **whole),
+        timed(plain, "gpt3_345m_9_no_dropout", dropout=0.0, **whole),
         timed(plain, "gpt3_345m_profile_plain", 16, extra_flags=(*UNFUSED, *PROFILE)),
         timed(plain, "gpt3_345m_profile_graph", 16, speed=FULL, extra_flags=PROFILE),
     ]  # fmt: skip
@@ -56,7 +58,7 @@ def waterfall() -> list[Recipe]:
 
 def micro_batches() -> list[Recipe]:
     """GPT3-345M, 128 samples a step, cut in ever larger micro-batches until the memory is full."""
-    recipe = recipes.gpt3_345m().with_(speed=Speed(fused_cross_entropy=True), global_batch_size=128)
+    recipe = recipes.gpt3_345m().with_(speed=EAGER, global_batch_size=128)
     return [timed(recipe, f"gpt3_345m_micro_{n}", 12, micro_batch_size=n) for n in (4, 8, 16, 32, 64, 128)]
 
 
@@ -77,45 +79,48 @@ def gpt(num_layers: int, hidden_size: int, num_attention_heads: int, batch: int)
 
 
 def tensor_parallel() -> list[Recipe]:
-    """Strong and weak scaling of GPT 1.2B and 2.5B, eager and from a recorded step."""
+    """Strong and weak scaling of GPT 1.2B and 2.5B; the large batch also eager, overlapped and under the profiler."""
+    tp2 = {"tensor_parallel": 2, "speed": FULL}
+    sp = tp2 | {"sequence_parallel": True}
+    overlapped = sp | {"speed": replace(FULL, overlap_tensor_parallel=True)}
     found = []
     for batch in (20, 8):
         small, large = gpt(40, 1536, 16, batch), gpt(54, 1920, 20, batch)
-        for words, speed in (("eager", Speed(fused_cross_entropy=True)), ("graph", FULL)):
-            tp2 = {"tensor_parallel": 2, "speed": speed}
-            found += [
-                timed(small, f"gpt_1_2b_{batch}_tp1_{words}", speed=speed),
-                timed(small, f"gpt_1_2b_{batch}_tp2_{words}", **tp2),
-                timed(small, f"gpt_1_2b_{batch}_tp2_sp_{words}", sequence_parallel=True, **tp2),
-            ]
-        overlapped = Speed(fused_cross_entropy=True, overlap_tensor_parallel=True)
-        for words, speed in (("overlap_eager", overlapped), ("overlap_graph", replace(overlapped, cuda_graph=True))):
-            found.append(timed(small, f"gpt_1_2b_{batch}_tp2_sp_{words}", sequence_parallel=True, tensor_parallel=2,
-                               speed=speed))  # fmt: skip
-        found.append(timed(large, f"gpt_2_5b_{batch}_tp2_sp_graph", sequence_parallel=True, speed=FULL,
-                           tensor_parallel=2))  # fmt: skip
-    return found
+        found += [
+            timed(small, f"gpt_1_2b_{batch}_tp1_graph", speed=FULL),
+            timed(small, f"gpt_1_2b_{batch}_tp2_graph", **tp2),
+            timed(small, f"gpt_1_2b_{batch}_tp2_sp_graph", **sp),
+            timed(small, f"gpt_1_2b_{batch}_tp2_sp_overlap_graph", **overlapped),
+            timed(large, f"gpt_2_5b_{batch}_tp2_graph", **tp2),
+            timed(large, f"gpt_2_5b_{batch}_tp2_sp_graph", **sp),
+        ]
+    small = gpt(40, 1536, 16, 20)
+    return [
+        *found,
+        timed(small, "gpt_1_2b_20_tp1_eager", speed=EAGER),
+        timed(small, "gpt_1_2b_20_tp2_eager", **tp2 | {"speed": EAGER}),
+        timed(small, "gpt_1_2b_20_tp2_sp_profile", 16, **sp, extra_flags=PROFILE),
+    ]
 
 
 def llama() -> list[Recipe]:
-    """Llama3-8B on two GPUs: number formats and layouts."""
-    whole = Speed(fused_cross_entropy=True, cuda_graph=True, overlap_communication=True)
-    eager = Speed(fused_cross_entropy=True, overlap_communication=True)
-    recipe = recipes.llama3_8b().with_(processes=2, speed=whole)
+    """Llama3-8B on two GPUs: number formats, layouts, and 100 steps of the same data in bf16 and FP8."""
+    recipe = recipes.llama3_8b().with_(processes=2, speed=replace(FULL, overlap_communication=True))
     short = recipe.with_(global_batch_size=4)
+    long = short.with_(train_iters=100, eval_iters=0, save_interval=None)
     tp2 = {"tensor_parallel": 2, "sequence_parallel": True, "speed": FULL}
     bf16 = {"fp8_format": None}
     return [
         timed(recipe, "llama3_8b_tensorwise_dp2", 25),
         timed(recipe, "llama3_8b_bf16_dp2", 25, **bf16),
-        timed(short, "llama3_8b_tensorwise_tp2_sp", 15, **tp2),
-        timed(short, "llama3_8b_bf16_tp2_sp", 15, **tp2, **bf16),
-        timed(short, "llama3_8b_tensorwise_cp2", 15, context_parallel=2),
-        timed(short, "llama3_8b_delayed_dp2", 15, fp8_recipe="delayed"),
-        timed(short, "llama3_8b_blockwise_dp2", 15, fp8_recipe="blockwise"),
-        timed(short, "llama3_8b_eager_tensorwise_dp2", 15, speed=eager),
-        timed(short, "llama3_8b_eager_bf16_dp2", 15, speed=eager, **bf16),
+        timed(short, "llama3_8b_delayed_dp2", 25, fp8_recipe="delayed"),
+        timed(short, "llama3_8b_blockwise_dp2", 25, fp8_recipe="blockwise"),
+        timed(short, "llama3_8b_tensorwise_tp2_sp", 25, **tp2),
+        timed(short, "llama3_8b_bf16_tp2_sp", 25, **tp2, **bf16),
+        timed(short, "llama3_8b_tensorwise_cp2", 25, context_parallel=2),
         timed(short, "llama3_8b_profile", 16, extra_flags=PROFILE),
+        long.with_(name="llama3_8b_100_bf16", **bf16),
+        long.with_(name="llama3_8b_100_tensorwise"),
     ]
 
 
