@@ -86,10 +86,11 @@ def loss_kernel(recipe, machine: Machine | None = None, entry_script: Path | str
     """The fused loss of a run: "te", "native" or None.
 
     Where Transformer Engine's is asked for and cannot be had, "native": it takes bf16 or fp32, Transformer Engine, and
-    our entry script, for Megatron's own refuses it (`helpers/ranks/transformer_engine_loss.py`).
+    our entry script, for Megatron's own refuses it (`helpers/ranks/transformer_engine_loss.py`). With
+    `--deterministic-mode` Megatron allows neither.
     """
     asked = recipe.speed.cross_entropy_fusion
-    if machine is not None and machine.device == "cpu":
+    if (machine is not None and machine.device == "cpu") or "--deterministic-mode" in recipe.extra_flags:
         return None
     lacking = machine is not None and not machine.transformer_engine
     return "native" if asked and (lacking or entry_script is not None or recipe.precision.dtype == "fp16") else asked

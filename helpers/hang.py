@@ -1,6 +1,8 @@
 """When is a silent run a hanging one, and which rank do the others wait for?"""
 
 import contextlib
+import linecache
+import re
 import signal
 
 import psutil
@@ -11,6 +13,8 @@ QUIET_START_SECONDS = 1200  # before the first step: imports, index building, co
 QUIET_PHASE_SECONDS = 1200  # evaluating, or writing a checkpoint
 LINGER_SECONDS = 30  # after training, when all is evaluated and written: only the processes' end is left
 DUMP_SECONDS = 3  # for a hanging rank to print where it stands
+FRAME = re.compile(r'File "(.+?)", line (\d+)')
+READS_GPU = re.compile(r"\.item\(\)|\.tolist\(\)|\.cpu\(\)|synchronize\(")
 PHASES = {"saving checkpoint": "successfully saved", "Evaluating on": " loss at iteration"}  # first and last words
 
 
@@ -69,6 +73,24 @@ class HangWatch:
         return now - self.last_output > self.allowed_seconds()
 
 
+def main_thread(stacks: str) -> str:
+    """The main thread's part of what faulthandler printed; all of it where none is told apart."""
+    return next((block for block in re.split(r"\n\s*\n", stacks) if " in <module>" in block), stacks)
+
+
+def waits_for_others(stacks: str) -> bool:
+    """Whether a rank's main thread stands in a collective, or waits for a GPU that does.
+
+    NCCL's collectives are only queued; the rank goes on until it reads a number from the GPU. That "torch/distributed"
+    is in a dump says nothing: torch's `record` wraps `main`.
+    """
+    main = main_thread(stacks)
+    if "torch/distributed/distributed_c10d.py" in main:
+        return True
+    innermost = FRAME.search(main)
+    return bool(innermost and READS_GPU.search(linecache.getline(innermost[1], int(innermost[2]))))
+
+
 def describe(ranks: dict[int, psutil.Process], rank_logs: logs.RankLogs, seconds: float) -> logs.Failure:
     """Let every rank print its stacks (SIGABRT under faulthandler), then find the one the others wait for."""
     stopped = []
@@ -80,7 +102,7 @@ def describe(ranks: dict[int, psutil.Process], rank_logs: logs.RankLogs, seconds
             process.send_signal(signal.SIGCONT)
     psutil.wait_procs(list(ranks.values()), timeout=DUMP_SECONDS)
     stacks = {rank: logs.last_traceback(rank_logs.rank_text(rank)) for rank in ranks}
-    waiting = [rank for rank, stack in stacks.items() if "torch/distributed" in stack]
+    waiting = [rank for rank, stack in stacks.items() if waits_for_others(stack)]
     suspects = stopped or [rank for rank in ranks if rank not in waiting] or sorted(ranks) or [None]
     reason = f"hangs: no step for {seconds:.0f} s" + (" (the process was stopped)" if stopped else "")
-    return logs.Failure(suspects[0], None, reason, stacks.get(suspects[0], ""))
+    return logs.Failure(suspects[0], None, reason, main_thread(stacks.get(suspects[0], "")))

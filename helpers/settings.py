@@ -151,6 +151,8 @@ class Speed:
         if self.cuda_graph:
             flags.append(Flag("--cuda-graph-impl", "full_iteration", "a step's kernels are launched as one"))
             flags.append(Flag("--no-check-for-nan-in-loss-and-grad", None, "a recorded step cannot stop to look"))
+            why = "that asks every rank after each step, and keeps the optimizer waiting for the GPU"
+            flags.append(Flag("--rerun-mode", "disabled", why))
         if self.overlap_communication:
             flags.append(Flag("--overlap-grad-reduce", None, "gradients travel while backward goes on"))
             flags.append(Flag("--overlap-param-gather", None, "weights arrive while forward goes on"))

@@ -23,7 +23,7 @@ import psutil
 from helpers.machine import PROJECT, Machine, cache_root, driver_versions, runs_root
 
 GB = 1e9
-CONTAINER = "nvcr.io/nvidia/pytorch:25.06-py3"
+CONTAINER = "nvcr.io/nvidia/pytorch:26.06-py3"
 CONTAINER_FLAGS = "--gpus all --ipc=host --ulimit memlock=-1 --ulimit stack=67108864"
 
 

@@ -363,6 +363,26 @@ def watch_after(*heard: tuple[float, str], eval_interval: int = 0) -> hang.HangW
     return watch
 
 
+WRAPPED = """
+  File "/env/torch/distributed/elastic/multiprocessing/errors/__init__.py", line 362 in wrapper
+  File "/project/helpers/ranks/pretrain_gpt.py", line 170 in <module>"""
+
+
+def test_the_rank_that_works_is_told_from_those_that_wait(tmp_path):
+    reads = tmp_path / "clip_grads.py"
+    reads.write_text("x = 1\nreturn total_norm.item()\n")
+    feeder = 'Thread 0x1 (most recent call first):\n  File "/env/torch/distributed/distributed_c10d.py", line 9\n\n'
+        'Thread 0x1 (most recent call first):\n  File "/env/torch/distributed/distributed_c10d.py", line 9 in f\n\n'
+    )
+    main = "Current thread 0x2 (most recent call first):"
+    collective = f'{main}\n  File "/env/torch/distributed/distributed_c10d.py", line 2978 in all_reduce{WRAPPED}'
+    gpu = f'{main}\n  File "{reads}", line 2 in get_grad_norm{WRAPPED}'
+    works = f'{main}\n  File "{reads}", line 1 in forward{WRAPPED}'
+    assert hang.waits_for_others(collective) and hang.waits_for_others(gpu)
+    assert not hang.waits_for_others(works) and not hang.waits_for_others(feeder + works)
+    assert hang.main_thread(feeder + works) == works
+
+
 def test_silence_between_steps_is_a_hang():
     watch = watch_after((100, STEP_LINE.format(1)), (101, STEP_LINE.format(2)), (102, STEP_LINE.format(3)))
     assert not watch.is_hanging(111) and watch.is_hanging(113)

@@ -24,6 +24,7 @@ WITHOUT_TE = Machine(gpus=TWO_H200.gpus)
         (RECIPE, TWO_H200, "pretrain_gpt.py", "native"),
         (RECIPE.with_(dtype="fp16"), TWO_H200, None, "native"),
         (RECIPE.with_(cross_entropy_fusion=None), WITHOUT_TE, None, None),
+        (RECIPE.with_(extra_flags=("--deterministic-mode",)), TWO_H200, None, None),
     ],
 )
 def test_transformer_engines_kernel_where_it_can_be_had(recipe, machine, entry_script, kernel):

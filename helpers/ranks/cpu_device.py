@@ -41,6 +41,7 @@ def switch_on() -> None:
     """Let the CPU answer for `torch.cuda` in this process, for good. A second call changes nothing."""
     if torch.cuda.Stream is Stream:
         return
+    sys.modules["transformer_engine"] = None  # its norm and its Adam, which Megatron takes where it can, need a GPU
     os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "1")  # Megatron asks for it wherever there is no Blackwell
     _place_tensors()
     _stand_in_for_torch_cuda()

@@ -35,9 +35,9 @@ if os.environ.get("MEGATRON_CPU") == "1" or not torch.cuda.is_available():
 
     cpu_device.switch_on()
 else:
-    from helpers.ranks import transformer_engine_names
+    from helpers.ranks import transformer_engine_repairs
 
-    transformer_engine_names.restore()
+    transformer_engine_repairs.apply()
 
 from megatron.core.datasets import utils as dataset_utils
 from megatron.core.datasets.blended_megatron_dataset_builder import BlendedMegatronDatasetBuilder

@@ -14,16 +14,17 @@ FLAG = "--cross-entropy-fusion-impl"
 def admit(arguments: list[str]) -> None:
     """Where `arguments`, the program's own, ask for "te": tell Megatron "native", and put the kernel in its place.
 
-    Raises ValueError where the installed Transformer Engine still has the old kernel.
+    An older Transformer Engine, as containers have it, still has the old kernel: there "native" it is.
     """
     if FLAG not in arguments or arguments[arguments.index(FLAG) + 1 :][:1] != ["te"]:
         return
     from megatron.core.models.common.language_module import language_module
     from transformer_engine.pytorch.cross_entropy import parallel_cross_entropy
 
-    if "overwrite_input" not in inspect.signature(parallel_cross_entropy).parameters:
-        raise ValueError(f"{FLAG} te needs Transformer Engine 2.20 or newer; use {FLAG} native.")
     arguments[arguments.index(FLAG) + 1] = "native"
+    if "overwrite_input" not in inspect.signature(parallel_cross_entropy).parameters:
+        print(f"{FLAG} te needs Transformer Engine 2.20 or newer: the loss is computed by native kernels.")
+        return
     language_module.fused_vocab_parallel_cross_entropy = _cross_entropy
 
 
