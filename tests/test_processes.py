@@ -372,8 +372,6 @@ def test_the_rank_that_works_is_told_from_those_that_wait(tmp_path):
     reads = tmp_path / "clip_grads.py"
     reads.write_text("x = 1\nreturn total_norm.item()\n")
     feeder = 'Thread 0x1 (most recent call first):\n  File "/env/torch/distributed/distributed_c10d.py", line 9\n\n'
-        'Thread 0x1 (most recent call first):\n  File "/env/torch/distributed/distributed_c10d.py", line 9 in f\n\n'
-    )
     main = "Current thread 0x2 (most recent call first):"
     collective = f'{main}\n  File "/env/torch/distributed/distributed_c10d.py", line 2978 in all_reduce{WRAPPED}'
     gpu = f'{main}\n  File "{reads}", line 2 in get_grad_norm{WRAPPED}'
