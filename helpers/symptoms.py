@@ -341,6 +341,12 @@ DATA_AND_CHECKPOINTS = (
 )
 
 CONSEQUENCES = (
+    Symptom(  # before the crashes: whoever hangs is ended, and some libraries crash when they are
+        "hangs",
+        r"hangs: no step for (?P<seconds>\d+) s",
+        "No step was finished for {seconds} s.",
+        "The traceback shows where that rank stands. If a step really takes so long, raise hang_timeout_seconds.",
+    ),
     Symptom(
         "killed by the kernel",
         r"was killed by SIGKILL|exitcode\s+: -9 |Signal 9 \(SIGKILL\)",
@@ -371,12 +377,6 @@ CONSEQUENCES = (
         r"Connection closed by peer|Connection reset by peer|Broken pipe|remote process exited",
         "This rank only lost the connection to another one, which died first without a word.",
         "Look in the log for the rank that stops first; if it was killed, main memory was probably full.",
-    ),
-    Symptom(
-        "hangs",
-        r"hangs: no step for (?P<seconds>\d+) s",
-        "No step was finished for {seconds} s.",
-        "The traceback shows where that rank stands. If a step really takes so long, raise hang_timeout_seconds.",
     ),
 )
 

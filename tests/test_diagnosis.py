@@ -228,6 +228,10 @@ def test_killed_rank_comes_before_the_lost_connection():
     assert diagnosis.diagnose(log).name == "killed by the kernel"
 
 
+def test_a_hang_comes_before_the_crash_of_ending_it():
+    assert diagnosis.diagnose("exitcode  : -11 (pid: 7)\nrank 1 hangs: no step for 600 s").name == "hangs"
+
+
 def test_figures_of_the_log_stand_in_the_answer():
     assert "160" in diagnosis.diagnose(LOGS["schedule changed on resume"]).cause
     assert "divides 4" in diagnosis.diagnose(LOGS["heads do not divide"]).fix
