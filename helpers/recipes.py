@@ -232,5 +232,5 @@ def llama3_8b() -> Recipe:
         ),
         speed=Speed(cross_entropy_fusion="te", overlap_communication=True),
         batch=Batch(micro_batch_size=1, global_batch_size=8),
-        schedule=Schedule(train_iters=100, lr=1e-4, min_lr=1e-5, eval_interval=100),
+        schedule=Schedule(train_iters=100, lr=1e-4, min_lr=1e-5, lr_warmup_iters=40, eval_interval=100),
     )

@@ -7,7 +7,7 @@ from helpers.absence import Absence
 from helpers.bars import on
 from helpers.drawings import INK, PALE
 from helpers.style import COLOURS, RECORDED_HATCH, RUN_COLOURS, Picture
-from helpers.timeline import CATEGORIES, IDLE, Timeline, Window
+from helpers.timeline import CATEGORIES, IDLE, Kernel, Timeline, Window
 
 KERNEL_COLOURS = {
     "matrix products": RUN_COLOURS[1],
@@ -24,7 +24,9 @@ EDGED_WIDTH = 0.008  # and from which a white edge would not hide it
 
 
 def layer(named: Mapping[str, Timeline | Absence]) -> Picture | Absence:
-    """One layer of each timeline, forward and backward, on one scale: a lane a stream; pale is a GPU that waits.
+    """One layer of each timeline, forward and backward, on one scale; pale is a GPU that waits.
+
+    Collectives have a lane of their own below what is computed: what they share a moment with, hides them.
 
     Args:
         named: what to call each timeline → the timeline; where there is none, its sentence is passed over.
@@ -38,22 +40,18 @@ def layer(named: Mapping[str, Timeline | Absence]) -> Picture | Absence:
         for direction in ("forward", "backward")
     }
     longest = max(window.microseconds for window in windows.values())
-    lanes = [(key, stream) for key, window in windows.items() for stream in _streams(window)]
+    lanes = [(key, talks) for key, window in windows.items() for talks in (False, True) if _kernels(window, talks)]
     with style.apply():
         figure, axes = style.new_figure(width=9.6, height=1.1 + 0.46 * len(lanes))
-        for row, (key, stream) in enumerate(lanes):
-            _lane(axes, row, windows[key], stream, longest)
-            if (key, stream) == next(lane for lane in lanes if lane[0] == key):
+        for row, (key, talks) in enumerate(lanes):
+            _lane(axes, row, windows[key], talks, longest)
+            if not talks:
                 window = windows[key]
                 words = f"{window.microseconds / 1e3:.2f} ms, {window.idle / window.microseconds:.0%} idle"
                 axes.text(
                     window.microseconds / 1e3 + 0.012 * longest / 1e3, row, words, va="center", color=INK, fontsize=10
                 )
-        firsts = {key: [lane[0] for lane in lanes].index(key) for key in windows}
-        axes.set_yticks(
-            range(len(lanes)),
-            [", ".join(key) if firsts[key] == row else f"stream {stream}" for row, (key, stream) in enumerate(lanes)],
-        )
+        axes.set_yticks(range(len(lanes)), ["between GPUs" if talks else ", ".join(key) for key, talks in lanes])
         axes.set(xlim=(0, 1.2 * longest / 1e3), ylim=(len(lanes) - 0.4, -0.6), xlabel="ms")
         axes.grid(axis="y", visible=False)
         axes.tick_params(axis="y", length=0)
@@ -109,18 +107,15 @@ def shares(named: Mapping[str, Timeline | Absence]) -> Picture | Absence:
     return Picture(figure, f"Share of a step by kind of kernel. {'; '.join(spoken)}.")
 
 
-def _streams(window: Window) -> list[int]:
-    """The window's streams, the busiest first."""
-    busy: dict[int, float] = {}
-    for kernel in window.kernels:
-        busy[kernel.stream] = busy.get(kernel.stream, 0) + kernel.duration
-    return sorted(busy, key=lambda stream: -busy[stream])
+def _kernels(window: Window, talks: bool) -> list[Kernel]:
+    """The window's collectives, or all but them. A CUDA graph deals its kernels to streams as it likes."""
+    return [kernel for kernel in window.kernels if (kernel.category == "collectives") == talks]
 
 
-def _lane(axes, row: int, window: Window, stream: int, longest: float) -> None:
-    """One stream's kernels as boxes, in ms, with the names of the long ones."""
+def _lane(axes, row: int, window: Window, talks: bool, longest: float) -> None:
+    """One lane's kernels as boxes, in ms, with the names of the long ones."""
     axes.barh(row, window.microseconds / 1e3, height=0.7, color=PALE, edgecolor="none")
-    for kernel in (k for k in window.kernels if k.stream == stream):
+    for kernel in _kernels(window, talks):
         start, length = kernel.start / 1e3, kernel.duration / 1e3
         colour = KERNEL_COLOURS[kernel.category]
         axes.barh(row, length, left=start, height=0.7, color=colour, linewidth=0)

@@ -14,12 +14,13 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
 
 from helpers import corpus, launch, recipes, runs, timeline
-from helpers.machine import here
+from helpers.machine import Machine, here
 from helpers.recipes import Recipe
 from helpers.settings import Speed
 
@@ -57,9 +58,10 @@ def waterfall() -> list[Recipe]:
 
 
 def micro_batches() -> list[Recipe]:
-    """GPT3-345M, 128 samples a step, cut in ever larger micro-batches until the memory is full."""
+    """GPT3-345M, 128 samples a step, cut in ever larger micro-batches; one of them without Transformer Engine."""
     recipe = recipes.gpt3_345m().with_(speed=EAGER, global_batch_size=128)
-    return [timed(recipe, f"gpt3_345m_micro_{n}", 12, micro_batch_size=n) for n in (4, 8, 16, 32, 64, 128)]
+    sizes = [timed(recipe, f"gpt3_345m_micro_{n}", 12, micro_batch_size=n) for n in (4, 8, 16, 32, 64, 128)]
+    return [*sizes, timed(recipe, "gpt3_345m_local_8", 12, micro_batch_size=8)]
 
 
 def precisions() -> list[Recipe]:
@@ -136,12 +138,21 @@ def smoke(recipe: Recipe) -> Recipe:
     return replace(small.with_(**batch), name=recipe.name)
 
 
+def without_transformer_engine() -> Machine:
+    """This machine for a run whose ranks cannot import Transformer Engine, as where it is not installed."""
+    folder = Path(tempfile.mkdtemp()) / "transformer_engine"
+    folder.mkdir()
+    (folder / "__init__.py").write_text('raise ModuleNotFoundError("hidden from this run")\n')
+    os.environ["PYTHONPATH"] = f"{folder.parent}:{os.environ.get('PYTHONPATH', '')}"
+    return replace(here(), transformer_engine=False)
+
+
 def make(name: str, recorded: Path, is_smoke: bool) -> None:
     """Train one run of the list and record it."""
     recipe = planned()[name]
     recipe = smoke(recipe) if is_smoke else recipe
     data = corpus.prepare("sotu", tokenizer=recipe.tokenizer)
-    run = launch.train(recipe, data, fresh=True)
+    run = launch.train(recipe, data, fresh=True, machine=without_transformer_engine() if "_local_" in name else here())
     runs.record(run, name, recorded)
     if "--profile" in recipe.extra_flags:
         timeline.record(run, name, recorded)

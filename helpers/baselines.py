@@ -1,0 +1,68 @@
+"""GPT3-345M beside what a learner could use instead of this package, on the same GPU, batch and text.
+
+`tests/benchmarks/against_nvidia.py` runs Megatron-LM's own `pretrain_gpt.py`, `tests/benchmarks/transformers_gpt2.py`
+Hugging Face's GPT-2; their files lie in `recorded/<machine>/baselines`.
+"""
+
+import json
+
+from helpers import absence, runs, style
+
+NVIDIA = {
+    "nvidia": "Megatron-LM's pretrain_gpt.py, started by our launcher",
+    "nvidia torchrun": "Megatron-LM's pretrain_gpt.py, started by torchrun alone",
+}
+TRANSFORMERS = "transformers' GPT-2 with torch.compile and PyTorch's attention"
+
+
+def table(machine: str):
+    """A row a baseline (pandas): its tokens/s and ours; a sentence where none is recorded.
+
+    Against NVIDIA's script ours runs with the very same flags, and the losses are compared step by step. Against
+    transformers it is our fastest recorded run with the same batch and dropout.
+    """
+    import pandas as pd
+
+    rows = [*_nvidia(machine), *_transformers(machine)]
+    if not rows:
+        return absence.of("baseline")
+    found = pd.DataFrame(rows)
+    found["ours over it"] = (found["ours"] / found["tokens/s"]).round(2)
+    return style.whole_sentences(found.set_index("instead of ours"))
+
+
+def _read(machine: str, pattern: str) -> list[dict]:
+    folder = runs.RECORDED / machine / "baselines"
+    return [json.loads(path.read_text()) for path in sorted(folder.glob(pattern))]
+
+
+def _nvidia(machine: str) -> list[dict]:
+    rows = []
+    for kept in _read(machine, "against_nvidia.json"):
+        speeds, apart = kept["tokens_per_second"], kept["largest_loss_difference"]
+        losses = f"largest difference {apart['ours to nvidia']:.4f}; ours to itself {apart['ours to ours']:.4f}"
+        same = "the same flags, no CUDA graph"
+        rows += [
+            {"instead of ours": words, "settings": same, "tokens/s": speeds[name], "ours": speeds["ours"],
+             "losses": losses}
+            for name, words in NVIDIA.items()
+        ]  # fmt: skip
+    return rows
+
+
+def _transformers(machine: str) -> list[dict]:
+    rows = []
+    for kept in _read(machine, "transformers_*.json"):
+        batch, dropout = kept["batch"][1], kept["dropout"]
+        ours = [
+            run.figures()["tokens/s/GPU"]
+            for run in runs.recorded(machine, "gpt3_345m_[1-9]_*")
+            if (run.recipe["batch"]["global_batch_size"], run.recipe["model"]["dropout"]) == (batch, dropout)
+        ]
+        if ours:
+            settings = f"batch {batch}, dropout {dropout:g}, each as fast as we could make it"
+            rows.append(
+                {"instead of ours": TRANSFORMERS, "settings": settings, "tokens/s": round(kept["tokens_per_second"]),
+                 "ours": round(max(ours)), "losses": "other first weights"}
+            )  # fmt: skip
+    return rows
