@@ -6,7 +6,7 @@ from pathlib import Path
 
 from IPython.display import display
 
-from helpers import launch, layer_drawings, live, logs, plots, preflight, processes, runs
+from helpers import accounting, launch, layer_drawings, live, logs, plots, preflight, processes, runs
 from helpers.commands import environment
 from helpers.machine import Machine, here
 from helpers.recipes import Recipe
@@ -46,10 +46,22 @@ def sweep(recipe: Recipe, data, **setting) -> list[runs.Run]:
     return finished
 
 
-def micro_batch_sizes(recipe: Recipe) -> list[int]:
-    """Powers of two, up to the samples one rank sees in a step: what a sweep can try."""
-    per_rank = recipe.batch.global_batch_size // recipe.layout.data_parallel
-    return [size for size in (2**power for power in range(per_rank.bit_length())) if per_rank % size == 0]
+def micro_batches(recipe: Recipe, machine: Machine) -> tuple[Recipe, list[int]]:
+    """A recipe and up to four micro-batch sizes for a sweep: powers of two, up to its whole batch on one rank.
+
+    On a GPU up to the first that does not fit in memory; the batch is made larger where that takes it. A CPU, whose
+    memory is large and whose steps are slow, keeps the recipe's batch.
+    """
+
+    def fits(size: int) -> bool:
+        needed = accounting.memory(recipe.with_(micro_batch_size=size, global_batch_size=size), machine)
+        return sum(needed.values()) < machine.gpus[0].memory_bytes
+
+    size = 1
+    while fits(size) if machine.device == "cuda" else size < recipe.batch.global_batch_size:
+        size *= 2
+    batch = max(recipe.batch.global_batch_size, size)
+    return recipe.with_(global_batch_size=batch), [size // parts for parts in (8, 4, 2, 1) if size >= parts]
 
 
 def layouts(recipe: Recipe, data, *changes: dict, machine: Machine | None = None) -> list[runs.Run]:

@@ -177,8 +177,8 @@ def gpt3_345m() -> Recipe:
         model=_gpt(24, 1024, 16, 1024),
         speed=Speed(cross_entropy_fusion="te"),
         batch=Batch(micro_batch_size=32, global_batch_size=32),
-        schedule=Schedule(train_iters=200, lr=3e-4, min_lr=3e-5, eval_interval=200),
-        checkpoints=Checkpoints(save_interval=200),
+        schedule=Schedule(train_iters=100, lr=3e-4, min_lr=3e-5, eval_interval=100),
+        checkpoints=Checkpoints(save_interval=100),
     )
 
 

@@ -1,8 +1,10 @@
 from types import SimpleNamespace
 
 import pytest
+from test_recipes import CPU, RTX_3090, TWO_H200
 
-from helpers import experiments, launch, preflight, rules
+from helpers import accounting, experiments, launch, preflight, recipes, rules
+from helpers.machine import Machine
 
 
 def test_a_sweep_changes_one_setting(tiny_recipe):
@@ -39,6 +41,28 @@ def test_a_sweep_ends_where_preflight_sees_no_room(tiny_recipe, monkeypatch, cap
     assert "micro_batch_size = 4 does not fit, so it was not started. One rank" in capsys.readouterr().out
     with pytest.raises(preflight.PreflightError, match="another reason"):
         experiments.sweep(tiny_recipe, None, micro_batch_size=(8,))
+
+
+@pytest.mark.parametrize("machine", [TWO_H200, Machine(gpus=(RTX_3090,))], ids=["H200", "RTX 3090"])
+def test_a_gpu_is_swept_until_it_is_full(machine):
+    recipe, sizes = experiments.micro_batches(recipes.gpt3_345m().scaled_to(machine), machine)
+    assert len(sizes) >= 3 and recipe.batch.global_batch_size % sizes[-1] == 0
+    needed = [sum(accounting.memory(recipe.with_(micro_batch_size=n), machine).values()) for n in sizes]
+    fits = [need < machine.gpus[0].memory_bytes for need in needed]
+    assert all(fits[:-1]) and not fits[-1]
+
+
+def test_a_cpu_is_swept_with_the_recipes_own_batch():
+    recipe = recipes.gpt3_345m().scaled_to("cpu")
+    assert experiments.micro_batches(recipe, CPU) == (recipe, [1, 2, 4, 8])
+    assert experiments.micro_batches(recipe.with_(global_batch_size=2), CPU)[1] == [1, 2]
+
+
+def test_the_8b_of_notebook_04_passes_preflight_on_two_h200s():
+    recipe = recipes.llama3_8b().with_(processes=2, train_iters=20, lr_warmup_iters=10).scaled_to(TWO_H200)
+    assert recipe.layout.data_parallel == 2 and recipe.model == recipes.llama3_8b().model
+    for one in (recipe, recipe.with_(fp8_format=None)):
+        assert not [problem for problem in preflight.check(one, None, TWO_H200) if problem.severity == "error"]
 
 
 def test_other_failures_are_not_swallowed(tiny_recipe, monkeypatch, tmp_path):
