@@ -21,6 +21,9 @@ def precision(recipe, machine: Machine) -> Iterator[Problem]:
     if p.moments_in_bf16 and not (lay.distributed_optimizer and machine.transformer_engine):
         why = "Only Transformer Engine's Adam does that, and only on the distributed optimizer's shares."
         yield error("moments_in_bf16 by itself", why, "distributed_optimizer=True on a GPU, or moments_in_bf16=False.")
+    if p.moments_in_bf16 and p.fp8_param_gather and p.fp8_format and p.fp8_recipe == "delayed":
+        why = "Transformer Engine's Adam writes weights of that recipe in 8 bits, and takes fp32 moments only."
+        yield error('moments_in_bf16 with fp8_recipe="delayed"', why, "moments_in_bf16=False.")
     if p.dtype == "bf16" and not machine.supports_bf16:
         gpu = next(gpu for gpu in machine.gpus if not gpu.supports_bf16)
         why = f"{gpu.name} (compute capability {_capability(gpu)}) computes bf16 without tensor cores: slowly."

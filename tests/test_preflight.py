@@ -163,6 +163,8 @@ REFUSED = {
          "distributed_optimizer=True (saves 48.2 GB, which fits)"]),
     "moments in bf16 without shares": (LLAMA, {"distributed_optimizer": False, "overlap_communication": False},
         TWO_H200, ["moments_in_bf16", "distributed_optimizer=True"]),
+    "moments in bf16 with delayed scaling": (LLAMA, {"fp8_recipe": "delayed", "processes": 2},
+        TWO_H200, ['fp8_recipe="delayed"', "moments_in_bf16=False"]),
     "overlap without the distributed optimizer": (BIG, {"overlap_communication": True}, TWO_H200,
         ["overlap_communication", "distributed_optimizer=True"]),
     "tensor overlap without sequence parallelism": (BIG, {"overlap_tensor_parallel": True, "tensor_parallel": 2},
@@ -299,7 +301,7 @@ def test_the_environment_must_not_contradict_tensor_parallelism(monkeypatch):
 def test_no_disk_for_a_checkpoint(tmp_path, monkeypatch):
     usage = preflight.shutil.disk_usage(tmp_path)
     monkeypatch.setattr(preflight.shutil, "disk_usage", lambda path: usage._replace(free=12 * 10**9))
-    recipe = BIG.with_(save_interval=50, keep=2)
+    recipe = BIG.with_(train_iters=200, save_interval=50, keep=2)
     message = refusal(recipe, None, TWO_H200, tmp_path / "new")
     for word in ("save_interval=50 with keep=2", "5.0 GB", "3 on disk at once 14.9 GB", "12.0 GB is free", "keep=1"):
         assert word in message, message

@@ -1,0 +1,81 @@
+"""What data parallelism costs: the same share of the batch on ever more ranks, with the optimizer whole or split."""
+
+from helpers import absence, style
+from helpers.absence import Absence
+from helpers.style import MARKERS, RECORDED_LINE, RUN_COLOURS, Picture
+
+NOTHING = absence.of("data-parallel run")
+WHOLE, SPLIT = "optimizer whole on every rank", "distributed optimizer"
+
+
+def table(several):
+    """A row a run (pandas): step time, what is left of one rank's speed, peak memory; a sentence where there is none.
+
+    `efficiency` is the step time of one rank, with the optimizer kept the same way, over this one: each rank has the
+    same samples, so that the ideal is the same step time.
+    """
+    import pandas as pd
+
+    rows = _rows(several)
+    if not rows:
+        return NOTHING
+    found = pd.DataFrame(rows).drop(columns=["run", "split"])
+    found["efficiency"] = [f"{value:.0%}" if value else "–" for value in found["efficiency"]]
+    return style.whole_sentences(found.set_index(["optimizer", "ranks"]).round(1))
+
+
+def figure(several) -> Picture | Absence:
+    """Step time and peak memory of a rank, over the number of ranks, each with the same samples."""
+    rows = _rows(several)
+    if not rows:
+        return NOTHING
+    ranks, words = sorted({row["ranks"] for row in rows}), []
+    largest = max(rows, key=lambda row: row["ranks"])
+    with style.apply():
+        drawn, (time, memory) = style.new_figure(width=8.6, height=3.6, columns=2)
+        for index, optimizer in enumerate(dict.fromkeys(row["optimizer"] for row in rows)):
+            own = [row for row in rows if row["optimizer"] == optimizer]
+            look = {"marker": MARKERS[index], "color": RUN_COLOURS[1 + index], "label": optimizer}
+            look["linestyle"] = RECORDED_LINE if own[0]["run"].recorded_on else "-"
+            at = [row["ranks"] for row in own]
+            time.plot(at, [row["step ms"] for row in own], **look)
+            memory.plot(at, [row["peak memory GB"] for row in own], **look | {"label": None})
+            words += [
+                f"{optimizer}, {n} ranks: {row['step ms']:.0f} ms, {row['peak memory GB']:.1f} GB"
+                for n, row in zip(at, own, strict=True)
+            ]
+        for axes, label in ((time, "step time (ms)"), (memory, "peak memory of a rank (GB)")):
+            axes.set_xscale("log", base=2)
+            axes.set_xticks(ranks, [str(n) for n in ranks])
+            axes.minorticks_off()
+            axes.set(xlabel="ranks, each with the same samples", ylabel=label)
+            axes.set_ylim(0, 1.12 * axes.dataLim.ymax)
+        drawn.suptitle(largest["measured on"], fontsize=11)
+        drawn.legend(loc="outside lower center", ncols=2)
+    return Picture(drawn, f"Data parallelism, {largest['measured on']}. {'; '.join(words)}.")
+
+
+def _rows(several) -> list[dict]:
+    """The timed runs, by optimizer and number of ranks, each with the one on one rank that it is compared with."""
+    rows = []
+    for run in several:
+        figures = run.figures() if run is not None else {}
+        if not (speed := figures.get("tokens/s/GPU")):
+            continue
+        split = run.layout.distributed_optimizer
+        rows.append(
+            {
+                "run": run,
+                "split": split,
+                "optimizer": SPLIT if split else WHOLE,
+                "ranks": run.layout.world_size,
+                "step ms": run.tokens_per_step / speed / run.layout.world_size * 1e3,
+                "peak memory GB": figures["peak memory GB"],
+                "measured on": f"recorded on {run.recorded_on}" if run.recorded_on else run.machine,
+            }
+        )
+    rows.sort(key=lambda row: (row["split"], row["ranks"]))
+    for row in rows:
+        first = next((one for one in rows if one["ranks"] == 1 and one["split"] == row["split"]), None)
+        row["efficiency"] = first["step ms"] / row["step ms"] if first else None
+    return rows
