@@ -29,7 +29,7 @@ def strong_scaling_table(several):
         row["efficiency"] = _percent(row["speed-up"] / row["ranks"])
     columns = ["batch", "layout", "how", "step ms", "speed-up", "efficiency", "measured on"]
     table = pd.DataFrame(sorted(rows, key=lambda row: -row["batch"]))[columns]
-    return style.whole_sentences(table.set_index(["batch", "layout", "how"]).round(2))
+    return style.whole_sentences(_dashed(table.set_index(["batch", "layout", "how"]).round(2)))
 
 
 def weak_scaling_table(several):
@@ -49,7 +49,7 @@ def weak_scaling_table(several):
         row["time efficiency"], row["FLOP/s efficiency"] = _percent(row["time"]), _percent(row["FLOP/s"])
     columns = ["batch", "model", "layout", "how", "step ms", "time efficiency", "FLOP/s efficiency", "measured on"]
     table = pd.DataFrame(sorted(rows, key=lambda row: -row["batch"]))[columns]
-    return style.whole_sentences(table.set_index(["batch", "model", "layout"]).round(1))
+    return style.whole_sentences(_dashed(table.set_index(["batch", "model", "layout"]).round(1)))
 
 
 def strong_scaling(several) -> Picture | Absence:
@@ -213,6 +213,11 @@ def _references(axes, place: float, rows: int, lines: dict[str, float]) -> None:
         words = f"{name}: {speed_up:.3g}×"
         look = {"va": "center", "color": GREY, "fontsize": 10, "textcoords": "offset points"}
         axes.annotate(words, (speed_up, place), **side, **look)
+
+
+def _dashed(table):
+    """The same table with "–" where there is no number."""
+    return table.astype(object).where(table.notna(), "–")
 
 
 def _parameters(model) -> int:

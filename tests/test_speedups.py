@@ -1,7 +1,5 @@
 """Scaling tables: against the right run, by hand, beside figures of others that carry their source."""
 
-import math
-
 import pytest
 from recorded_runs import recorded
 
@@ -37,7 +35,7 @@ def test_strong_scaling_compares_eager_with_eager_and_graph_with_graph(several):
     assert ours.loc[(20, "TP2", "eager"), ["step ms", "speed-up", "efficiency"]].tolist() == [250, 1.6, "80%"]
     assert ours.loc[(20, "TP2+SP", "CUDA graph"), "speed-up"] == 1.5
     assert ours.loc[(20, "TP2+SP", "CUDA graph, overlapped"), "efficiency"] == "94%"
-    assert math.isnan(ours.loc[(8, "TP2", "eager"), "speed-up"]) and ours.loc[(8, "TP2", "eager"), "efficiency"] == "–"
+    assert ours.loc[(8, "TP2", "eager"), ["speed-up", "efficiency"]].tolist() == ["–", "–"]
     assert len(ours) == 6  # the grown model is not of this table
 
 
