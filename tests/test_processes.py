@@ -195,7 +195,12 @@ def test_nothing_outlives_a_killed_supervisor(run):
     supervisor.process.wait()
     assert nobody_lives(directory, [p.pid for p in ranks], 35)
     assert processes.state(directory) == "failed"
+    died = time.time()
+    time.sleep(1.5)
     processes.bury(directory)
+    status = processes.read_status(directory)
+    assert abs(status["ended"] - died) < 1.4  # when it last wrote something, not when somebody came to look
+    assert status["wall_seconds"] == pytest.approx(status["ended"] - status["started"])
     last = [step.step for line in log_of(directory).splitlines() if (step := logs.parse_step(line))]
     written = max(path.read_text().count("consumed") for path in (directory / "ranks/1").rglob("stdout.log"))
     assert max(last) == written  # what was not yet merged when the supervisor died came in afterwards

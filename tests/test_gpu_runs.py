@@ -1,0 +1,33 @@
+"""The planned runs of `tests/benchmarks/gpu_runs.py` would start on the GPUs that they are planned for."""
+
+import sys
+from pathlib import Path
+
+import pytest
+from test_recipes import DATA, H200
+
+from helpers import diagnosis, preflight
+from helpers.machine import Machine
+
+sys.path.append(str(Path(__file__).parent / "benchmarks"))
+import gpu_runs
+
+PLANNED = gpu_runs.planned()
+EIGHT = Machine(gpus=(H200,) * 8, transformer_engine=True)
+
+
+@pytest.mark.parametrize("name", PLANNED)
+def test_a_planned_run_passes_preflight(name):
+    found = preflight.check(PLANNED[name], None, EIGHT)
+    assert [problem for problem in found if problem.severity == "error"] == []
+
+
+def test_megatron_knows_every_flag_of_them():
+    words = {word for recipe in PLANNED.values() for word in recipe.flags(DATA, EIGHT) if word.startswith("--")}
+    assert words - set(diagnosis.megatron_flags()) == set()
+
+
+def test_a_run_says_how_many_gpus_it_takes():
+    sizes = {name: recipe.layout.world_size for name, recipe in PLANNED.items()}
+    assert sizes["gpt3_345m_7_one_loss_kernel"] == 1 and sizes["llama3_8b_bf16_dp2"] == 2
+    assert sizes["llama3_8b_tensorwise_dp8"] == 8 and sizes["gpt_8_3b_20_tp8_sp_graph"] == 8
