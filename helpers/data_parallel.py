@@ -11,17 +11,17 @@ WHOLE, SPLIT = "optimizer whole on every rank", "distributed optimizer"
 def table(several):
     """A row a run (pandas): step time, what is left of one rank's speed, peak memory; a sentence where there is none.
 
-    `efficiency` is the step time of one rank, with the optimizer kept the same way, over this one: each rank has the
-    same samples, so that the ideal is the same step time.
+    `efficiency` is the step time of one rank over this one: each rank has the same samples, so that the ideal is the
+    same step time. The one rank keeps its optimizer the same way where there is such a run.
     """
     import pandas as pd
 
     rows = _rows(several)
     if not rows:
         return NOTHING
-    found = pd.DataFrame(rows).drop(columns=["run", "split"])
-    found["efficiency"] = [f"{value:.0%}" if value else "–" for value in found["efficiency"]]
-    return style.whole_sentences(found.set_index(["optimizer", "ranks"]).round(1))
+    found = pd.DataFrame(rows).set_index(["optimizer", "ranks"]).round(1)
+    found["efficiency"] = [f"{row['efficiency']:.0%}" if row["efficiency"] else "–" for row in rows]
+    return style.whole_sentences(found[["step ms", "efficiency", "peak memory GB", "measured on"]])
 
 
 def figure(several) -> Picture | Absence:
@@ -76,6 +76,6 @@ def _rows(several) -> list[dict]:
         )
     rows.sort(key=lambda row: (row["split"], row["ranks"]))
     for row in rows:
-        first = next((one for one in rows if one["ranks"] == 1 and one["split"] == row["split"]), None)
-        row["efficiency"] = first["step ms"] / row["step ms"] if first else None
+        alone = sorted((one for one in rows if one["ranks"] == 1), key=lambda one: one["split"] != row["split"])
+        row["efficiency"] = alone[0]["step ms"] / row["step ms"] if alone else None
     return rows

@@ -24,6 +24,8 @@ def test_the_table_compares_each_with_one_rank_of_its_kind(four):
     assert table.loc[(data_parallel.SPLIT, 2), "step ms"] == pytest.approx(220)
     assert table.loc[(data_parallel.SPLIT, 2), "peak memory GB"] == pytest.approx(38)
     assert data_parallel.table(four[1:2])["efficiency"].tolist() == ["–"]
+    other = data_parallel.table([four[0], four[3]])
+    assert other.loc[(data_parallel.SPLIT, 2), "efficiency"] == "91%"  # there is no other one rank
 
 
 def test_the_figure_has_a_curve_for_each_way_to_keep_the_optimizer(four):
