@@ -224,14 +224,15 @@ def bury(run_directory: Path) -> None:
         return
     with contextlib.suppress(Busy), held(run_directory):
         ranks = run_directory / "ranks" / str(status["launch"])
-        last_words = max((path.stat().st_mtime for path in ranks.rglob("*.log")), default=status["started"])
+        started = status.get("started", time.time())
+        last_words = max((path.stat().st_mtime for path in ranks.rglob("*.log")), default=started)
         logs.RankLogs(ranks, run_directory / "log.txt", status["processes"]).merge(final=True)
         write_status(
             run_directory,
             state="failed",
             reason="the run's supervisor was killed or fell",
             ended=last_words,
-            wall_seconds=status.get("wall_seconds", 0) + last_words - status["started"],
+            wall_seconds=status.get("wall_seconds", 0) + last_words - started,
         )
 
 
