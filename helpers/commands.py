@@ -42,15 +42,15 @@ class Command:
 def data_flags(recipe, data, run_directory: Path | str) -> list[Flag]:
     """Where the tokens come from, and how they are cut into training, validation and test parts."""
     split = [Flag("--split", recipe.schedule.split, "train, validation, test parts of the documents")]
-    workers = [Flag("--num-workers", "1", "processes that read ahead")]
+    loading = [Flag("--num-workers", "1", "processes that read ahead")]
     if "--reset-attention-mask" not in recipe.extra_flags:
         why = "every token sees those before it: no mask of sequence × sequence a sample"
-        workers.append(Flag("--no-create-attention-mask-in-dataloader", None, why))
+        loading.append(Flag("--no-create-attention-mask-in-dataloader", None, why))
     if data is None:
         null = [Flag("--tokenizer-type", "NullTokenizer", "token ids, no text")]
         null.append(Flag("--vocab-size", str(recipe.model.vocab_size - 1), "ids to draw from"))
-        return [Flag("--mock-data", None, "made-up tokens"), *null, *split, *workers]
-    return [*data.data_flags(run_directory), *data.tokenizer_flags(), *split, *workers]
+        return [Flag("--mock-data", None, "made-up tokens"), *null, *split, *loading]
+    return [*data.data_flags(run_directory), *data.tokenizer_flags(), *split, *loading]
 
 
 def device_flags(recipe, machine: Machine, entry_script: Path | str | None = None) -> list[Flag]:

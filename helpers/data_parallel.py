@@ -59,23 +59,20 @@ def _rows(several) -> list[dict]:
     """The timed runs, by optimizer and number of ranks, each with the one on one rank that it is compared with."""
     rows = []
     for run in several:
-        figures = run.figures() if run is not None else {}
-        if not (speed := figures.get("tokens/s/GPU")):
+        if run is None or not run.step_milliseconds:
             continue
-        split = run.layout.distributed_optimizer
         rows.append(
             {
                 "run": run,
-                "split": split,
-                "optimizer": SPLIT if split else WHOLE,
+                "optimizer": SPLIT if run.layout.distributed_optimizer else WHOLE,
                 "ranks": run.layout.world_size,
-                "step ms": run.tokens_per_step / speed / run.layout.world_size * 1e3,
-                "peak memory GB": figures["peak memory GB"],
-                "measured on": f"recorded on {run.recorded_on}" if run.recorded_on else run.machine,
+                "step ms": run.step_milliseconds,
+                "peak memory GB": run.figures()["peak memory GB"],
+                "measured on": run.measured_on,
             }
         )
-    rows.sort(key=lambda row: (row["split"], row["ranks"]))
+    rows.sort(key=lambda row: (row["optimizer"] == SPLIT, row["ranks"]))
     for row in rows:
-        alone = sorted((one for one in rows if one["ranks"] == 1), key=lambda one: one["split"] != row["split"])
+        alone = sorted((one for one in rows if one["ranks"] == 1), key=lambda one: one["optimizer"] != row["optimizer"])
         row["efficiency"] = alone[0]["step ms"] / row["step ms"] if alone else None
     return rows

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from IPython.display import display
 
-from helpers import accounting, launch, layer_drawings, live, logs, plots, preflight, processes, runs
+from helpers import launch, layer_drawings, live, logs, plots, preflight, processes, runs
 from helpers.commands import environment
 from helpers.machine import Machine, here
 from helpers.recipes import Recipe
@@ -54,8 +54,8 @@ def micro_batches(recipe: Recipe, machine: Machine) -> tuple[Recipe, list[int]]:
     """
 
     def fits(size: int) -> bool:
-        needed = accounting.memory(recipe.with_(micro_batch_size=size, global_batch_size=size), machine)
-        return sum(needed.values()) < machine.gpus[0].memory_bytes
+        whole = recipe.with_(micro_batch_size=size, global_batch_size=size)
+        return not any(problem.why.startswith(preflight.TOO_LARGE) for problem in preflight.check(whole, None, machine))
 
     size = 1
     while fits(size) if machine.device == "cuda" else size < recipe.batch.global_batch_size:

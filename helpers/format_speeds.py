@@ -122,7 +122,7 @@ def _rows(several) -> list[dict]:
                 "speed": figures["tokens/s/GPU"],
                 "MFU": figures["MFU"],
                 "GB": figures["peak memory GB"],
-                "measured on": f"recorded on {run.recorded_on}" if run.recorded_on else run.machine,
+                "measured on": run.measured_on,
             }
         )
     order = list(dict.fromkeys(row["group"] for row in rows))

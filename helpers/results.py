@@ -49,6 +49,17 @@ class Results:
         batch = self.recipe.get("batch", {}).get("global_batch_size")
         return batch * self.model.sequence_length if batch and self.model else None
 
+    @property
+    def measured_on(self) -> str:
+        """The machine, and that it was another one where this is a record."""
+        return f"recorded on {self.recorded_on}" if self.recorded_on else self.machine
+
+    @property
+    def step_milliseconds(self) -> float | None:
+        """A step after warm-up, from the tokens/s of `figures`; None for a run that was never timed."""
+        speed = self.figures()["tokens/s/GPU"]
+        return self.tokens_per_step / speed / self.layout.world_size * 1e3 if speed and self.tokens_per_step else None
+
     def series(self, tag: str):
         """One scalar of TensorBoard by step, as a pandas Series; empty if the run never wrote it."""
         import pandas as pd

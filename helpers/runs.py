@@ -218,7 +218,7 @@ def write_result(run_directory) -> Path:
     }
     target = run.path / "result.json"
     fresh = target.with_suffix(".tmp")
-    fresh.write_text(_without_paths(json.dumps(content, ensure_ascii=False), run.path) + "\n")
+    fresh.write_text(without_paths(json.dumps(content, ensure_ascii=False), run.path) + "\n")
     fresh.replace(target)
     return target
 
@@ -242,7 +242,7 @@ def _by_numbers(path: Path) -> list:
     return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", path.stem)]
 
 
-def _without_paths(text: str, run_directory: Path) -> str:
+def without_paths(text: str, run_directory: Path) -> str:
     """The text with the folders of this machine and its user replaced by what they are."""
     places = {
         str(run_directory): "runs/<run>",

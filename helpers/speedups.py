@@ -127,8 +127,7 @@ def _timed(several) -> list[dict]:
     """What the figures need of each run that was timed, with the run on one rank that it is compared with."""
     rows = []
     for run in several:
-        speed = run.figures()["tokens/s/GPU"] if run is not None else None
-        if not speed or not run.model:
+        if run is None or not run.step_milliseconds:
             continue
         switches = run.recipe.get("speed", {})
         graph = bool(switches.get("cuda_graph"))
@@ -142,8 +141,8 @@ def _timed(several) -> list[dict]:
                 "how": how,
                 "graph": graph,
                 "model": _size(run.model),
-                "step ms": run.tokens_per_step / speed / run.layout.world_size * 1e3,
-                "measured on": f"recorded on {run.recorded_on}" if run.recorded_on else run.machine,
+                "step ms": run.step_milliseconds,
+                "measured on": run.measured_on,
             }
         )
     rows.sort(key=lambda row: (-row["batch"], row["graph"], row["ranks"]))

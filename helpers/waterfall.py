@@ -76,7 +76,7 @@ def waterfall(several) -> Picture | Absence:
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
         axes.grid(axis="y", visible=False)
         axes.tick_params(axis="y", length=0)
-        axes.set_title(f"recorded on {recorded}" if recorded else runs[0].machine)
+        axes.set_title(runs[0].measured_on)
     words = "; ".join(f"{row['change']}: {_beside(row)}" for row in rows)
     return Picture(figure, f"Tokens per second, one change after another, on {runs[0].machine}. {words}.")
 

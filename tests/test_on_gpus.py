@@ -7,9 +7,9 @@ To be run alone on a machine, 13 launches and about five minutes with two GPUs, 
 It prints what it measures, and writes it to `on_gpus.json` in the folder that MEGATRON_TOUR_GPU_RESULTS names.
 KILL_SEED chooses the steps at which runs are killed. MEGATRON_TOUR_REHEARSE=1 goes through it on CPU ranks.
 
-What makes a resumed bf16 run exact: `--deterministic-mode`, and with it no fused cross-entropy and no overlap inside
-tensor parallelism, which Megatron refuses beside it (megatron/training/determinism.py). In a recipe that is
-`speed=Speed(), extra_flags=("--deterministic-mode",)`. Megatron itself then sets, where they are not set,
+What makes a resumed bf16 run exact: `extra_flags=("--deterministic-mode",)`. Megatron refuses a fused cross-entropy and
+overlap inside tensor parallelism beside it (megatron/training/determinism.py): the former is left out by itself, see
+`commands.loss_kernel`. Megatron itself then sets, where they are not set,
 NVTE_ALLOW_NONDETERMINISTIC_ALGO=0 (Transformer Engine's attention), CUBLAS_WORKSPACE_CONFIG=:4096:8 and NCCL_ALGO=Ring,
 calls `torch.use_deterministic_algorithms(True)`, and looks embeddings up by indexing, whose backward pass adds in a
 fixed order. Dropout may stay on: the checkpoint holds the state of the random numbers.
@@ -32,7 +32,6 @@ from test_processes import wait_for
 from helpers import launch, logs, processes, recipes, runs
 from helpers.cuda_libraries import transformer_engine_installed
 from helpers.machine import CPU, here, visible_gpus
-from helpers.settings import Speed
 
 REHEARSE = os.environ.get("MEGATRON_TOUR_REHEARSE") == "1"
 GPUS = () if REHEARSE or os.environ.get("MEGATRON_CPU") == "1" else visible_gpus()
@@ -206,7 +205,7 @@ def test_a_full_gpu_is_named(small, small_corpus, tmp_path):
 @pytest.mark.parametrize(
     ("case", "changes", "tolerance"),
     [
-        ("deterministic", {"speed": Speed(), "extra_flags": ("--deterministic-mode",)}, 0.0),
+        ("deterministic", {"extra_flags": ("--deterministic-mode",)}, 0.0),
         ("as the recipe is", {}, 0.02),
         pytest.param("CUDA graph", {"cuda_graph": True}, 0.02, marks=takes_transformer_engine),
     ],

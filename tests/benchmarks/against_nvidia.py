@@ -109,7 +109,7 @@ def measured(program: str, recipe: Recipe, data, runs_dir: Path, script: Path) -
         "milliseconds": [step.milliseconds for step in steps],
         "losses": [step.loss for step in steps],
         "flags": [word.replace(str(directory), "runs/<run>") for word in words],
-        "command": runs._without_paths(str(command).replace(str(script.parent), "Megatron-LM"), directory),
+        "command": runs.without_paths(str(command).replace(str(script.parent), "Megatron-LM"), directory),
     }
     print(f"{program}: {median([found]):.1f} ms a step, {wall:.0f} s with its start and end", flush=True)
     return found
@@ -168,7 +168,7 @@ def main() -> None:
     content = environment | {"nvidia's files": blobs, **compared(made, recipe), "runs": made}
     options.out.mkdir(parents=True, exist_ok=True)
     target = options.out / "against_nvidia.json"
-    target.write_text(runs._without_paths(json.dumps(content, indent=1), folder) + "\n")
+    target.write_text(runs.without_paths(json.dumps(content, indent=1), folder) + "\n")
     for name in ("tokens_per_second", "speed_of_ours", "largest_loss_difference"):
         print(f"{name.replace('_', ' ')}: " + ", ".join(f"{key} {value}" for key, value in content[name].items()))
     print(target)
