@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from helpers import encoder, index, machine, sources
+from helpers import data_split, encoder, index, machine, sources
 from helpers import tokenizer as tokenizers
 from helpers.layout import Flag
 from helpers.style import visible_spaces
@@ -83,10 +83,10 @@ class Corpus:
         return self.open_index().document_lengths()
 
     def split_parts(self, split: str, sequence_length: int):
-        """What train, valid and test get from `--split`, as a table: see index.split_parts."""
+        """What train, valid and test get from `--split`, as a table: see data_split.parts."""
         import pandas as pd
 
-        return pd.DataFrame(index.split_parts(self.open_index(), split, sequence_length))
+        return pd.DataFrame(data_split.parts(self.open_index(), split, sequence_length))
 
     def fields(self, first: int = 3):
         """The .idx file field by field: see index.fields."""

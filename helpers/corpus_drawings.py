@@ -1,6 +1,6 @@
 """Pictures of a corpus: a text cut into tokens, the bytes of a .bin, the parts that --split gives."""
 
-from helpers import drawings, index, style
+from helpers import data_split, drawings, style
 from helpers.corpus import Corpus
 from helpers.style import RUN_COLOURS, Picture
 
@@ -81,7 +81,7 @@ def token_bytes(data: Corpus, count: int = 16) -> Picture:
 
 def split_parts(data: Corpus, *splits: str, sequence_length: int = 1024) -> Picture:
     """What each `--split` makes of a corpus: a row a split, the documents in their order, a colour a part."""
-    parts = {text: index.split_parts(data.open_index(), text, sequence_length) for text in splits}
+    parts = {text: data_split.parts(data.open_index(), text, sequence_length) for text in splits}
     total = data.open_index().sequences
     figure, axes = style.new_figure(width=8.2, height=0.75 + 0.72 * len(splits))
     with style.apply():

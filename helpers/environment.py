@@ -17,26 +17,17 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 
-from helpers import cuda_libraries, gpu_stars, stars
+from helpers import cuda_libraries, gpu_stars, plans, stars, tool_stars
 from helpers import machine as machines
 from helpers.machine import PROJECT, Machine
+from helpers.plans import Plan
 from helpers.stars import Finding
 
 HUB_SECONDS = 2.0
 SYMBOLS = {"ok": "✓", "note": "•", "problem": "✗"}
 STYLES = {"ok": "green", "note": "yellow", "problem": "bold red"}
 HTML_COLOURS = {"ok": "#1a7f37", "note": "#9a6700", "problem": "#cf222e"}
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How one notebook will run on this machine. `duration` is measured or says that it is not."""
-
-    notebook: str
-    here: str
-    duration: str
 
 
 class Table:
@@ -189,13 +180,13 @@ def check(machine: Machine | None = None) -> Report:
         facts |= ask("gpus", timeout_seconds=120)
     asking.join(HUB_SECONDS)
     facts["hub"] = answer.get("hub", {"error": f"no answer within {HUB_SECONDS:.0f} s"})
-    single = (*stars.MACHINE, *stars.SOFTWARE, gpu_stars.cudnn, *stars.TOOLS)
+    single = (*stars.MACHINE, *stars.SOFTWARE, gpu_stars.cudnn, *tool_stars.TOOLS)
     findings = [star(machine, facts) for star in single]
     if machine.gpus:
         findings += [finding for group in gpu_stars.MEASURED for finding in group(machine, facts)]
     if len(machine.gpus) > 1:
         findings.append(between_gpus(machine))
-    return Report(machine, tuple(findings), plans(machine, hub="error" not in facts["hub"]))
+    return Report(machine, tuple(findings), plans.of(machine, hub="error" not in facts["hub"]))
 
 
 def ask(subject: str, timeout_seconds: float) -> dict[str, dict]:
@@ -285,40 +276,3 @@ def between_gpus(machine: Machine) -> Finding:
     if not measured.ok:
         return Finding("Between GPUs", "problem", found, why, measured.headline())
     return Finding("Between GPUs", "ok", found, why)
-
-
-def plans(machine: Machine, hub: bool) -> tuple[Plan, ...]:
-    """What each notebook will do on this machine."""
-    first = machine.gpus[0] if machine.gpus else None
-    memory = sum(gpu.memory_bytes for gpu in machine.gpus)
-    corpus = "openwebtext-10k from the hub" if hub else "the packaged speeches (the hub does not answer)"
-    if first is None:
-        gpt = "GPT3-345M's architecture at a small scale, on the processor"
-        split = "2 to 4 ranks on the processor, over gloo; speeds of GPUs only from recorded runs"
-        llama = "the Llama-3 architecture at a small scale; FP8 on real tensors, FP8 training only from recorded runs"
-    else:
-        precision = "bf16" if machine.supports_bf16 else "fp16"
-        gpt = f"the real GPT3-345M in {precision}" + (
-            "" if first.memory_bytes > 26e9 else ", scaled to this GPU's memory"
-        )
-        split = f"TP on {len(machine.gpus)} GPUs over NCCL"
-        if len(machine.gpus) == 1:
-            split = "equality and shards on 2 ranks of the processor; speeds of several GPUs from recorded runs"
-        llama = "Llama3-8B" if memory > 200e9 else "the Llama-3 architecture scaled to this machine"
-        fp8 = machine.supports_fp8 and machine.transformer_engine
-        llama += ", BF16 against FP8" if fp8 else ", without FP8; FP8 training from recorded runs"
-    here = {"00": "this report and a real all-reduce", "01": corpus, "02": gpt, "03": split, "04": llama}
-    return tuple(
-        Plan(path.stem, here[path.stem[:2]], duration(path, machine))
-        for path in sorted((PROJECT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
-        if path.stem[:2] in here
-    )
-
-
-def duration(notebook: Path, machine: Machine) -> str:
-    """Minutes that the notebook's last full execution took, as the tour wrote them into it."""
-    last = json.loads(notebook.read_text())["metadata"].get("megatron_tour")
-    if not last:
-        return "not measured yet"
-    same = "" if last["machine"] == machine.name else " (not measured on this one)"
-    return f"{last['minutes']:.1f} min on a {last['machine']}{same}"

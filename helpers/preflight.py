@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from helpers import accounting, checkpoints, index, precision_rules, rules
+from helpers import accounting, checkpoints, data_split, index, precision_rules, rules
 from helpers.machine import Machine, here
 from helpers.ranks.scope import LEFT_OUT
 from helpers.rules import Problem, error, warning
@@ -91,7 +91,7 @@ def _parts(recipe, found: index.Index) -> Iterator[Problem]:
     """Empty and short parts, as `gpt_dataset.py` and `data_samplers.py` meet them."""
     s, length = recipe.schedule, recipe.model.sequence_length
     try:
-        parts = {part["part"]: part for part in index.split_parts(found, s.split, length)}
+        parts = {part["part"]: part for part in data_split.parts(found, s.split, length)}
     except ValueError as invalid:
         yield error(f"split={s.split!r}", str(invalid), 'split="90,5,5".')
         return

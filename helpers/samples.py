@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from helpers import index
+from helpers import data_split
 from helpers.corpus import Corpus, CorpusError
 from helpers.machine import quietly
 
@@ -99,7 +99,7 @@ def draw(
     Raises:
         CorpusError: a part of the split has no document: Megatron would look for its tokens for ever.
     """
-    chosen = require_parts(data, split, sequence_length)[index.PARTS.index(part)]
+    chosen = require_parts(data, split, sequence_length)[data_split.PARTS.index(part)]
     if not chosen["documents"]:
         raise CorpusError(f"--split {split} leaves nothing for {part}: give it a share.")
     with tempfile.TemporaryDirectory() as index_cache:
@@ -146,19 +146,19 @@ def megatron_dataset(
             eod_mask_loss=eod_mask_loss,
             create_attention_mask=False,
         )
-        sizes = [count if name == part else 1 for name in index.PARTS]
+        sizes = [count if name == part else 1 for name in data_split.PARTS]
         parts = BlendedMegatronDatasetBuilder(GPTDataset, sizes, lambda: True, config).build()
-        return parts[index.PARTS.index(part)]
+        return parts[data_split.PARTS.index(part)]
 
 
 def require_parts(data: Corpus, split: str, sequence_length: int) -> list[dict]:
-    """index.split_parts, refusing a split that Megatron would never finish building.
+    """data_split.parts, refusing a split that Megatron would never finish building.
 
     Raises:
         CorpusError: names the empty part and a split that works.
     """
     opened = data.open_index()
-    parts = index.split_parts(opened, split, sequence_length)
+    parts = data_split.parts(opened, split, sequence_length)
     for part in parts:
         if part["problem"] == "empty":
             raise CorpusError(

@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from helpers import environment, gpu_stars, machine, stars
+from helpers import environment, gpu_stars, machine, plans, stars, tool_stars
 from helpers.machine import CPU, GPU, PROJECT, Machine
 
 H200 = GPU("NVIDIA H200", 150 * 10**9, (9, 0))
@@ -169,13 +169,13 @@ def test_the_key_of_weights_and_biases_is_never_shown(monkeypatch, tmp_path):
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("NETRC", str(tmp_path / "none"))
-    assert "not logged in" in stars.wandb(CPU, {}).found
+    assert "not logged in" in tool_stars.wandb(CPU, {}).found
     (tmp_path / ".netrc").write_text(f"machine api.wandb.ai\n  login user\n  password {key}\n")
     (tmp_path / ".netrc").chmod(0o600)
-    by_file = stars.wandb(CPU, {})
+    by_file = tool_stars.wandb(CPU, {})
     monkeypatch.setenv("WANDB_API_KEY", key)
     (tmp_path / ".netrc").unlink()
-    by_variable = stars.wandb(CPU, {})
+    by_variable = tool_stars.wandb(CPU, {})
     for finding in (by_file, by_variable):
         assert ", logged in" in finding.found
         assert key not in repr(finding)
@@ -187,7 +187,7 @@ def test_an_unreachable_hub_is_a_note_within_its_two_seconds(monkeypatch):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     assert "does not answer" in environment.ask_hub()["error"]
-    finding = stars.hub(CPU, {"hub": environment.ask_hub()})
+    finding = tool_stars.hub(CPU, {"hub": environment.ask_hub()})
     assert finding.status == "note" and "HF_ENDPOINT" in finding.fix
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     assert "HF_HUB_OFFLINE" in environment.ask_hub()["error"]
@@ -266,7 +266,7 @@ def test_what_was_told_before_a_crash_is_kept(monkeypatch, tmp_path):
     (package / "probe.py").write_text(
         """print('PROBE {"step": "torch", "version": "1"}', flush=True)\nimport os\nos.kill(os.getpid(), 11)"""
     )
-    monkeypatch.setattr(environment, "PROJECT", tmp_path)
+    monkeypatch.setattr(plans, "PROJECT", tmp_path)
     monkeypatch.chdir(tmp_path)
     answer = environment.ask("software", timeout_seconds=30)
     assert answer["torch"] == {"version": "1"}
@@ -279,7 +279,7 @@ def test_a_probe_that_hangs_is_ended(monkeypatch, tmp_path):
     for folder in (package, package.parent):
         (folder / "__init__.py").write_text("")
     (package / "probe.py").write_text("import time; time.sleep(60)")
-    monkeypatch.setattr(environment, "PROJECT", tmp_path)
+    monkeypatch.setattr(plans, "PROJECT", tmp_path)
     monkeypatch.chdir(tmp_path)
     assert environment.ask("software", timeout_seconds=1) == {"end": {"error": "no answer within 1 s"}}
 
@@ -291,9 +291,9 @@ def test_plans_differ_with_the_machine(monkeypatch, tmp_path):
         (folder / f"{name}.ipynb").write_text(json.dumps({"metadata": {}}))
     measured = {"metadata": {"megatron_tour": {"machine": CPU.name, "minutes": 2.26}}}
     (folder / "02_gpt3_345m_one_gpu.ipynb").write_text(json.dumps(measured))
-    monkeypatch.setattr(environment, "PROJECT", tmp_path)
-    on_cpu = {plan.notebook[:2]: plan for plan in environment.plans(CPU, hub=False)}
-    on_gpus = {plan.notebook[:2]: plan for plan in environment.plans(TWO, hub=True)}
+    monkeypatch.setattr(plans, "PROJECT", tmp_path)
+    on_cpu = {plan.notebook[:2]: plan for plan in plans.of(CPU, hub=False)}
+    on_gpus = {plan.notebook[:2]: plan for plan in plans.of(TWO, hub=True)}
     assert list(on_cpu) == ["00", "01", "02", "03", "04"]
     assert on_cpu["02"].duration == "2.3 min on a 2-core CPU"
     assert on_gpus["02"].duration.endswith("(not measured on this one)")

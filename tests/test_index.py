@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from helpers import index
+from helpers import data_split, index
 from helpers.index import InvalidIndex
 
 # Three documents: two sequences, none, one.
@@ -117,20 +117,20 @@ def test_damage_is_told_in_words(prefix, damage):
 def test_the_parts_of_the_speeches():
     """249 documents, --split 949,50,1: the share of test rounds to no document at all."""
     opened = index.Index("x", "uint16", np.full(249, 1000, np.int32), np.arange(249) * 2000, np.arange(250))
-    train, valid, test = index.split_parts(opened, "949,50,1", 1024)
+    train, valid, test = data_split.parts(opened, "949,50,1", 1024)
     assert (train["first"], train["last"], valid["last"], test["last"]) == (0, 236, 249, 249)
     assert (train["documents"], valid["documents"], test["documents"]) == (236, 13, 0)
     assert (train["tokens"], train["samples"], test["samples"]) == (236_000, 235_999 // 1024, 0)
     assert [part["problem"] for part in (train, valid, test)] == ["", "", "empty"]
-    assert index.split_parts(opened, "100,0,0", 1024)[2]["problem"] == ""
-    assert [p["problem"] for p in index.split_parts(opened, "245,2,2", 2048)] == ["", "too short", "too short"]
-    assert [p["samples"] for p in index.split_parts(opened, "245,2,2", 1999)] == [122, 1, 1]
+    assert data_split.parts(opened, "100,0,0", 1024)[2]["problem"] == ""
+    assert [p["problem"] for p in data_split.parts(opened, "245,2,2", 2048)] == ["", "too short", "too short"]
+    assert [p["samples"] for p in data_split.parts(opened, "245,2,2", 1999)] == [122, 1, 1]
 
 
 @pytest.mark.parametrize("split", ["", "a,b", "1,2,3,4", "0,0,0", "-1,1,1", "1,,2", "1..2,3", "nan", "1e3,1"])
 def test_a_split_that_is_none_is_refused(split):
     with pytest.raises(ValueError, match="up to three numbers"):
-        index.parse_split(split)
+        data_split.parse(split)
 
 
 def test_parts_are_those_of_megatron():
@@ -145,7 +145,7 @@ def test_parts_are_those_of_megatron():
     for split in splits:
         n = int(rng.integers(1, 5000))
         opened = index.Index("x", "uint16", np.ones(n, np.int32), np.arange(n) * 2, np.arange(n + 1))
-        ours = [(p["first"], p["last"]) if p["documents"] else None for p in index.split_parts(opened, split, 1)]
+        ours = [(p["first"], p["last"]) if p["documents"] else None for p in data_split.parts(opened, split, 1)]
         shares = convert_split_vector_to_split_matrix(parse_and_normalize_split(split))
         edges = [share and (int(round(share[0] * float(n))), int(round(share[1] * float(n)))) for share in shares]
         assert ours == [edge if edge and edge[1] > edge[0] else None for edge in edges], (split, n)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from helpers import index, samples
+from helpers import data_split, samples
 from helpers.corpus import CorpusError
 
 SPLIT = "8,1,1"
@@ -17,7 +17,7 @@ def drawn(small_corpus):
 def test_a_sample_is_a_piece_of_the_packed_documents(drawn, small_corpus):
     assert drawn.tokens.shape == drawn.labels.shape == drawn.loss_mask.shape == drawn.position_ids.shape == (40, 64)
     opened = small_corpus.open_index()
-    train = index.split_parts(opened, SPLIT, 64)[0]
+    train = data_split.parts(opened, SPLIT, 64)[0]
     for i, rows in drawn.parts.groupby("sample"):
         pieces = [opened.sequence(r.document)[r.first_token : r.first_token + r.tokens] for r in rows.itertuples()]
         assert np.concatenate(pieces).tolist() == drawn.tokens[i].tolist()

@@ -1,0 +1,53 @@
+"""What each notebook will do on a machine, and about how long."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from helpers.machine import PROJECT, Machine
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How one notebook will run on this machine. `duration` is measured or says that it is not."""
+
+    notebook: str
+    here: str
+    duration: str
+
+
+def of(machine: Machine, hub: bool) -> tuple[Plan, ...]:
+    """What each notebook will do on this machine."""
+    first = machine.gpus[0] if machine.gpus else None
+    memory = sum(gpu.memory_bytes for gpu in machine.gpus)
+    corpus = "openwebtext-10k from the hub" if hub else "the packaged speeches (the hub does not answer)"
+    if first is None:
+        gpt = "GPT3-345M's architecture at a small scale, on the processor"
+        split = "2 to 4 ranks on the processor, over gloo; speeds of GPUs only from recorded runs"
+        llama = "the Llama-3 architecture at a small scale; FP8 on real tensors, FP8 training only from recorded runs"
+    else:
+        precision = "bf16" if machine.supports_bf16 else "fp16"
+        gpt = f"the real GPT3-345M in {precision}" + (
+            "" if first.memory_bytes > 26e9 else ", scaled to this GPU's memory"
+        )
+        split = f"TP on {len(machine.gpus)} GPUs over NCCL"
+        if len(machine.gpus) == 1:
+            split = "equality and shards on 2 ranks of the processor; speeds of several GPUs from recorded runs"
+        llama = "Llama3-8B" if memory > 200e9 else "the Llama-3 architecture scaled to this machine"
+        fp8 = machine.supports_fp8 and machine.transformer_engine
+        llama += ", BF16 against FP8" if fp8 else ", without FP8; FP8 training from recorded runs"
+    here = {"00": "this report and a real all-reduce", "01": corpus, "02": gpt, "03": split, "04": llama}
+    return tuple(
+        Plan(path.stem, here[path.stem[:2]], duration(path, machine))
+        for path in sorted((PROJECT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+        if path.stem[:2] in here
+    )
+
+
+def duration(notebook: Path, machine: Machine) -> str:
+    """Minutes that the notebook's last full execution took, as the tour wrote them into it."""
+    last = json.loads(notebook.read_text())["metadata"].get("megatron_tour")
+    if not last:
+        return "not measured yet"
+    same = "" if last["machine"] == machine.name else " (not measured on this one)"
+    return f"{last['minutes']:.1f} min on a {last['machine']}{same}"
