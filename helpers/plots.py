@@ -67,7 +67,7 @@ def loss_difference(one, other) -> Picture:
         above.lines[0].set(linewidth=4.5, alpha=0.45, markersize=7)
         above.set_ylabel("loss (nats per token)")
         above.legend()
-        below.set(xlabel="step", ylabel="difference")
+        below.set(xlabel="step", ylabel="difference (nats)")
         names = labels(pair)
         start = f"Losses of {names[0]} and {names[1]} over {len(distance)} common steps"
         if not len(differing):
