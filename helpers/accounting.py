@@ -160,7 +160,7 @@ def memory(recipe, machine: Machine | None = None, pipeline_rank: int | None = N
     States: mixed precision as in Rajbhandari et al. 2020 (ZeRO, section 3.1), with Megatron's fp32 gradients for bf16;
     the distributed optimizer divides the optimizer's part by data × context ranks. FP8 keeps the bf16 weights and adds
     two FP8 copies of every layer matrix (one transposed), or with `--fp8-param-gather` keeps those copies alone.
-    Activations: see `activations`.
+    Activations: see `activations`; or what the optimizer lays out for its step, once they are gone, where that is more.
 
     Args:
         recipe: a `recipes.Recipe`.
@@ -180,19 +180,42 @@ def memory(recipe, machine: Machine | None = None, pipeline_rank: int | None = N
         weights += (2 if not precision.fp8_param_gather else 2 - element) * matrices
     half = precision.dtype == "fp16" or precision.grad_reduce_in_bf16
     gradients = (2 if half else 4) * count
-    state = 8 if precision.dtype == "fp32" else 12 - 4 * precision.moments_in_bf16
-    optimizer = state * count
+    share = count
     if layout.distributed_optimizer:
         expert_data = max(1, layout.world_size // layout.expert_model_parallel)
         data = max(1, layout.data_parallel * layout.context_parallel)
-        optimizer = state * (dense / data + experts / expert_data)
+        share = dense / data + experts / expert_data
+    kept = activations.activation_bytes(recipe, machine, pipeline_rank)
     return {
         "weights": weights,
         "gradients": gradients,
-        "optimizer": optimizer,
-        "activations": activations.activation_bytes(recipe, machine, pipeline_rank),
+        "optimizer": _state_bytes(precision) * share,
+        "activations": max(kept, _step_bytes(precision) * share),
         "other": float(OVERHEAD_BYTES["cpu" if machine and machine.device == "cpu" else "cuda"]),
     }
+
+
+def _state_bytes(precision) -> int:
+    """Of each parameter that a rank steps: fp32 weight and two moments."""
+    if precision.dtype == "fp32":
+        return 8
+    return 6 if _adam_keeps_remainders(precision) else 12 - 4 * precision.moments_in_bf16
+
+
+def _step_bytes(precision) -> int:
+    """Of each parameter that a rank steps, during the step: fp32 copies of 16-bit gradients, and with
+    `--fp8-param-gather` the new weights in bf16 before they are cast (measured: 24 GB for 4 billion of them)."""
+    half = precision.dtype == "fp16" or precision.grad_reduce_in_bf16
+    gathers = precision.fp8_format is not None and precision.fp8_param_gather
+    return 4 * (half and not _adam_keeps_remainders(precision)) + 2 * gathers
+
+
+def _adam_keeps_remainders(precision) -> bool:
+    """Transformer Engine's Adam keeps of a fp32 weight only the 2 bytes that bf16 left out, and reads 16-bit gradients.
+
+    See `use_precision_aware_optimizer_no_fp8_or_ds_fp8` in Megatron's `core/optimizer/optimizer_config.py`.
+    """
+    return precision.moments_in_bf16 and (precision.fp8_format is None or precision.fp8_recipe == "delayed")
 
 
 def _layer_matrices(model: Model, layout: Layout) -> float:

@@ -2,7 +2,7 @@
 
 After Korthikanti et al. 2022, "Reducing Activation Recomputation in Large Transformer Models", section 4, for the
 layers that Megatron builds today: flash attention with Transformer Engine on a GPU, plain attention, which keeps the
-scores, elsewhere.
+scores, elsewhere and in fp32.
 """
 
 from helpers.commands import loss_kernel
@@ -64,14 +64,17 @@ def layer_activation_bytes(recipe, machine: Machine | None = None) -> float:
     spread = t if layout.sequence_parallel else 1
     # A norm's output is the input of a matrix product: with FP8 it is kept in 8 bits.
     norms = 2 * (_norm_activation_bytes(model, e, plain) - e * h + matrix_input * h)
-    masks = 2 * h * (e if plain else 1) if model.dropout else 0
+    on_cpu = machine is not None and machine.device == "cpu"
+    mask = e if on_cpu else 1
+    masks = 2 * h * mask if model.dropout else 0
     kept = (norms + masks) / spread
     kept += e * (3 * q if plain else q + 2 * k) / t
     kept += e * q / t + (h / t if precision.fp8_format else 0)
-    if plain and recipe.batch.recompute != "selective":
-        # The softmax in fp32; then its dropout mask and result, or its 16-bit copy.
-        after = 2 * e if model.dropout else e * (e < 4)
-        kept += (4 + after) * model.num_attention_heads * model.sequence_length / t
+    if (plain or e == 4) and recipe.batch.recompute != "selective":
+        # The softmax, then its dropout's mask and result. A CPU keeps the softmax in fp32, and of 16 bits a copy.
+        softmax, copy = (4, e * (e < 4)) if on_cpu else (e, 0)
+        after = mask + e if model.dropout else copy
+        kept += (softmax + after) * model.num_attention_heads * model.sequence_length / t
     up = 2 * f if model.activation == "swiglu" else f
     mlp = e * up + matrix_input * f
     if model.num_experts is None:

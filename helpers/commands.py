@@ -60,8 +60,9 @@ def device_flags(recipe, machine: Machine, entry_script: Path | str | None = Non
     in for it beside our own entry script.
     """
     no_fused_gradients = Flag("--no-gradient-accumulation-fusion", None, "its kernel comes with apex, not with pip")
+    lacking = "needs a GPU" if machine.device == "cpu" else "is not installed"
     local = [
-        Flag("--transformer-impl", "local", "plain PyTorch layers: Transformer Engine needs a GPU"),
+        Flag("--transformer-impl", "local", f"plain PyTorch layers: Transformer Engine {lacking}"),
         Flag("--no-persist-layer-norm", None, "that norm's kernel comes with apex"),
     ]
     if machine.device == "cpu":
@@ -112,6 +113,8 @@ def environment(recipe, machine: Machine) -> dict[str, tuple[str, str]]:
             variables["CUDA_DEVICE_MAX_CONNECTIONS"] = ("32", why)
         if machine.transformer_engine:
             variables |= cuda_libraries.variables()
+        if recipe.precision.dtype == "fp32":
+            variables["NVIDIA_TF32_OVERRIDE"] = ("0", "fp32 means fp32: TF32, Transformer Engine's choice, has 10 bits")
         why = "the allocator grows its blocks: less memory lost in gaps"
         variables["PYTORCH_CUDA_ALLOC_CONF"] = ("expandable_segments:True", why)
         if recipe.speed.cuda_graph:

@@ -103,11 +103,11 @@ def formats(several) -> Picture | Absence:
 
 
 def _rows(several) -> list[dict]:
-    """What is drawn of each run that was timed, the fastest kind of launch first, bf16 first in its group."""
+    """What is drawn of each run timed without a profiler, the fastest kind of launch first, bf16 first in its group."""
     rows = []
     for run in several:
         figures = run.figures() if run is not None else {}
-        if not figures.get("tokens/s/GPU"):
+        if not figures.get("tokens/s/GPU") or run.is_profiled:
             continue
         graph = run.recipe.get("speed", {}).get("cuda_graph")
         batch = run.recipe["batch"]["global_batch_size"]

@@ -201,7 +201,9 @@ def upstream_345m_label() -> Recipe:
 def llama3_8b() -> Recipe:
     """Llama-3 8B (Dubey et al. 2024, "The Llama 3 Herd of Models", table 3) in FP8.
 
-    The Llama-3 tokenizer is gated: GPT-2's token ids stand in the 128,256 rows, which costs the same.
+    The Llama-3 tokenizer is gated: GPT-2's token ids stand in the 128,256 rows, which costs the same. The learning rate
+    climbs by 2e-7 a step, about as slowly as in NVIDIA's script (1.5e-4 over 953 steps): 100 steps are the foot of that
+    slope. At 2.5e-6 a step the loss jumps to 18 on its way.
     """
     return Recipe(
         name="llama3_8b",
@@ -232,5 +234,5 @@ def llama3_8b() -> Recipe:
         ),
         speed=Speed(cross_entropy_fusion="te", overlap_communication=True),
         batch=Batch(micro_batch_size=1, global_batch_size=8),
-        schedule=Schedule(train_iters=100, lr=1e-4, min_lr=1e-5, lr_warmup_iters=40, eval_interval=100),
+        schedule=Schedule(train_iters=100, lr=1e-5, min_lr=1e-6, lr_warmup_iters=50, eval_interval=100),
     )

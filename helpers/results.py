@@ -55,6 +55,11 @@ class Results:
         return f"recorded on {self.recorded_on}" if self.recorded_on else self.machine
 
     @property
+    def is_profiled(self) -> bool:
+        """Trained with the profiler on, which slows it: not to be compared with others."""
+        return "--profile" in self.recipe.get("extra_flags", ())
+
+    @property
     def step_milliseconds(self) -> float | None:
         """A step after warm-up, from the tokens/s of `figures`; None for a run that was never timed."""
         speed = self.figures()["tokens/s/GPU"]

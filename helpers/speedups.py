@@ -124,10 +124,10 @@ def weak_scaling(several) -> Picture | Absence:
 
 
 def _timed(several) -> list[dict]:
-    """What the figures need of each run that was timed, with the run on one rank that it is compared with."""
+    """What the figures need of each run timed without a profiler, with the run on one rank that it is compared with."""
     rows = []
     for run in several:
-        if run is None or not run.step_milliseconds:
+        if run is None or not run.step_milliseconds or run.is_profiled:
             continue
         switches = run.recipe.get("speed", {})
         graph = bool(switches.get("cuda_graph"))

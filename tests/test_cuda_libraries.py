@@ -54,3 +54,5 @@ def test_a_gpu_run_names_its_variables_with_their_reasons(monkeypatch):
     assert all(why for _, why in variables.values())
     spread = recipes.llama3_8b().with_(processes=2, overlap_communication=True)
     assert spread.command(None, H200).environment["CUDA_DEVICE_MAX_CONNECTIONS"][0] == "32"
+    exact = recipes.gpt3_345m().with_(dtype="fp32").command(None, H200).environment
+    assert exact["NVIDIA_TF32_OVERRIDE"][0] == "0" and "NVIDIA_TF32_OVERRIDE" not in variables

@@ -19,6 +19,7 @@ def several(tmp_path):
         LLAMA.with_(name="c", fp8_recipe="blockwise"): 1.125,
         LLAMA.with_(name="d", **tensor_parallel): 2.0,
         LLAMA.with_(name="e", fp8_format=None, speed=Speed()): 4.0,
+        LLAMA.with_(name="profiled", extra_flags=("--profile",)): 1.0,
     }
     return [recorded(tmp_path, recipe, seconds, peak=120e9) for recipe, seconds in steps.items()]
 

@@ -1,6 +1,7 @@
 """On GPUs: however a run ends, nothing of it stays behind; killed and picked up, it has the losses of the undisturbed.
 
-To be run alone on a machine, 13 launches and about five minutes with two GPUs, 11 with one:
+To be run alone on a machine or on the GPUs that CUDA_VISIBLE_DEVICES numbers, 13 launches and about five minutes with
+two GPUs, 11 with one:
 
     uv run pytest tests/test_on_gpus.py -n 0 -s
 
@@ -84,11 +85,13 @@ def opening(error: launch.TrainingFailed) -> str:
 
 
 def gpus() -> list[tuple[int, set[int]]]:
-    """Of each GPU: the memory in use, in MiB, and the processes that use it as the driver numbers them."""
+    """Of each GPU of ours: the memory in use, in MiB, and the processes that use it as the driver numbers them."""
     if REHEARSE:
         return []
     pynvml.nvmlInit()
-    handles = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
+    ours = os.environ.get("CUDA_VISIBLE_DEVICES")  # by number: the others may be somebody else's
+    numbers = map(int, ours.split(",")) if ours else range(pynvml.nvmlDeviceGetCount())
+    handles = [pynvml.nvmlDeviceGetHandleByIndex(number) for number in numbers]
     return [(pynvml.nvmlDeviceGetMemoryInfo(handle).used // MIB, users(handle)) for handle in handles]
 
 

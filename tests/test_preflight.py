@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from ask_megatron import ask_megatron, described, placed
 
-from helpers import accounting, index, preflight, recipes
+from helpers import accounting, index, preflight, recipes, runs
 from helpers.corpus import Corpus
 from helpers.layout import Layout
 from helpers.machine import CPU, GPU, PROJECT, Machine
@@ -287,6 +287,15 @@ def test_bf16_before_ampere_is_a_warning():
     machine = Machine(gpus=(RTX_2080,), transformer_engine=True)
     (problem,) = preflight.refuse(SMALL.with_(dtype="bf16"), None, machine)
     assert problem.severity == "warning" and "7.5" in problem.why and "fp16" in problem.change
+
+
+def test_a_gpu_without_transformer_engine_is_told_what_that_costs():
+    (problem,) = preflight.refuse(BIG.with_(micro_batch_size=8), None, BARE_H200)
+    assert problem.severity == "warning" and "uv sync --extra gpu" in problem.change
+    assert "63,172 instead of 71,135 tokens/s" in problem.why
+    local, layers = (runs.recorded("h200", f"gpt3_345m_{name}_8").figures() for name in ("local", "micro"))
+    for run in (local, layers):
+        assert f"{run['tokens/s/GPU']:,.0f}" in problem.why and f"{run['peak memory GB']:.1f}" in problem.why
 
 
 def test_the_environment_must_not_contradict_tensor_parallelism(monkeypatch):

@@ -35,9 +35,10 @@ if os.environ.get("MEGATRON_CPU") == "1" or not torch.cuda.is_available():
 
     cpu_device.switch_on()
 else:
-    from helpers.ranks import transformer_engine_repairs
+    from helpers.ranks import gelu, transformer_engine_repairs
 
     transformer_engine_repairs.apply()
+    gelu.apply()
 
 from megatron.core.datasets import utils as dataset_utils
 from megatron.core.datasets.blended_megatron_dataset_builder import BlendedMegatronDatasetBuilder
