@@ -86,6 +86,7 @@ def look_inside(recipe: Recipe, data, machine: Machine | None = None) -> dict[st
     machine = machine or here()
     flags = recipe.with_(save_interval=None, tensorboard=False, wandb_project=None).flags(data, machine)
     variables = environment(recipe, machine)
+    variables["TORCH_COMPILE_DISABLE"] = ("1", "compiled code keeps what it says to itself")
     output = launch.ranks("shards", recipe.layout.world_size, *flags, machine=machine, variables=variables)
     return layer_drawings.findings(output)
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from helpers import (
     accounting,
     checkpoints,
+    cuda_libraries,
     diagnosis,
     live,
     logs,
@@ -158,6 +159,8 @@ def ranks(
     environment = {"OMP_NUM_THREADS": ("1", "one thread a rank: ranks must not fight for cores")}
     if machine.device == "cpu":
         environment["MEGATRON_CPU"] = ("1", "run on the CPU")
+    elif machine.transformer_engine:
+        environment |= cuda_libraries.variables()
     environment |= variables or {}
     run_directory.write_command(directory, f"{path.name} on {count} ranks", program, environment, {})
     with processes.held(directory) as lock:

@@ -99,7 +99,10 @@ def of_run(run: Run, layer: int = -1, machine: Machine | None = None) -> dict[st
         flags += ["--data-cache-path", folder, "--lr-warmup-iters", "0"]
         if last_rate := run.recipe.get("schedule", {}).get("min_lr"):
             flags += ["--lr", str(last_rate)]  # Adam starts anew here: its first step is a full one
-        launch.ranks("layer_tensors", run.layout.world_size, path, layer, *flags, machine=machine)
+        known = run.environment.get("variables", {}).items()
+        variables = {name: (value, "as the run had it") for name, value in known if name != "LD_LIBRARY_PATH"}
+        ranks = run.layout.world_size
+        launch.ranks("layer_tensors", ranks, path, layer, *flags, machine=machine, variables=variables)
         kept = torch.load(path, weights_only=True)
     return {
         name: Linear(name, **steps[-1], before=Linear(name, **steps[0]) if len(steps) > 1 else None)

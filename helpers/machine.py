@@ -145,9 +145,11 @@ def here() -> Machine:
 
 
 def for_ranks(count: int) -> Machine:
-    """The machine that can run `count` ranks: this one, or its CPU when it has GPUs but fewer than that."""
+    """The machine that can run `count` ranks: this one, or its CPU when it has GPUs but fewer than that, or no
+    Transformer Engine, without which GPUs have no sequence parallelism."""
     machine = here()
-    return machine if not machine.gpus or len(machine.gpus) >= count else replace(machine, gpus=())
+    can = machine.transformer_engine and len(machine.gpus) >= count
+    return machine if can or not machine.gpus else replace(machine, gpus=())
 
 
 def visible_gpus() -> tuple[GPU, ...]:

@@ -5,7 +5,7 @@ from dataclasses import replace
 from helpers import accounting
 from helpers.layout import Layout
 from helpers.machine import Machine
-from helpers.settings import Batch, Model, Precision
+from helpers.settings import Batch, Model, Precision, Speed
 
 
 def fit(recipe, machine: Machine):
@@ -68,6 +68,7 @@ def _to_cpu(recipe):
         model=small,
         layout=recipe.layout if recipe.layout.world_size > 1 else Layout(),
         precision=Precision(dtype="fp32"),
+        speed=Speed(),
         batch=Batch(micro_batch_size=4, global_batch_size=8),
         schedule=schedule,
         checkpoints=replace(recipe.checkpoints, save_interval=None),

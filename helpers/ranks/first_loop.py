@@ -120,7 +120,7 @@ def main() -> None:
         loss = run_batch(data, model)
         finalize_model_grads([model])  # sums the gradients that several ranks hold a share of
         _, gradient_norm, _ = optimizer.step()
-        say(f"step {step:2}   loss {loss:.4f}   gradient norm {gradient_norm:.3f}", flush=True)
+        say(f"step {step:2}   loss {loss:.4f}   gradient norm {float(gradient_norm):.3f}", flush=True)
 
     folder = [tempfile.mkdtemp() if dist.get_rank() == 0 else None]
     dist.broadcast_object_list(folder)
