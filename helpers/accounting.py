@@ -178,8 +178,6 @@ def memory(recipe, machine: Machine | None = None, pipeline_rank: int | None = N
     if precision.fp8_format:
         matrices = (_layer_matrices(model, layout)) * model.num_layers / layout.pipeline_parallel
         weights += (2 if not precision.fp8_param_gather else 2 - element) * matrices
-    half = precision.dtype == "fp16" or precision.grad_reduce_in_bf16
-    gradients = (2 if half else 4) * count
     share = count
     if layout.distributed_optimizer:
         expert_data = max(1, layout.world_size // layout.expert_model_parallel)
@@ -188,11 +186,16 @@ def memory(recipe, machine: Machine | None = None, pipeline_rank: int | None = N
     kept = activations.activation_bytes(recipe, machine, pipeline_rank)
     return {
         "weights": weights,
-        "gradients": gradients,
+        "gradients": _gradient_bytes(precision) * count,
         "optimizer": _state_bytes(precision) * share,
         "activations": max(kept, _step_bytes(precision) * share),
         "other": float(OVERHEAD_BYTES["cpu" if machine and machine.device == "cpu" else "cuda"]),
     }
+
+
+def _gradient_bytes(precision) -> int:
+    """Of each parameter: Megatron adds gradients up in fp32, unless they are reduced in 16 bits."""
+    return 2 if precision.dtype == "fp16" or precision.grad_reduce_in_bf16 else 4
 
 
 def _state_bytes(precision) -> int:
@@ -205,9 +208,8 @@ def _state_bytes(precision) -> int:
 def _step_bytes(precision) -> int:
     """Of each parameter that a rank steps, during the step: fp32 copies of 16-bit gradients, and with
     `--fp8-param-gather` the new weights in bf16 before they are cast (measured: 24 GB for 4 billion of them)."""
-    half = precision.dtype == "fp16" or precision.grad_reduce_in_bf16
-    gathers = precision.fp8_format is not None and precision.fp8_param_gather
-    return 4 * (half and not _adam_keeps_remainders(precision)) + 2 * gathers
+    copies = _gradient_bytes(precision) == 2 and not _adam_keeps_remainders(precision)
+    return 4 * copies + 2 * (precision.fp8_format is not None and precision.fp8_param_gather)
 
 
 def _adam_keeps_remainders(precision) -> bool:

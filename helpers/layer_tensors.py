@@ -100,7 +100,7 @@ def of_run(run: Run, layer: int = -1, machine: Machine | None = None) -> dict[st
         if last_rate := run.recipe.get("schedule", {}).get("min_lr"):
             flags += ["--lr", str(last_rate)]  # Adam starts anew here: its first step is a full one
         known = run.environment.get("variables", {}).items()
-        variables = {name: (value, "as the run had it") for name, value in known if name != "LD_LIBRARY_PATH"}
+        variables = {name: (value, "as the run had it") for name, value in known}
         ranks = run.layout.world_size
         launch.ranks("layer_tensors", ranks, path, layer, *flags, machine=machine, variables=variables)
         kept = torch.load(path, weights_only=True)

@@ -1,12 +1,14 @@
 """The planned runs of `tests/benchmarks/gpu_runs.py` would start on the GPUs that they are planned for."""
 
+import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 from test_recipes import DATA, H200
 
-from helpers import diagnosis, preflight
+from helpers import diagnosis, preflight, runs
 from helpers.machine import Machine
 
 sys.path.append(str(Path(__file__).parent / "benchmarks"))
@@ -25,6 +27,14 @@ def test_a_planned_run_passes_preflight(name):
 def test_megatron_knows_every_flag_of_them():
     words = {word for recipe in PLANNED.values() for word in recipe.flags(DATA, EIGHT) if word.startswith("--")}
     assert words - set(diagnosis.megatron_flags()) == set()
+
+
+@pytest.mark.parametrize("run", runs.recorded("h200"), ids=lambda run: run.path.stem)
+def test_a_record_can_be_made_again(run):
+    """All but the schedule, which decides what is learned, is as the list has it now."""
+    planned = json.loads(json.dumps(asdict(PLANNED[run.path.stem])))
+    for part in ("model", "layout", "precision", "batch", "speed", "extra_flags"):
+        assert run.recipe[part] == planned[part]
 
 
 def test_a_run_says_how_many_gpus_it_takes():

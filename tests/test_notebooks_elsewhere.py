@@ -19,7 +19,7 @@ MACHINES = {  # GPUs, Transformer Engine
     "2 × H200": ((H200, H200), True),
     "H200": ((H200,), True),
     "2 × RTX 3090": ((RTX_3090, RTX_3090), True),
-    "RTX 3090 without Transformer Engine": ((RTX_3090, RTX_3090), False),
+    "2 × RTX 3090 without Transformer Engine": ((RTX_3090, RTX_3090), False),
     "RTX 2080": ((RTX_2080,), True),
 }
 
