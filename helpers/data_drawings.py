@@ -170,7 +170,8 @@ def quantization_error(table: pd.DataFrame, measure: str = "relative_error") -> 
             colour, hatch = RECIPE_STYLE[recipe]
             axes.bar(places, values, 0.92 * width, label=recipe, fc=colour, ec="white", hatch=hatch, lw=0)
             for x, value in zip(places, values, strict=True):
-                axes.text(x, max(value, floor) * 1.07, f"{value:.2%}", ha="center", fontsize=8.5, color=INK)
+                words = f"{value:.2%}" if value == 0 or value >= 1e-4 else "<0.01%"
+                axes.text(x, max(value, floor) * 1.07, words, ha="center", fontsize=8.5, color=INK)
         axes.set_yscale("log")
         axes.set_ylim(floor, 2.2 * float(table[measure].max()))
         axes.set_xticks(range(len(groups)), groups)

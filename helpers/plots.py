@@ -62,11 +62,11 @@ def loss_difference(one, other) -> Picture:
         raise ValueError("The two runs have no step in common.")
     differing = distance[distance > 0]
     with style.apply():
-        figure, (above, below) = style.new_figure(2, 1, height=4.6, sharex=True, height_ratios=(3, 2))
+        figure, (above, below) = style.new_figure(2, 1, height=5.0, sharex=True, height_ratios=(3, 2))
         _curves(above, pair, [run.losses for run in pair])
         above.lines[0].set(linewidth=4.5, alpha=0.45, markersize=7)
         above.set_ylabel("loss (nats per token)")
-        above.legend()
+        figure.legend(loc="outside lower center")
         below.set(xlabel="step", ylabel="difference (nats)")
         names = labels(pair)
         start = f"Losses of {names[0]} and {names[1]} over {len(distance)} common steps"
@@ -81,7 +81,7 @@ def loss_difference(one, other) -> Picture:
         step, largest = int(differing.idxmax()), float(differing.max())
         below.axhline(largest, **REFERENCE)
         below.set_ylim(float(differing.min()) / 3, largest * 12)
-        words = f"largest: {largest:.1e}, at step {step}"
+        words = f"largest: {largest:.2g}, at step {step}"
         if equal := len(distance) - len(differing):
             words += f"; {equal} of {len(distance)} steps exactly equal"
         below.text(0.01, 0.97, words, va="top", transform=below.transAxes, color=GREY)

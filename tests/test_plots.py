@@ -94,7 +94,7 @@ def test_loss_difference_names_the_largest(run, tmp_path):
     assert below.get_yscale() == "log" and above.get_shared_x_axes().joined(above, below)
     steps, distances = series(below.lines[0])
     assert steps == [7, 9] and distances == pytest.approx([3e-4, 1e-5], rel=0.1)
-    assert "largest: 3.0e-04, at step 7; 18 of 20 steps exactly equal" in picture.alt
+    assert "largest: 0.0003, at step 7; 18 of 20 steps exactly equal" in picture.alt
     assert any("at step 7" in text.get_text() for text in below.texts)
 
 
