@@ -10,6 +10,7 @@ from helpers import launch, layer_drawings, live, logs, plots, preflight, proces
 from helpers.commands import environment
 from helpers.machine import Machine, here
 from helpers.recipes import Recipe
+from helpers.settings import Speed
 
 OUT_OF_MEMORY = re.compile("memory is full|main memory was full")
 
@@ -84,7 +85,8 @@ def look_inside(recipe: Recipe, data, machine: Machine | None = None) -> dict[st
         `helpers/ranks/shards.py`; drawn by `layer_drawings`.
     """
     machine = machine or here()
-    flags = recipe.with_(save_interval=None, tensorboard=False, wandb_project=None).flags(data, machine)
+    heard = recipe.with_(save_interval=None, tensorboard=False, wandb_project=None, speed=Speed())
+    flags = heard.flags(data, machine)
     variables = environment(recipe, machine)
     variables["TORCH_COMPILE_DISABLE"] = ("1", "compiled code keeps what it says to itself")
     output = launch.ranks("shards", recipe.layout.world_size, *flags, machine=machine, variables=variables)

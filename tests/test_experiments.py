@@ -65,6 +65,17 @@ def test_the_8b_of_notebook_04_passes_preflight_on_two_h200s():
         assert not [problem for problem in preflight.check(one, None, TWO_H200) if problem.severity == "error"]
 
 
+def test_what_is_looked_into_has_plain_kernels(monkeypatch):
+    """Megatron itself refuses the loss kernel that our entry script lets in, and a recorded step says nothing."""
+    asked = []
+    monkeypatch.setattr(launch, "ranks", lambda *words, **_: asked.extend(words) or "")
+    monkeypatch.setattr(experiments.layer_drawings, "findings", lambda output: {})
+    recipe = recipes.gpt3_345m().with_(tensor_parallel=2)
+    experiments.look_inside(recipe, None, machine=TWO_H200)
+    assert "--tensor-model-parallel-size" in asked
+    assert {"--cross-entropy-loss-fusion", "--cuda-graph-impl"} <= set(recipe.flags(None, TWO_H200)) - set(asked)
+
+
 def test_other_failures_are_not_swallowed(tiny_recipe, monkeypatch, tmp_path):
     def train(recipe, data, fresh):
         raise launch.TrainingFailed(tmp_path, "failed", 0, "", None, "")

@@ -5,7 +5,8 @@
 Megatron Core's wheel brings the training loop (`megatron.training.pretrain`) but no program around it. This is that
 program: which datasets there are, how one micro-batch becomes a loss, and `main`, which turns flags into a run. How a
 batch reaches all ranks is in `batches`. Every pretraining flag of Megatron works; `scope` lists the ones that belong to
-other jobs. The losses are those of NVIDIA's own `pretrain_gpt.py`, bit for bit.
+other jobs. The losses are those of NVIDIA's own `pretrain_gpt.py`: on a CPU bit for bit, on a GPU but for how one
+function rounds (`gelu`).
 """
 # ruff: noqa: E402
 
@@ -35,8 +36,9 @@ if os.environ.get("MEGATRON_CPU") == "1" or not torch.cuda.is_available():
 
     cpu_device.switch_on()
 else:
-    from helpers.ranks import gelu, transformer_engine_repairs
+    from helpers.ranks import gelu, model_placement, transformer_engine_repairs
 
+    model_placement.apply()
     transformer_engine_repairs.apply()
     gelu.apply()
 
