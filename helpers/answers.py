@@ -22,7 +22,7 @@ ANSWERS = {
     # 02
     "parameters of a layer": Expected(12 * 1024**2, hint="12 · hidden²: the formula stands in the first section."),
     "loss of knowing nothing": Expected(10.825, 0.002, "It is the natural logarithm of a number of tokens."),
-    "MFU in percent": Expected(42.0, 0.02, "Tokens/s × FLOP a token ÷ peak; a TFLOP is 10¹², a GFLOP is 10⁹."),
+    "MFU in percent": Expected(50.5, 0.02, "Tokens/s × FLOP a token ÷ peak; a TFLOP is 10¹², a GFLOP is 10⁹."),
     # 03
     "megabytes of an all-reduce": Expected(67.1, hint="sequence × batch × hidden numbers, two bytes each."),
     "possible TP": Expected([2, 4, 8, 16], hint="Every rank holds the same number of whole heads."),

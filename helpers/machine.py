@@ -14,6 +14,7 @@ import psutil
 from helpers import cuda_libraries
 
 PROJECT = Path(__file__).resolve().parent.parent
+DEFAULT_CACHE = "~/.cache/megatron-tour"
 
 # Dense bf16 tensor-core peak in FLOP/s, from NVIDIA's data sheets (the figures without sparsity).
 # The first key found in the device's name wins, so longer names stand before shorter ones.
@@ -233,4 +234,4 @@ def runs_root() -> Path:
 
 def cache_root() -> Path:
     """Where prepared corpora go: $MEGATRON_TOUR_CACHE, else `~/.cache/megatron-tour`."""
-    return Path(os.environ.get("MEGATRON_TOUR_CACHE") or "~/.cache/megatron-tour").expanduser()
+    return Path(os.environ.get("MEGATRON_TOUR_CACHE") or DEFAULT_CACHE).expanduser()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import nbformat
 
-from helpers.machine import PROJECT
+from helpers.machine import DEFAULT_CACHE, PROJECT, cache_root
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 # The lab template without the scripts that it would fetch from the network.
@@ -26,11 +26,13 @@ main { max-width: 62rem; margin: 0 auto; }
 def tidy(notebook: nbformat.NotebookNode, runs_root: Path) -> nbformat.NotebookNode:
     """Take out what is of this machine or of this minute: absolute paths, widget state, kernel details.
 
-    Paths in outputs become relative to the project, runs become `runs/…` wherever they were kept, home becomes `~`.
+    Paths in outputs become relative to the project, runs become `runs/…` wherever they were kept, home becomes `~`, and
+    corpora lie where they do by default.
     A widget keeps the picture or text that stands in for it where nothing interactive runs. Changes `notebook`.
     """
     places = {str(runs_root): "runs", sys.prefix: ".venv", f"{PROJECT}{os.sep}": "", str(PROJECT): "."}
     places[str(Path.home())] = "~"
+    places[str(cache_root())] = DEFAULT_CACHE
     pattern = re.compile("|".join(re.escape(path) for path in sorted(places, key=len, reverse=True) if path != "/"))
 
     def clean(text):
@@ -106,10 +108,9 @@ def combine(title: str, introduction: str, notebooks: dict[str, nbformat.Noteboo
                 contents += [f"    - [{html.escape(words, quote=False)}](#{anchor})" for words in plain]
             cells.append(copy)
     first = nbformat.v4.new_markdown_cell("\n\n".join([f"# {title}", introduction, "\n".join(contents)]))
-    combined = nbformat.v4.new_notebook(cells=[first, *cells], metadata={"title": title})
-    for number, cell in enumerate(combined.cells):
+    for number, cell in enumerate([first, *cells]):
         cell["id"] = f"cell-{number}"
-    return combined
+    return nbformat.v4.new_notebook(cells=[first, *cells], metadata={"title": title})
 
 
 def write(path: Path, title: str, introduction: str, notebooks: dict[str, nbformat.NotebookNode], folder: Path) -> Path:

@@ -45,9 +45,12 @@ def of(machine: Machine, hub: bool) -> tuple[Plan, ...]:
 
 
 def duration(notebook: Path, machine: Machine) -> str:
-    """Minutes that the notebook's last full execution took, as the tour wrote them into it."""
-    last = json.loads(notebook.read_text())["metadata"].get("megatron_tour")
-    if not last:
+    """Minutes of the notebook's last execution on such a machine, as the tour wrote them into it; else of another."""
+    measured = json.loads(notebook.read_text())["metadata"].get("megatron_tour")
+    if not measured:
         return "not measured yet"
-    same = "" if last["machine"] == machine.name else " (not measured on this one)"
-    return f"{last['minutes']:.1f} min on a {last['machine']}{same}"
+    if machine.name in measured:
+        return f"{measured[machine.name]:.1f} min ({machine.name})"
+    alike = [name for name in measured if name.endswith("CPU") == (machine.device == "cpu")]
+    name = (alike or list(measured))[0]
+    return f"{measured[name]:.1f} min ({name}; not measured on this one)"

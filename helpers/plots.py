@@ -38,7 +38,8 @@ def loss(*several, reference: bool = True) -> Picture:
     with style.apply():
         figure, axes = style.new_figure()
         _curves(axes, several, [run.losses for run in several])
-        axes.set(xlabel="step", ylabel="loss (nats per token)")
+        axes.set_ylabel("loss (nats per token)")
+        style.count_steps(axes)
         words = [f"{name} from {a:.3f} to {b:.3f}" for name, a, b in _ends(several)]
         alt = "Training loss by step: " + "; ".join(words) + "."
         if reference:
@@ -67,7 +68,8 @@ def loss_difference(one, other) -> Picture:
         above.lines[0].set(linewidth=4.5, alpha=0.45, markersize=7)
         above.set_ylabel("loss (nats per token)")
         figure.legend(loc="outside lower center")
-        below.set(xlabel="step", ylabel="difference (nats)")
+        below.set_ylabel("difference (nats)")
+        style.count_steps(below)
         names = labels(pair)
         start = f"Losses of {names[0]} and {names[1]} over {len(distance)} common steps"
         if not len(differing):
@@ -97,7 +99,8 @@ def throughput(*several) -> Picture:
         medians = [after_warm_up(speed).median() for speed in speeds]
         names = [f"{name}: {shown(float(median))}" for name, median in zip(labels(several), medians, strict=True)]
         _curves(axes, several, speeds, names)
-        axes.set(xlabel="step", ylabel=f"tokens/s per {_unit(several)}")
+        axes.set_ylabel(f"tokens/s per {_unit(several)}")
+        style.count_steps(axes)
         if max(medians) > LOG_RATIO * min(medians):
             axes.set_yscale("log")
         else:

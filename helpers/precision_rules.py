@@ -72,6 +72,9 @@ def speed(recipe, machine: Machine) -> Iterator[Problem]:
     if s.cuda_graph and recipe.model.num_experts:
         why = "Each step sends another number of tokens to each expert, and a recorded step cannot change its sizes."
         yield error(f"cuda_graph with num_experts={recipe.model.num_experts}", why, "cuda_graph=False.")
+    if s.cuda_graph and lay.pipeline_parallel > 1:
+        why = "Nobody has run this here: the ranks of a pipeline wait for each other inside the recorded step."
+        yield warning(f"cuda_graph with {lay.name}", why, "cuda_graph=False if it hangs or fails.")
 
 
 def fp8(recipe, machine: Machine) -> Iterator[Problem]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from helpers import accounting, scaling
+from helpers.absence import Absence
 from helpers.commands import Command, data_flags, device_flags, environment, loss_kernel
 from helpers.layout import Flag, Layout
 from helpers.machine import CPU, PROJECT, Machine, here
@@ -121,7 +122,7 @@ class Recipe:
         return Command((*torchrun, str(script), *flags), groups, environment(self, machine))
 
     def explain(self, data=None, machine: Machine | None = None, group: str | None = None):
-        """A table of flag, value and reason (pandas); `group` picks one of `flag_groups`."""
+        """A table of flag, value and reason (pandas); `group` picks one of `flag_groups`. No flag: a sentence."""
         import pandas as pd
 
         groups = self.flag_groups(data, machine)
@@ -131,6 +132,8 @@ class Recipe:
             if group in (None, name)
             for flag in flags
         ]
+        if not rows:
+            return Absence(f'No flag of the group "{group}" is needed here: what Megatron does by itself fits.')
         table = pd.DataFrame(rows, columns=["group", "flag", "value", "why"])
         table = table.set_index("group") if group is None else table.drop(columns="group").set_index("flag")
         return whole_sentences(table)
@@ -175,7 +178,7 @@ def gpt3_345m() -> Recipe:
     return Recipe(
         name="gpt3_345m",
         model=_gpt(24, 1024, 16, 1024),
-        speed=Speed(cross_entropy_fusion="te"),
+        speed=Speed(cross_entropy_fusion="te", cuda_graph=True),
         batch=Batch(micro_batch_size=32, global_batch_size=32),
         schedule=Schedule(train_iters=100, lr=3e-4, min_lr=3e-5, eval_interval=100),
         checkpoints=Checkpoints(save_interval=100),
@@ -232,7 +235,7 @@ def llama3_8b() -> Recipe:
             grad_reduce_in_bf16=True,
             moments_in_bf16=True,
         ),
-        speed=Speed(cross_entropy_fusion="te", overlap_communication=True),
+        speed=Speed(cross_entropy_fusion="te", cuda_graph=True, overlap_communication=True),
         batch=Batch(micro_batch_size=1, global_batch_size=8),
         schedule=Schedule(train_iters=100, lr=1e-5, min_lr=1e-6, lr_warmup_iters=50, eval_interval=100),
     )

@@ -9,6 +9,7 @@ from helpers.machine import GPU
 from helpers.settings import Model, Precision
 
 PARTS = ("model", "speed", "batch", "schedule")  # of a recipe.json, for labels; layout and precision have names
+DIGITS = {"tokens/s/GPU": 0, "TFLOP/s/GPU": 1, "MFU": 3, "peak memory GB": 1, "wall time s": 1}  # of a comparison
 MAX_WORDS = 3
 
 
@@ -151,7 +152,7 @@ def compare(several):
     several = [run for run in several if run is not None]
     if not several:
         return pd.DataFrame()
-    table = pd.concat([run.summary() for run in several])
+    table = pd.concat([run.summary() for run in several]).round(DIGITS)
     table.index = pd.Index(labels(several), name="run")
     if len({run.machine for run in several}) > 1:
         table.insert(0, "machine", [run.machine for run in several])

@@ -15,7 +15,8 @@ def fit(recipe, machine: Machine):
     positions and untied embeddings kept as they are. On GPUs: the whole model where it fits, with the largest
     micro-batch, then recomputation, then all GPUs with the distributed optimizer (if the recipe asks for no layout of
     its own); where not even that fits, width, depth and sequence are halved until it does.
-    fp16 stands in for bf16 before Ampere, bf16 for FP8 where the GPU has none.
+    fp16 stands in for bf16 before Ampere, bf16 for FP8 where the GPU has none. A CUDA graph is left out without
+    Transformer Engine, which it takes, and where fp16 or recomputation would be in it, which nobody has measured here.
 
     Raises:
         ValueError: for GPUs too small for the smallest of these.
@@ -29,6 +30,7 @@ def fit(recipe, machine: Machine):
         precision = replace(precision, moments_in_bf16=False)
     if precision.dtype == "bf16" and not machine.supports_bf16:
         precision = replace(precision, dtype="fp16")
+    records = machine.transformer_engine and precision.dtype != "fp16"
     room = 0.9 * min(gpu.memory_bytes for gpu in machine.gpus)
     shrunk = replace(recipe, precision=precision, scaled_for=machine.name)
     spread = Layout(processes=len(machine.gpus), distributed_optimizer=True)
@@ -37,7 +39,9 @@ def fit(recipe, machine: Machine):
     while True:
         for layout in layouts:
             for batch in _batches(replace(shrunk, layout=layout)):
-                candidate = replace(shrunk, layout=layout, batch=batch)
+                graph = recipe.speed.cuda_graph and records and batch.recompute is None
+                speed = replace(recipe.speed, cuda_graph=graph)
+                candidate = replace(shrunk, layout=layout, batch=batch, speed=speed)
                 if sum(accounting.memory(candidate, machine).values()) <= room:
                     return candidate
         if shrunk.model.hidden_size <= 512:

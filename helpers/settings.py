@@ -1,8 +1,11 @@
 """The parts of a recipe, each a value that knows its Megatron flags."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from helpers.layout import Flag
+
+TENSOR_PARALLEL_OVERLAP = Path(__file__).parent / "ranks" / "tensor_parallel_overlap.yaml"
 
 
 @dataclass(frozen=True)
@@ -158,6 +161,8 @@ class Speed:
             flags.append(Flag("--overlap-param-gather", None, "weights arrive while forward goes on"))
         if self.overlap_tensor_parallel:
             flags.append(Flag("--tp-comm-overlap", None, "a layer's products and collectives run in pieces, at once"))
+            flags.append(Flag("--tp-comm-overlap-rs-dgrad", None, "those of the input's gradient, too"))
+            flags.append(Flag("--tp-comm-overlap-cfg", str(TENSOR_PARALLEL_OVERLAP), "all sent by the copy engines"))
         return flags
 
 

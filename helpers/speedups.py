@@ -99,9 +99,13 @@ def weak_scaling(several) -> Picture | Absence:
     if not rows:
         return NOTHING
     curves: dict[str, list[dict]] = {}
-    for row in (*rows, *_published_weak()):
-        name = row["measured on"] if row["run"] is None else f"{row['how']}, {rows[-1]['measured on']}"
-        curves.setdefault(f"batch {row['batch']}, {name}", []).append(row)
+    for row in rows:
+        if row["ranks"] > 1:
+            how = row["how"] + ", sequence parallel" * ("+SP" in row["layout"])
+            name = f"batch {row['batch']}, {how}, {rows[-1]['measured on']}"
+            curves.setdefault(name, [row["base"]]).append(row)
+    for row in _published_weak():
+        curves.setdefault(f"batch {row['batch']}, {row['measured on']}", []).append(row)
     with style.apply():
         figure, axes = style.new_figure(width=7.6, height=4.4)
         words = []

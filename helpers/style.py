@@ -76,6 +76,14 @@ def new_figure(rows=1, columns=1, width=7.2, height=3.6, **subplots):
         return figure, figure.subplots(rows, columns, **subplots)
 
 
+def count_steps(axes) -> None:
+    """The horizontal axis counts whole steps."""
+    from matplotlib.ticker import MaxNLocator
+
+    axes.set_xlabel("step")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
 def run_style(index, recorded=False):
     """Line settings of the index-th run of a figure; recorded runs are dotted."""
     return {

@@ -29,13 +29,13 @@ CATEGORIES = {
     "norms, elementwise": f"elementwise|triton|norm|reduce|cast|transpose|dropout|{'|'.join(SMALL)}",
     "optimizer": r"multi_tensor|adam",
     "copies, other": r"",
-    "collectives": r"nccl|userbuffers",
+    "collectives": r"nccl|userbuffers|PtoP",
 }
 ASKED_FIRST = ("collectives", "attention", "optimizer")  # their names hold words of the others as well
 ELEMENTWISE, LOSS, IDLE = "norms, elementwise", "loss", "idle"
 
 PARTS = ("qkv", "proj", "fc1", "fc2")  # the matrix products of a layer, forward; backward has two for each
-AFTER_A_PRODUCT = re.compile(r"splitKreduce|epilogue")  # small kernels of cuBLAS that finish one
+AFTER_A_PRODUCT = re.compile(r"splitKreduce|epilogue|Bgrad")  # small kernels of cuBLAS that finish one
 ATTENTION = {
     "forward": re.compile(r"fprop|flash_fwd|FlashAttnFwd|softmax_warp_forward", re.I),
     "backward": re.compile(r"bprop|flash_bwd|FlashAttnBwd|softmax_warp_backward", re.I),
@@ -85,7 +85,7 @@ class Timeline:
     `hidden_ms` are collectives behind other kernels. `layer`, of `layers` and counted from 1, is the one shown.
     """
 
-    gpu: str
+    machine: str
     step_ms: float
     usual_step_ms: float | None
     milliseconds: dict[str, float]
@@ -108,7 +108,7 @@ def reduce(trace, run=None) -> Timeline:
     A layer begins with its first norm and ends where the next one begins; backward it is the same turned round.
 
     Args:
-        run: the run that was profiled, for its usual step time.
+        run: the run that was profiled, for its machine and its usual step time.
 
     Raises:
         ValueError: the trace holds no step, or fewer than two layers.
@@ -126,7 +126,7 @@ def reduce(trace, run=None) -> Timeline:
     usual = after_warm_up(run.series("iteration-time")).median() * 1e3 if run is not None else None
     gpu = re.search(r'"id": 0, "name": "([^"]*)"', text)
     return Timeline(
-        gpu=gpu.group(1) if gpu else "",
+        machine=run.machine if run is not None else gpu.group(1) if gpu else "",
         step_ms=length / 1e3,
         usual_step_ms=usual,
         milliseconds=exposed,
@@ -177,16 +177,15 @@ def _events(text: str) -> tuple[float, list[Kernel]]:
     step, found = None, []
     for kind, name, lane, start, duration in EVENT.findall(text):
         if kind != "user_annotation":
-            found.append((float(start), float(duration), int(lane), name, kind))
+            found.append((float(start), float(duration), int(lane), name))
         elif name.startswith("ProfilerStep") and step is None:
             step = float(start), float(duration)
     if step is None or not found:
         raise ValueError("This trace holds no step of a GPU. Profile one: --profile --use-pytorch-profiler.")
     begin, length = step
-    other = "copies, other"
     return length, [
-        Kernel(category(name) if kind == "kernel" else other, start - begin, duration, lane, name)
-        for start, duration, lane, name, kind in sorted(found)
+        Kernel(category(name), start - begin, duration, lane, name)
+        for start, duration, lane, name in sorted(found)
         if 0 <= start - begin < length
     ]
 
@@ -245,13 +244,28 @@ def _first(kernels: Sequence[Kernel], moment: float) -> float:
 def _window(kernels: Sequence[Kernel], start: float, end: float, parts: Sequence[str]) -> Window:
     """The kernels that begin between two moments; products are named where there are as many as `parts`."""
     inside = [dataclasses.replace(k, start=k.start - start) for k in kernels if start <= k.start < end]
-    products = [
-        i for i, k in enumerate(inside) if k.category == "matrix products" and not AFTER_A_PRODUCT.search(k.name)
-    ]
-    if len(products) == len(parts):
-        for i, part in zip(products, parts, strict=True):
-            inside[i] = dataclasses.replace(inside[i], part=part)
+    for products in (_products(inside, whole=True), _products(inside, whole=False)):
+        if len(products) == len(parts):
+            for pieces, part in zip(products, parts, strict=True):
+                for i in pieces:
+                    inside[i] = dataclasses.replace(inside[i], part=part)
+            break
     return Window(end - start, tuple(dataclasses.replace(k, name=_short(k.name)) for k in inside))
+
+
+def _products(kernels: Sequence[Kernel], whole: bool) -> list[list[int]]:
+    """Where the matrix products are. If not `whole`, one is several kernels of a name with nothing computed between."""
+    found: list[list[int]] = []
+    going_on = None
+    for i, kernel in enumerate(kernels):
+        if kernel.category == "matrix products" and not AFTER_A_PRODUCT.search(kernel.name):
+            if whole or kernel.name != going_on:
+                found.append([])
+            found[-1].append(i)
+            going_on = kernel.name
+        elif kernel.category not in ("matrix products", "collectives", "copies, other"):
+            going_on = None
+    return found
 
 
 def _short(name: str) -> str:

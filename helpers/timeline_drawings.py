@@ -56,14 +56,14 @@ def layer(named: Mapping[str, Timeline | Absence]) -> Picture | Absence:
         axes.grid(axis="y", visible=False)
         axes.tick_params(axis="y", length=0)
         one = next(iter(drawn.values()))
-        axes.set_title(f"layer {one.layer} of {one.layers}, recorded on {one.gpu}")
+        axes.set_title(f"layer {one.layer} of {one.layers}, recorded on {one.machine}")
         used = {kernel.category for window in windows.values() for kernel in window.kernels}
         _legend(figure, [name for name in CATEGORIES if name in used])
     spoken = [
         f"{name}, {direction}: {window.microseconds / 1e3:.2f} ms, {window.idle / window.microseconds:.0%} idle"
         for (name, direction), window in windows.items()
     ]
-    return Picture(figure, f"Kernels of layer {one.layer} on {one.gpu}. {'; '.join(spoken)}.")
+    return Picture(figure, f"Kernels of layer {one.layer} on {one.machine}. {'; '.join(spoken)}.")
 
 
 def shares(named: Mapping[str, Timeline | Absence]) -> Picture | Absence:
@@ -96,7 +96,7 @@ def shares(named: Mapping[str, Timeline | Absence]) -> Picture | Absence:
         axes.set(xlim=(0, 1.3 * longest), ylim=(len(drawn) - 0.5, -0.5), xlabel="ms of the profiled step")
         axes.grid(axis="y", visible=False)
         axes.tick_params(axis="y", length=0)
-        axes.set_title(f"recorded on {next(iter(drawn.values())).gpu}")
+        axes.set_title(f"recorded on {next(iter(drawn.values())).machine}")
         used = {name for one in drawn.values() for name, milliseconds in one.milliseconds.items() if milliseconds > 0}
         _legend(figure, [name for name in KERNEL_COLOURS if name in used])
     spoken = [
@@ -135,5 +135,6 @@ def _legend(figure, names: list[str]) -> None:
     from matplotlib.patches import Patch
 
     patches = [Patch(fc=KERNEL_COLOURS[name], ec="#888888" if name == IDLE else "white") for name in names]
-    look = {"columnspacing": 1, "handlelength": 1.2, "ncols": min(len(names), 7)}
+    columns = len(names) if len(names) <= 7 else -(-len(names) // 2)
+    look = {"columnspacing": 1, "handlelength": 1.2, "ncols": columns}
     figure.legend(patches, names, loc="outside lower center", **look)

@@ -63,7 +63,8 @@ async def travel(paths: list[Path], directory: Path, screen: Screen, in_place: b
         except Interrupted:
             return chapters, True
         minutes = round(chapter.seconds / 60, 2)
-        chapter.notebook.metadata["megatron_tour"] = {"machine": machine.name, "minutes": minutes}
+        measured = chapter.notebook.metadata.get("megatron_tour", {})
+        chapter.notebook.metadata["megatron_tour"] = {**measured, machine.name: minutes}
         nbformat.write(chapter.notebook, directory / path.name)
         if in_place and not chapter.failure:
             nbformat.write(chapter.notebook, path)

@@ -7,6 +7,17 @@ from helpers.style import whole_sentences
 GPU_ROOM = {"24 GB": 24, "80 GB (H100)": 80, "141 GB (H200)": 141, "192 GB (B200)": 192}
 
 
+def parameters(model: Model):
+    """Parameters part by part, their share, and the formula that counts them (pandas)."""
+    import pandas as pd
+
+    parts = accounting.parameters(model)
+    total = parts["parameters"].sum()
+    rows = [(part, f"{row.parameters:,}", f"{row.share:.1%}", row.formula) for part, row in parts.iterrows()]
+    rows.append(("together", f"{total:,}", "100%", ""))
+    return whole_sentences(pd.DataFrame(rows, columns=["part", "parameters", "share", "formula"]).set_index("part"))
+
+
 def flops_of_a_token(model: Model):
     """FLOPs one training token costs, forward and backward, part by part, beside the rule of thumb 6N (pandas)."""
     import pandas as pd

@@ -287,16 +287,18 @@ def test_a_probe_that_hangs_is_ended(monkeypatch, tmp_path):
 def test_plans_differ_with_the_machine(monkeypatch, tmp_path):
     folder = tmp_path / "notebooks"
     folder.mkdir()
-    for name in ("00_environment_check", "01_dataset_prep", "03_tensor_parallelism", "04_llama3_8b_fp8"):
+    for name in ("00_environment_check", "01_dataset_prep", "03_tensor_parallelism"):
         (folder / f"{name}.ipynb").write_text(json.dumps({"metadata": {}}))
-    measured = {"metadata": {"megatron_tour": {"machine": CPU.name, "minutes": 2.26}}}
-    (folder / "02_gpt3_345m_one_gpu.ipynb").write_text(json.dumps(measured))
+    minutes = {"02_gpt3_345m_one_gpu": {"NVIDIA H200": 5.54, CPU.name: 2.26}, "04_llama3_8b_fp8": {CPU.name: 0.6}}
+    for name, measured in minutes.items():
+        (folder / f"{name}.ipynb").write_text(json.dumps({"metadata": {"megatron_tour": measured}}))
     monkeypatch.setattr(plans, "PROJECT", tmp_path)
     on_cpu = {plan.notebook[:2]: plan for plan in plans.of(CPU, hub=False)}
     on_gpus = {plan.notebook[:2]: plan for plan in plans.of(TWO, hub=True)}
     assert list(on_cpu) == ["00", "01", "02", "03", "04"]
-    assert on_cpu["02"].duration == "2.3 min on a 2-core CPU"
-    assert on_gpus["02"].duration.endswith("(not measured on this one)")
+    assert on_cpu["02"].duration == "2.3 min (2-core CPU)"
+    assert on_gpus["02"].duration == "5.5 min (NVIDIA H200; not measured on this one)"
+    assert on_gpus["04"].duration == "0.6 min (2-core CPU; not measured on this one)"
     assert on_cpu["01"].duration == "not measured yet"
     assert "speeches" in on_cpu["01"].here and "openwebtext" in on_gpus["01"].here
     assert "NCCL" in on_gpus["03"].here and "gloo" in on_cpu["03"].here

@@ -290,12 +290,17 @@ def test_bf16_before_ampere_is_a_warning():
 
 
 def test_a_gpu_without_transformer_engine_is_told_what_that_costs():
-    (problem,) = preflight.refuse(BIG.with_(micro_batch_size=8), None, BARE_H200)
+    (problem,) = preflight.refuse(BIG.with_(micro_batch_size=8, cuda_graph=False), None, BARE_H200)
     assert problem.severity == "warning" and "uv sync --extra gpu" in problem.change
     assert "63,172 instead of 71,135 tokens/s" in problem.why
     local, layers = (runs.recorded("h200", f"gpt3_345m_{name}_8").figures() for name in ("local", "micro"))
     for run in (local, layers):
         assert f"{run['tokens/s/GPU']:,.0f}" in problem.why and f"{run['peak memory GB']:.1f}" in problem.why
+
+
+def test_a_recorded_step_of_a_pipeline_is_warned_of():
+    (problem,) = preflight.refuse(BIG.with_(pipeline_parallel=2), None, TWO_H200)
+    assert problem.severity == "warning" and "cuda_graph with PP2" in problem.asked and "=False" in problem.change
 
 
 def test_the_environment_must_not_contradict_tensor_parallelism(monkeypatch):

@@ -1,12 +1,16 @@
+from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import yaml
 
 from helpers import launch, preflight, recipes
 from helpers.layout import Flag, Layout
 from helpers.machine import CPU, GPU, Machine
 
 H200 = GPU("NVIDIA H200", 143_771 * 2**20, (9, 0))
+H100 = GPU("NVIDIA H100 80GB HBM3", 81_559 * 2**20, (9, 0))
 RTX_3090 = GPU("NVIDIA GeForce RTX 3090", 24 * 2**30, (8, 6))
 RTX_2080 = GPU("NVIDIA GeForce RTX 2080", 8 * 2**30, (7, 5))
 TWO_H200 = Machine(gpus=(H200, H200), transformer_engine=True)
@@ -96,6 +100,35 @@ def test_scaled_to_a_gpu_fits_its_memory(build, gpu):
     assert recipe.batch.global_batch_size % recipe.batch.micro_batch_size == 0
 
 
+@pytest.mark.parametrize(
+    ("machine", "records"),
+    [
+        (TWO_H200, True),
+        (replace(TWO_H200, transformer_engine=False), False),  # which a CUDA graph takes
+        (Machine(gpus=(RTX_2080,), transformer_engine=True), False),  # fp16
+        (CPU, False),
+    ],
+    ids=["H200", "without Transformer Engine", "fp16", "CPU"],
+)
+def test_scaled_to_keeps_the_cuda_graph_where_it_was_measured(machine, records):
+    assert recipes.gpt3_345m().scaled_to(machine).speed.cuda_graph is records
+
+
+def test_scaled_to_recomputes_without_a_cuda_graph():
+    recipe = recipes.llama3_8b().scaled_to(Machine(gpus=(H100,) * 4, transformer_engine=True))
+    assert recipe.batch.recompute and not recipe.speed.cuda_graph
+
+
+def test_overlap_inside_tensor_parallelism_goes_in_rings():
+    """The file that Megatron hands to Transformer Engine: four products, all sent by the copy engines."""
+    recipe = recipes.gpt3_345m().with_(tensor_parallel=2, sequence_parallel=True, overlap_tensor_parallel=True)
+    flags = recipe.flags(DATA, TWO_H200)
+    assert "--tp-comm-overlap-rs-dgrad" in flags  # or the rings of the two gradients are not used
+    rings = yaml.safe_load(Path(flags[flags.index("--tp-comm-overlap-cfg") + 1]).read_text())
+    assert set(rings) == {"proj_fprop", "fc2_fprop", "qkv_dgrad", "fc1_dgrad"}
+    assert all(ring["method"] == "ring_exchange" and not ring["set_sm_margin"] for ring in rings.values())
+
+
 def test_the_whole_345m_fits_24_gigabytes():
     recipe = recipes.gpt3_345m().scaled_to(Machine(gpus=(RTX_3090,)))
     assert recipe.model == recipes.gpt3_345m().model
@@ -107,6 +140,8 @@ def test_only_the_device_group_differs_between_cpu_and_gpu():
     for group in cpu:
         assert (cpu[group] == gpu[group]) == (group != "device")
     assert all(flag.why for flag in cpu["device"])
+    assert "--distributed-backend" in recipe.explain(DATA, CPU, "device").index
+    assert 'No flag of the group "device" is needed' in repr(recipe.explain(DATA, TWO_H200, "device"))
 
 
 def test_no_flag_is_given_twice():

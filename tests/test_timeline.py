@@ -65,6 +65,9 @@ def step(tmp_path):
     "name, kind",
     [
         (NAMES["product"], "matrix products"),
+        ("Memcpy PtoP (Device -> Device)", "collectives"),
+        ("kuserbuffers_pushrecv(int, int, int, int, int*, int*, int, unsigned long)", "collectives"),
+        ("Memcpy DtoD (Device -> Device)", "copies, other"),
         ("void cublasLt::splitKreduce_kernel<32, 16, int>", "matrix products"),
         ("void cutlass::Kernel2<cutlass_80_tensorop_bf16_s16816gemm_relu>", "matrix products"),
         ("void flash_fwd_kernel<cutlass::bfloat16_t>", "attention"),
@@ -82,7 +85,7 @@ def test_kernels_are_told_by_their_names(name, kind):
 
 
 def test_the_middle_layer_from_norm_to_norm(step):
-    assert (step.layer, step.layers, step.gpu) == (2, 3, "NVIDIA H200")
+    assert (step.layer, step.layers, step.machine) == (2, 3, "NVIDIA H200")
     forward = [kernel.name for kernel in step.forward.kernels]
     assert step.forward.microseconds == pytest.approx(PACE * len(FORWARD)) and len(forward) == len(FORWARD)
     assert forward[0] == "ln_fwd_tuned_kernel" and step.forward.kernels[0].start == 0
@@ -139,6 +142,16 @@ def test_a_trace_without_layers_is_refused(tmp_path):
         timeline.reduce(write(tmp_path / "one.json.gz", placed, length))
     with pytest.raises(ValueError, match="no step of a GPU"):
         timeline.reduce(write(tmp_path / "none.json.gz", [], 10))
+
+
+def test_a_product_in_pieces_has_the_name_of_the_whole(tmp_path):
+    """As `--tp-comm-overlap` cuts it: a piece is computed while the one before is sent."""
+    pieces = ("product", "gather", "product")
+    forward = [name for kernel in FORWARD for name in (pieces if kernel == "product" else (kernel,))]
+    placed, length = events([*forward * 3, *LOSS, *BACKWARD * 3, "adam"])
+    found = timeline.reduce(write(tmp_path / "trace.json.gz", placed, length)).forward.kernels
+    parts = [kernel.part for kernel in found if kernel.category == "matrix products"]
+    assert parts == [part for part in timeline.PARTS for _ in range(2)]
 
 
 def test_a_runs_timeline_is_kept_small_and_found_again(tmp_path, monkeypatch):

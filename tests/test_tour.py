@@ -13,7 +13,7 @@ import nbformat
 import psutil
 import pytest
 
-from helpers import chapters, page, tour
+from helpers import chapters, machine, page, tour
 from helpers.machine import PROJECT
 
 GOOD = "00_good"
@@ -87,12 +87,17 @@ def test_every_notebook_runs_and_one_failing_cell_stops_only_its_own(notebooks, 
 def test_chosen_notebooks_are_executed_in_place_and_say_how_long_they_took(notebooks):
     write_notebook(notebooks, GOOD, "print('not chosen')")
     path = write_notebook(notebooks, "01_chosen", "import time; time.sleep(1); print('written back')")
+    before = nbformat.read(path, as_version=4)
+    before.metadata["megatron_tour"] = {"NVIDIA H200": 5.5}
+    nbformat.write(before, path)
 
     assert tour.main(["01", "--in-place"]) == 0
 
     written = nbformat.read(path, as_version=4)
     assert written.cells[0].outputs[0].text == "written back\n"
-    assert written.metadata.megatron_tour.minutes > 1 / 60 - 0.005
+    measured = written.metadata.megatron_tour
+    assert measured.pop("NVIDIA H200") == 5.5, "what other machines took stays"
+    assert list(measured) == [machine.here().name] and min(measured.values()) > 1 / 60 - 0.005
     assert not (tour_directory(notebooks) / f"{GOOD}.ipynb").exists()
     nbformat.validate(written)
 
@@ -201,11 +206,12 @@ def test_a_tour_stopped_while_it_trains_leaves_no_rank(notebooks, small_jsonl):
     assert alive(family) == []
 
 
-def test_outputs_lose_the_paths_of_this_machine_and_the_state_of_widgets(tmp_path):
+def test_outputs_lose_the_paths_of_this_machine_and_the_state_of_widgets(tmp_path, monkeypatch):
     runs = tmp_path / "runs"
     outputs = [
         nbformat.v4.new_output(
-            "stream", text=f"see {runs}/gpt/1/log.txt in {PROJECT}/helpers with {sys.prefix}/bin/python"
+            "stream",
+            text=f"see {runs}/gpt/1/log.txt in {PROJECT}/helpers with {sys.prefix}/bin/python {tmp_path}/corpora/a",
         ),
         nbformat.v4.new_output(
             "display_data", data={page.WIDGET: {"model_id": "1"}, "text/html": f"<b>{Path.home()}/x {PROJECT}</b>"}
@@ -215,9 +221,10 @@ def test_outputs_lose_the_paths_of_this_machine_and_the_state_of_widgets(tmp_pat
     cell = nbformat.v4.new_code_cell("1", outputs=outputs, metadata={"execution": {"iopub.status.idle": "now"}})
     notebook = nbformat.v4.new_notebook(cells=[cell], metadata={"widgets": {"state": {}}})
 
+    monkeypatch.setenv("MEGATRON_TOUR_CACHE", str(tmp_path / "corpora"))
     page.tidy(notebook, runs)
 
-    assert cell.outputs[0].text == "see runs/gpt/1/log.txt in helpers with .venv/bin/python"
+    assert cell.outputs[0].text == "see runs/gpt/1/log.txt in helpers with .venv/bin/python ~/.cache/megatron-tour/a"
     assert cell.outputs[1].data == {"text/html": "<b>~/x .</b>"}
     assert len(cell.outputs) == 2 and "execution" not in cell.metadata and "widgets" not in notebook.metadata
     nbformat.validate(notebook)
@@ -234,6 +241,14 @@ def test_a_line_stays_above_the_picture_that_it_announces():
     shown = [(output.get("name"), output.get("text")) for output in notebook.cells[0].outputs]
     nothing = (None, None)
     assert shown == [("stdout", "one:\n"), nothing, ("stdout", "100%|\n"), ("stderr", "oh\n"), nothing]
+
+
+@pytest.mark.filterwarnings("error")
+def test_cells_of_one_name_in_two_notebooks_are_two_on_the_page():
+    cell = nbformat.v4.new_markdown_cell("# words", id="cell-00")
+    one, other = (nbformat.v4.new_notebook(cells=[cell]) for _ in range(2))
+    names = [cell["id"] for cell in page.combine("Both", "Words.", {"one": one, "other": other}).cells]
+    assert len(names) == len(set(names)) == 5
 
 
 def test_the_command_is_installed_and_explains_itself():

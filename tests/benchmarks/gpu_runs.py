@@ -42,7 +42,8 @@ def waterfall() -> list[Recipe]:
     """GPT3-345M on one GPU, from the notes' flags to ours, one change at a time."""
     plain = recipes.gpt3_345m().with_(speed=Speed(), extra_flags=UNFUSED)
     graph = replace(NATIVE, cuda_graph=True)
-    whole = {"extra_flags": (), "micro_batch_size": 64, "global_batch_size": 64, "speed": FULL}
+    large = {"extra_flags": (), "micro_batch_size": 128, "global_batch_size": 128, "speed": FULL}
+    largest = large | {"micro_batch_size": 144, "global_batch_size": 144}
     return [
         timed(plain, "gpt3_345m_1_notes", 24, dtype="fp16", micro_batch_size=1, global_batch_size=8),
         timed(plain, "gpt3_345m_2_bf16", 24, micro_batch_size=1, global_batch_size=8),
@@ -51,8 +52,9 @@ def waterfall() -> list[Recipe]:
         timed(plain, "gpt3_345m_5_gradient_fusion", speed=NATIVE, extra_flags=()),
         timed(plain, "gpt3_345m_6_cuda_graph", speed=graph, extra_flags=()),
         timed(plain, "gpt3_345m_7_one_loss_kernel", speed=FULL, extra_flags=()),
-        timed(plain, "gpt3_345m_8_batch_64", **whole),
-        timed(plain, "gpt3_345m_9_no_dropout", dropout=0.0, **whole),
+        timed(plain, "gpt3_345m_8_batch_128", **large),
+        timed(plain, "gpt3_345m_9_no_dropout", dropout=0.0, **large),
+        timed(plain, "gpt3_345m_9_no_dropout_batch_144", dropout=0.0, **largest),
         timed(plain, "gpt3_345m_profile_plain", 16, extra_flags=(*UNFUSED, *PROFILE)),
         timed(plain, "gpt3_345m_profile_graph", 16, speed=FULL, extra_flags=PROFILE),
     ]  # fmt: skip
@@ -96,6 +98,7 @@ def tensor_parallel() -> list[Recipe]:
             timed(small, f"gpt_1_2b_{batch}_tp2_sp_overlap_graph", **overlapped),
             timed(large, f"gpt_2_5b_{batch}_tp2_graph", **tp2),
             timed(large, f"gpt_2_5b_{batch}_tp2_sp_graph", **sp),
+            timed(large, f"gpt_2_5b_{batch}_tp2_sp_overlap_graph", **overlapped),
         ]
     small = gpt(*WEAK_SIZES[1], 20)
     return [
@@ -103,6 +106,7 @@ def tensor_parallel() -> list[Recipe]:
         timed(small, "gpt_1_2b_20_tp1_eager", speed=EAGER),
         timed(small, "gpt_1_2b_20_tp2_eager", **tp2 | {"speed": EAGER}),
         timed(small, "gpt_1_2b_20_tp2_sp_profile", 16, **sp, extra_flags=PROFILE),
+        timed(small, "gpt_1_2b_20_tp2_sp_overlap_profile", 16, **overlapped, extra_flags=PROFILE),
     ]
 
 
@@ -112,6 +116,7 @@ def llama() -> list[Recipe]:
     short = recipe.with_(global_batch_size=4)
     long = short.with_(train_iters=100, eval_iters=0, save_interval=None)
     tp2 = {"tensor_parallel": 2, "sequence_parallel": True, "speed": FULL}
+    overlapped = tp2 | {"speed": replace(FULL, overlap_tensor_parallel=True)}
     bf16 = {"fp8_format": None}
     return [
         timed(recipe, "llama3_8b_tensorwise_dp2", 25),
@@ -120,6 +125,8 @@ def llama() -> list[Recipe]:
         timed(short, "llama3_8b_blockwise_dp2", 25, fp8_recipe="blockwise"),
         timed(short, "llama3_8b_tensorwise_tp2_sp", 25, **tp2),
         timed(short, "llama3_8b_bf16_tp2_sp", 25, **tp2, **bf16),
+        timed(short, "llama3_8b_tensorwise_tp2_sp_overlap", 25, **overlapped),
+        timed(short, "llama3_8b_bf16_tp2_sp_overlap", 25, **overlapped, **bf16),
         timed(short, "llama3_8b_tensorwise_cp2", 25, context_parallel=2),
         timed(short, "llama3_8b_profile", 16, extra_flags=PROFILE),
         long.with_(name="llama3_8b_100_bf16", **bf16),
@@ -144,13 +151,14 @@ def eight_gpus() -> list[Recipe]:
         for gpus, size in ((4, "4_2b"), (8, "8_3b")):
             tp = {"tensor_parallel": gpus, "speed": FULL}
             sp = tp | {"sequence_parallel": True}
+            overlapped = sp | {"speed": replace(FULL, overlap_tensor_parallel=True)}
             small, large = gpt(*WEAK_SIZES[1], batch), gpt(*WEAK_SIZES[gpus], batch)
-            found += [
-                timed(small, f"gpt_1_2b_{batch}_tp{gpus}_graph", **tp),
-                timed(small, f"gpt_1_2b_{batch}_tp{gpus}_sp_graph", **sp),
-                timed(large, f"gpt_{size}_{batch}_tp{gpus}_graph", **tp),
-                timed(large, f"gpt_{size}_{batch}_tp{gpus}_sp_graph", **sp),
-            ]
+            for model, recipe in (("1_2b", small), (size, large)):
+                found += [
+                    timed(recipe, f"gpt_{model}_{batch}_tp{gpus}_graph", **tp),
+                    timed(recipe, f"gpt_{model}_{batch}_tp{gpus}_sp_graph", **sp),
+                    timed(recipe, f"gpt_{model}_{batch}_tp{gpus}_sp_overlap_graph", **overlapped),
+                ]
     whole = {"processes": 8, "global_batch_size": 128, "speed": replace(FULL, overlap_communication=True)}
     return [*found, timed(recipes.llama3_8b(), "llama3_8b_tensorwise_dp8", 25, **whole)]
 
