@@ -1,6 +1,4 @@
-"""Moving a slider redraws the picture in time; a headless run and a saved page show the picture alone."""
-
-import time
+"""Moving a slider redraws the picture; a headless run and a saved page show the picture alone."""
 
 import nbformat
 import pytest
@@ -33,16 +31,14 @@ def widget(request, monkeypatch):
     return request.param, made
 
 
-def test_a_slider_answers_within_200_ms(widget):
+def test_every_move_of_a_slider_redraws_the_picture(widget):
+    """How long that takes: tests/benchmarks/widget_redraw.py."""
     name, made = widget
     control, values = MOVES[name]
-    taken = []
-    for value in values * 2:
-        before, start = made.output.value, time.process_time()
+    for value in values:
+        before = made.output.value
         made.controls[control].value = value
-        taken.append(time.process_time() - start)
         assert made.output.value != before and "<img alt=" in made.output.value
-    assert min(taken) < 0.2, f"CPU seconds for a redraw: {taken}"
 
 
 def test_live_shows_the_widget_and_keeps_the_picture_for_a_saved_page(widget):
