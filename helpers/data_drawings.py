@@ -152,7 +152,7 @@ def _histogram(axes, tensor, result, low: int, high: int):
 
 
 def quantization_error(table: pd.DataFrame, measure: str = "relative_error") -> Picture:
-    """Bars of an error measure by tensor and FP8 recipe, logarithmic.
+    """Bars of an error measure by tensor and FP8 recipe, in percent.
 
     Args:
         table: from `layer_tensors.cast_errors` or `product_errors`: index (what, recipe), a column a measure.
@@ -163,7 +163,6 @@ def quantization_error(table: pd.DataFrame, measure: str = "relative_error") -> 
     figure, axes = style.new_figure(width=8.2, height=3.5)
     with style.apply():
         width = 0.84 / len(recipes)
-        floor = 0.5 * min(v for v in table[measure] if v > 0)
         for i, recipe in enumerate(recipes):
             values = [float(table.loc[(group, recipe), measure]) for group in groups]
             places = [g - 0.42 + (i + 0.5) * width for g in range(len(groups))]
@@ -171,9 +170,11 @@ def quantization_error(table: pd.DataFrame, measure: str = "relative_error") -> 
             axes.bar(places, values, 0.92 * width, label=recipe, fc=colour, ec="white", hatch=hatch, lw=0)
             for x, value in zip(places, values, strict=True):
                 words = f"{value:.2%}" if value == 0 or value >= 1e-4 else "<0.01%"
-                axes.text(x, max(value, floor) * 1.07, words, ha="center", fontsize=8.5, color=INK)
-        axes.set_yscale("log")
-        axes.set_ylim(floor, 2.2 * float(table[measure].max()))
+                axes.annotate(
+                    words, (x, value), (0, 3), textcoords="offset points", ha="center", fontsize=8.5, color=INK
+                )
+        axes.set_ylim(0, 1.12 * float(table[measure].max()))
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
         axes.set_xticks(range(len(groups)), groups)
         axes.grid(False, axis="x")
         axes.tick_params(axis="x", length=0)

@@ -11,7 +11,7 @@ WHOLE, SPLIT = "optimizer whole on every rank", "distributed optimizer"
 def table(several):
     """A row a run (pandas): step time, what is left of one rank's speed, peak memory; a sentence where there is none.
 
-    `efficiency` is the step time of one rank over this one: each rank has the same samples, so that the ideal is the
+    `efficiency` is the step time of one rank over this one: each rank has as many samples, so that the ideal is the
     same step time. The one rank keeps its optimizer the same way where there is such a run.
     """
     import pandas as pd
@@ -25,7 +25,7 @@ def table(several):
 
 
 def figure(several) -> Picture | Absence:
-    """Step time and peak memory of a rank, over the number of ranks, each with the same samples."""
+    """Step time and peak memory of a rank, over the number of ranks, each with as many samples."""
     rows = _rows(several)
     if not rows:
         return NOTHING
@@ -48,7 +48,7 @@ def figure(several) -> Picture | Absence:
             axes.set_xscale("log", base=2)
             axes.set_xticks(ranks, [str(n) for n in ranks])
             axes.minorticks_off()
-            axes.set(xlabel="ranks, each with the same samples", ylabel=label)
+            axes.set(xlabel="ranks, each with as many samples", ylabel=label)
             axes.set_ylim(0, 1.12 * axes.dataLim.ymax)
         drawn.suptitle(largest["measured on"], fontsize=11)
         drawn.legend(loc="outside lower center", ncols=2)

@@ -101,8 +101,11 @@ def fp8_against_bf16(recipe: Recipe, data, machine: Machine | None = None):
     """
     machine = machine or here()
     if machine.supports_fp8 and machine.transformer_engine and recipe.precision.fp8_format:
-        plain = recipe.with_(fp8_format=None, name=f"{recipe.name}_bf16")
-        pair = [launch.train(one, data, fresh=True, machine=machine) for one in (plain, recipe)]
+        pair = []
+        for changes in ({"fp8_format": None, "name": f"{recipe.name}_bf16"}, {"name": f"{recipe.name}_fp8"}):
+            changed = recipe.with_(**changes)
+            print(changed.precision.name)
+            pair.append(launch.train(changed, data, fresh=True, machine=machine))
         display(plots.loss_difference(*pair))
         return runs.compare(pair)
     names = (f"{recipe.name}_bf16_dp2", f"{recipe.name}_tensorwise_dp2")

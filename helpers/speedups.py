@@ -68,7 +68,8 @@ def strong_scaling(several) -> Picture | Absence:
         for batch, ranks in groups:
             own = [row for row in rows if (row["batch"], row["ranks"]) == (batch, ranks)]
             known = [row for row in _published_strong() if (row["batch"], row["ranks"]) == (batch, ranks)]
-            _references(axes, place, len(own), {"ideal": ranks} | {r["gpus"]: r["speed-up"] for r in known})
+            others = {row["gpus"].split(" × ")[-1]: row["speed-up"] for row in known}
+            _references(axes, place, len(own), {"ideal": ranks} | others)
             sources |= dict.fromkeys(row["measured on"] for row in known)
             ticks[place] = f"batch {batch}:"
             for row in own:

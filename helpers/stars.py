@@ -261,7 +261,8 @@ def transformer_engine(machine: Machine, facts: dict) -> Finding:
 def apex(machine: Machine, facts: dict) -> Finding:
     found = "installed" if importlib.util.find_spec("apex") else "not installed, not needed"
     why = (
-        "Its fused norms have stand-ins; only --no-gradient-accumulation-fusion must be given, and the recipes give it."
+        "Its fused norms have stand-ins, and on a GPU so has its kernel for gradients: Transformer Engine's. Without "
+        "it the recipes give --no-gradient-accumulation-fusion."
     )
     return Finding("Apex", "ok", found, why)
 

@@ -58,7 +58,7 @@ def layer(named: Mapping[str, Timeline | Absence]) -> Picture | Absence:
         one = next(iter(drawn.values()))
         axes.set_title(f"layer {one.layer} of {one.layers}, recorded on {one.machine}")
         used = {kernel.category for window in windows.values() for kernel in window.kernels}
-        _legend(figure, [name for name in CATEGORIES if name in used])
+        _legend(figure, [name for name in CATEGORIES if name in used] + [IDLE], idle=PALE)
     spoken = [
         f"{name}, {direction}: {window.microseconds / 1e3:.2f} ms, {window.idle / window.microseconds:.0%} idle"
         for (name, direction), window in windows.items()
@@ -121,9 +121,24 @@ def _lane(axes, row: int, window: Window, talks: bool, longest: float) -> None:
         axes.barh(row, length, left=start, height=0.7, color=colour, linewidth=0)
         if kernel.duration > EDGED_WIDTH * longest:
             axes.vlines(start, row - 0.35, row + 0.35, color="white", linewidth=0.7)
+    for words, colour, start, end in _names(window, talks):
+        if end - start > NAMED_WIDTH * longest * max(1, len(words) / 5):
+            middle = (start + end) / 2e3
+            axes.text(middle, row, words, ha="center", va="center", color=on(colour), fontsize=9.5)
+
+
+def _names(window: Window, talks: bool) -> list[tuple[str, str, float, float]]:
+    """(words, colour, start, end in µs) of the kernels that have a name; the pieces of one product have it together."""
+    named, before = [], None
+    for kernel in _kernels(window, talks):
         words = kernel.part or ("attention" if kernel.category == "attention" else "")
-        if words and kernel.duration > NAMED_WIDTH * longest * max(1, len(words) / 5):
-            axes.text(start + length / 2, row, words, ha="center", va="center", color=on(colour), fontsize=9.5)
+        goes_on = before and (before.part, before.name) == (kernel.part, kernel.name) and kernel.start < before.end + 10
+        if kernel.part and goes_on:
+            named[-1] = (*named[-1][:3], kernel.end)
+        elif words:
+            named.append((words, KERNEL_COLOURS[kernel.category], kernel.start, kernel.end))
+        before = kernel if words else before
+    return named
 
 
 def _lengths(one: Timeline) -> str:
@@ -131,10 +146,11 @@ def _lengths(one: Timeline) -> str:
     return f"{one.step_ms:.0f} ms{usual}"
 
 
-def _legend(figure, names: list[str]) -> None:
+def _legend(figure, names: list[str], idle: str = "white") -> None:
     from matplotlib.patches import Patch
 
-    patches = [Patch(fc=KERNEL_COLOURS[name], ec="#888888" if name == IDLE else "white") for name in names]
+    colours = KERNEL_COLOURS | {IDLE: idle}
+    patches = [Patch(fc=colours[name], ec="#888888" if name == IDLE else "white") for name in names]
     columns = len(names) if len(names) <= 7 else -(-len(names) // 2)
     look = {"columnspacing": 1, "handlelength": 1.2, "ncols": columns}
     figure.legend(patches, names, loc="outside lower center", **look)

@@ -172,6 +172,13 @@ def test_a_runs_timeline_is_kept_small_and_found_again(tmp_path, monkeypatch):
     assert repr(timeline.recorded("h200", "other")).startswith("No timeline of other is recorded yet")
 
 
+def test_pieces_of_a_product_that_follow_each_other_have_one_name():
+    pieces = [(0, "a"), (20, "a"), (60, "a"), (80, "b")]  # two, one after a gap, another product
+    kernels = tuple(Kernel("matrix products", start, 20, 7, name, "fc2") for start, name in pieces)
+    named = timeline_drawings._names(Window(100, kernels), talks=False)
+    assert [(start, end) for _, _, start, end in named] == [(0, 40), (60, 80), (80, 100)]
+
+
 def small(step_ms=2.0, usual=None) -> Timeline:
     kernels = (Kernel("matrix products", 0, 600, 7, "gemm", "qkv"), Kernel("collectives", 500, 300, 20, "nccl"))
     parts = dict.fromkeys(CATEGORIES, 0.0) | {"matrix products": 1.2, "collectives": 0.4, IDLE: step_ms - 1.6}
@@ -189,7 +196,7 @@ def test_collectives_of_a_layer_have_a_lane_of_their_own():
     assert axes.get_title(loc="left") == "layer 2 of 3, recorded on NVIDIA H200"
     assert "eager, forward: 1.00 ms, 20% idle" in picture.alt
     (legend,) = picture.figure.legends
-    assert [text.get_text() for text in legend.get_texts()] == ["matrix products", "collectives"]
+    assert [text.get_text() for text in legend.get_texts()] == ["matrix products", "collectives", "idle"]
 
 
 def test_shares_fill_the_step():
