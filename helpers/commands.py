@@ -1,7 +1,7 @@
 """One launch of a recipe: the `torchrun` line, its flags with their reasons, and the environment it needs."""
 
 import shlex
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from helpers import cuda_libraries
@@ -95,6 +95,16 @@ def loss_kernel(recipe, machine: Machine | None = None, entry_script: Path | str
         return None
     lacking = machine is not None and not machine.transformer_engine
     return "native" if asked and (lacking or entry_script is not None or recipe.precision.dtype == "fp16") else asked
+
+
+def speed_flags(recipe, machine: Machine, entry_script: Path | str | None) -> list[Flag]:
+    """The flags of a recipe's speed, as far as the machine and the entry script allow.
+
+    A CUDA graph takes ours: others end their process groups while it lives, and NCCL waits for ever (`lifetime.leave`).
+    """
+    allowed = {"cross_entropy_fusion": loss_kernel(recipe, machine, entry_script)}
+    allowed["cuda_graph"] = recipe.speed.cuda_graph and entry_script is None
+    return replace(recipe.speed, **allowed).flags()
 
 
 def environment(recipe, machine: Machine) -> dict[str, tuple[str, str]]:

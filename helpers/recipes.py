@@ -8,7 +8,7 @@ from pathlib import Path
 
 from helpers import accounting, scaling
 from helpers.absence import Absence
-from helpers.commands import Command, data_flags, device_flags, environment, loss_kernel
+from helpers.commands import Command, data_flags, device_flags, environment, speed_flags
 from helpers.layout import Flag, Layout
 from helpers.machine import CPU, PROJECT, Machine, here
 from helpers.settings import Batch, Checkpoints, Logging, Model, Precision, Schedule, Speed
@@ -90,7 +90,7 @@ class Recipe:
             why = "the optimizer's state, too, can be loaded by another layout"
             groups["logging and checkpoints"].append(Flag("--dist-ckpt-optim-fully-reshardable", None, why))
         if machine.device == "cuda":
-            groups["speed"] = replace(self.speed, cross_entropy_fusion=loss_kernel(self, machine, entry_script)).flags()
+            groups["speed"] = speed_flags(self, machine, entry_script)
         if self.extra_flags:
             groups["your own"] = [Flag(word, None, "") for word in self.extra_flags]
         taken = {flag.name for name, flags in groups.items() if name != "device" for flag in flags}

@@ -81,7 +81,7 @@ def count_steps(axes) -> None:
     from matplotlib.ticker import MaxNLocator
 
     axes.set_xlabel("step")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
 
 
 def run_style(index, recorded=False):

@@ -169,6 +169,14 @@ def test_another_entry_script_gets_the_same_flags(tmp_path):
     assert theirs.argv[at + 1 :] == ours.argv[ours.argv.index("helpers/ranks/pretrain_gpt.py") + 1 :]
 
 
+def test_another_entry_script_records_no_step():
+    """It would end its groups while the recorded step lives, and NCCL would wait for ever."""
+    recipe = recipes.gpt3_345m()
+    assert "--cuda-graph-impl" in recipe.command(DATA, TWO_H200).argv
+    theirs = recipe.command(DATA, TWO_H200, entry_script="pretrain_gpt.py").argv
+    assert "--cuda-graph-impl" not in theirs and "--cross-entropy-loss-fusion" in theirs
+
+
 def test_fingerprint_is_what_decides_the_weights():
     recipe = recipes.gpt3_345m()
     same = recipe.with_(save_interval=7, wandb_project="p", exit_interval=3, name="other")
