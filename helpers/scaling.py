@@ -16,7 +16,8 @@ def fit(recipe, machine: Machine):
     micro-batch, then recomputation, then all GPUs with the distributed optimizer (if the recipe asks for no layout of
     its own); where not even that fits, width, depth and sequence are halved until it does.
     fp16 stands in for bf16 before Ampere, bf16 for FP8 where the GPU has none. A CUDA graph is left out without
-    Transformer Engine, which it takes, and where fp16 or recomputation would be in it, which nobody has measured here.
+    Transformer Engine, which it takes; where fp16 or recomputation would be in it, which nobody has measured here; and
+    where the activations do not fit a second time, see `preflight.memory`.
 
     Raises:
         ValueError: for GPUs too small for the smallest of these.
@@ -39,11 +40,13 @@ def fit(recipe, machine: Machine):
     while True:
         for layout in layouts:
             for batch in _batches(replace(shrunk, layout=layout)):
-                graph = recipe.speed.cuda_graph and records and batch.recompute is None
-                speed = replace(recipe.speed, cuda_graph=graph)
-                candidate = replace(shrunk, layout=layout, batch=batch, speed=speed)
-                if sum(accounting.memory(candidate, machine).values()) <= room:
-                    return candidate
+                candidate = replace(shrunk, layout=layout, batch=batch)
+                parts = accounting.memory(candidate, machine)
+                if (need := sum(parts.values())) <= room:
+                    is_safe = records and batch.recompute is None and need + parts["activations"] <= room
+                    return replace(
+                        candidate, speed=replace(recipe.speed, cuda_graph=recipe.speed.cuda_graph and is_safe)
+                    )
         if shrunk.model.hidden_size <= 512:
             raise ValueError(
                 f"{recipe.name} does not fit {machine.name} even at width {shrunk.model.hidden_size}: "

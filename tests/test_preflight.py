@@ -298,6 +298,14 @@ def test_a_gpu_without_transformer_engine_is_told_what_that_costs():
         assert f"{run['tokens/s/GPU']:,.0f}" in problem.why and f"{run['peak memory GB']:.1f}" in problem.why
 
 
+def test_a_recorded_evaluation_needs_room_of_its_own():
+    full = BIG.with_(micro_batch_size=96, global_batch_size=96)
+    (problem,) = preflight.refuse(full, None, TWO_H200)
+    assert problem.severity == "warning" and "9.7 GB" in problem.why and "eval_iters=0" in problem.change
+    for roomy in (full.with_(cuda_graph=False), full.with_(eval_iters=0), BIG):
+        assert preflight.check(roomy, None, TWO_H200) == []
+
+
 def test_a_recorded_step_of_a_pipeline_is_warned_of():
     (problem,) = preflight.refuse(BIG.with_(pipeline_parallel=2), None, TWO_H200)
     assert problem.severity == "warning" and "cuda_graph with PP2" in problem.asked and "=False" in problem.change

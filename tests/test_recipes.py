@@ -106,9 +106,10 @@ def test_scaled_to_a_gpu_fits_its_memory(build, gpu):
         (TWO_H200, True),
         (replace(TWO_H200, transformer_engine=False), False),  # which a CUDA graph takes
         (Machine(gpus=(RTX_2080,), transformer_engine=True), False),  # fp16
+        (Machine(gpus=(RTX_3090,), transformer_engine=True), False),  # no room for a recorded evaluation
         (CPU, False),
     ],
-    ids=["H200", "without Transformer Engine", "fp16", "CPU"],
+    ids=["H200", "without Transformer Engine", "fp16", "24 GB", "CPU"],
 )
 def test_scaled_to_keeps_the_cuda_graph_where_it_was_measured(machine, records):
     assert recipes.gpt3_345m().scaled_to(machine).speed.cuda_graph is records
