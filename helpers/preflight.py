@@ -219,7 +219,7 @@ def memory(recipe, machine: Machine) -> Iterator[Problem]:
         yield error(asked, why, f"{_lower(recipe, machine, have)}.")
     elif recipe.speed.cuda_graph and recipe.schedule.eval_iters and need + parts["activations"] > have:
         why = (
-            "Recorded, training and evaluation keep memory apart. Four layers of GPT3-345M took 9.7 GB where 4.3 GB are "
+            "Recorded, training and evaluation keep memory apart: 4 layers of GPT3-345M took 9.7 GB where 4.3 GB are "
             f"enough kernel by kernel; this run takes {size(need)} of {size(have)} before any evaluation."
         )
         yield warning("cuda_graph with little memory left", why, "eval_iters=0 or cuda_graph=False if the memory ends.")
