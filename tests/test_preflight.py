@@ -298,7 +298,7 @@ def test_a_gpu_without_transformer_engine_is_told_what_that_costs():
         assert f"{run['tokens/s/GPU']:,.0f}" in problem.why and f"{run['peak memory GB']:.1f}" in problem.why
 
 
-def test_a_recorded_evaluation_needs_room_of_its_own():
+def test_a_recorded_step_with_evaluations_needs_room():
     full = BIG.with_(micro_batch_size=96, global_batch_size=96)
     (problem,) = preflight.refuse(full, None, TWO_H200)
     assert problem.severity == "warning" and "9.7 GB" in problem.why and "eval_iters=0" in problem.change

@@ -106,7 +106,7 @@ def test_scaled_to_a_gpu_fits_its_memory(build, gpu):
         (TWO_H200, True),
         (replace(TWO_H200, transformer_engine=False), False),  # which a CUDA graph takes
         (Machine(gpus=(RTX_2080,), transformer_engine=True), False),  # fp16
-        (Machine(gpus=(RTX_3090,), transformer_engine=True), False),  # no room for a recorded evaluation
+        (Machine(gpus=(RTX_3090,), transformer_engine=True), False),  # little room beside the activations
         (CPU, False),
     ],
     ids=["H200", "without Transformer Engine", "fp16", "24 GB", "CPU"],
