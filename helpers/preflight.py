@@ -219,8 +219,9 @@ def memory(recipe, machine: Machine) -> Iterator[Problem]:
         yield error(asked, why, f"{_lower(recipe, machine, have)}.")
     elif recipe.speed.cuda_graph and recipe.schedule.eval_iters and need + parts["activations"] > have:
         why = (
-            f"The estimate, {size(need)} of {size(have)}, leaves out what recorded steps take beside their tensors. With "
-            "evaluations between them we measured 9.7 GB where 4.3 GB are enough kernel by kernel (4 layers of GPT3-345M)."
+            f"The estimate, {size(need)} of {size(have)}, leaves out what recorded steps take beside their tensors. "
+            "With evaluations between them we measured 9.7 GB where 4.3 GB are enough kernel by kernel (4 layers of "
+            "GPT3-345M)."
         )
         yield warning("cuda_graph with little memory left", why, "eval_iters=0 or cuda_graph=False if the memory ends.")
 
