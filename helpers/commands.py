@@ -102,18 +102,23 @@ def speed_flags(recipe, machine: Machine, entry_script: Path | str | None) -> li
 
     A CUDA graph takes ours: others end their process groups while it lives, and NCCL waits for ever (`lifetime.leave`).
     """
-    allowed = {"cross_entropy_fusion": loss_kernel(recipe, machine, entry_script)}
-    allowed["cuda_graph"] = recipe.speed.cuda_graph and entry_script is None
-    return replace(recipe.speed, **allowed).flags()
+    records = recipe.speed.cuda_graph and entry_script is None
+    kernel = loss_kernel(recipe, machine, entry_script)
+    return replace(recipe.speed, cross_entropy_fusion=kernel, cuda_graph=records).flags()
+
+
+def device_environment(machine: Machine) -> dict[str, tuple[str, str]]:
+    """What every program of ranks needs on such a machine: name → (value, why)."""
+    if machine.device == "cpu":
+        alone = ("1", "one thread a rank: ranks must not fight for cores")
+        return {"MEGATRON_CPU": ("1", "run on the CPU"), "OMP_NUM_THREADS": alone}
+    return cuda_libraries.variables() if machine.transformer_engine else {}
 
 
 def environment(recipe, machine: Machine) -> dict[str, tuple[str, str]]:
     """Environment variables of the run: name → (value, why). What the learner has set stays as it is."""
-    variables = {}
-    if machine.device == "cpu":
-        variables["MEGATRON_CPU"] = ("1", "train on the CPU")
-        variables["OMP_NUM_THREADS"] = ("1", "one thread a rank: ranks must not fight for cores")
-    else:
+    variables = device_environment(machine)
+    if machine.device == "cuda":
         split = recipe.layout.tensor_parallel > 1 or recipe.layout.context_parallel > 1
         if split and machine.gpus[0].compute_capability < (10, 0):
             why = "kernels start in order, so communication overlaps (before Blackwell)"
@@ -121,8 +126,6 @@ def environment(recipe, machine: Machine) -> dict[str, tuple[str, str]]:
         elif recipe.speed.overlap_communication:
             why = "more queues: gradients travel beside the products"
             variables["CUDA_DEVICE_MAX_CONNECTIONS"] = ("32", why)
-        if machine.transformer_engine:
-            variables |= cuda_libraries.variables()
         if recipe.precision.dtype == "fp32":
             variables["NVIDIA_TF32_OVERRIDE"] = ("0", "fp32 means fp32: TF32, Transformer Engine's choice, has 10 bits")
         why = "the allocator grows its blocks: less memory lost in gaps"

@@ -87,7 +87,7 @@ def look_inside(recipe: Recipe, data, machine: Machine | None = None) -> dict[st
     machine = machine or here()
     heard = recipe.with_(save_interval=None, tensorboard=False, wandb_project=None, speed=Speed())
     flags = heard.flags(data, machine)
-    variables = environment(recipe, machine)
+    variables = environment(heard, machine)
     variables["TORCH_COMPILE_DISABLE"] = ("1", "compiled code keeps what it says to itself")
     output = launch.ranks("shards", recipe.layout.world_size, *flags, machine=machine, variables=variables)
     return layer_drawings.findings(output)

@@ -15,7 +15,7 @@ from pathlib import Path
 from helpers import (
     accounting,
     checkpoints,
-    cuda_libraries,
+    commands,
     diagnosis,
     live,
     logs,
@@ -156,12 +156,7 @@ def ranks(
     directory = Path(tempfile.mkdtemp(prefix=f"{path.stem}-", dir=run_directory.made(runs_root().resolve() / ".ranks")))
     program = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
     program += [str(path), *map(str, arguments)]
-    environment = {"OMP_NUM_THREADS": ("1", "one thread a rank: ranks must not fight for cores")}
-    if machine.device == "cpu":
-        environment["MEGATRON_CPU"] = ("1", "run on the CPU")
-    elif machine.transformer_engine:
-        environment |= cuda_libraries.variables()
-    environment |= variables or {}
+    environment = commands.device_environment(machine) | (variables or {})
     run_directory.write_command(directory, f"{path.name} on {count} ranks", program, environment, {})
     with processes.held(directory) as lock:
         supervisor = processes.start(

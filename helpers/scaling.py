@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from helpers import accounting
+from helpers import accounting, precision_rules
 from helpers.layout import Layout
 from helpers.machine import Machine
 from helpers.settings import Batch, Model, Precision, Speed
@@ -15,9 +15,8 @@ def fit(recipe, machine: Machine):
     positions and untied embeddings kept as they are. On GPUs: the whole model where it fits, with the largest
     micro-batch, then recomputation, then all GPUs with the distributed optimizer (if the recipe asks for no layout of
     its own); where not even that fits, width, depth and sequence are halved until it does.
-    fp16 stands in for bf16 before Ampere, bf16 for FP8 where the GPU has none. A CUDA graph is left out without
-    Transformer Engine, which it takes; where fp16 or recomputation would be in it, which nobody has measured here; and
-    where the activations do not fit a second time, see `preflight.memory`.
+    fp16 stands in for bf16 before Ampere, bf16 for FP8 where the GPU has none. A CUDA graph is left out where
+    `precision_rules.cuda_graph` has anything to say against it.
 
     Raises:
         ValueError: for GPUs too small for the smallest of these.
@@ -31,7 +30,6 @@ def fit(recipe, machine: Machine):
         precision = replace(precision, moments_in_bf16=False)
     if precision.dtype == "bf16" and not machine.supports_bf16:
         precision = replace(precision, dtype="fp16")
-    records = machine.transformer_engine and precision.dtype != "fp16"
     room = 0.9 * min(gpu.memory_bytes for gpu in machine.gpus)
     shrunk = replace(recipe, precision=precision, scaled_for=machine.name)
     spread = Layout(processes=len(machine.gpus), distributed_optimizer=True)
@@ -41,12 +39,9 @@ def fit(recipe, machine: Machine):
         for layout in layouts:
             for batch in _batches(replace(shrunk, layout=layout)):
                 candidate = replace(shrunk, layout=layout, batch=batch)
-                parts = accounting.memory(candidate, machine)
-                if (need := sum(parts.values())) <= room:
-                    is_safe = records and batch.recompute is None and need + parts["activations"] <= room
-                    return replace(
-                        candidate, speed=replace(recipe.speed, cuda_graph=recipe.speed.cuda_graph and is_safe)
-                    )
+                if sum(accounting.memory(candidate, machine).values()) <= room:
+                    against_graph = any(precision_rules.cuda_graph(candidate, machine))
+                    return candidate.with_(cuda_graph=False) if against_graph else candidate
         if shrunk.model.hidden_size <= 512:
             raise ValueError(
                 f"{recipe.name} does not fit {machine.name} even at width {shrunk.model.hidden_size}: "

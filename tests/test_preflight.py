@@ -306,9 +306,13 @@ def test_a_recorded_step_with_evaluations_needs_room():
         assert preflight.check(roomy, None, TWO_H200) == []
 
 
-def test_a_recorded_step_of_a_pipeline_is_warned_of():
-    (problem,) = preflight.refuse(BIG.with_(pipeline_parallel=2), None, TWO_H200)
-    assert problem.severity == "warning" and "cuda_graph with PP2" in problem.asked and "=False" in problem.change
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [({"pipeline_parallel": 2}, "PP2"), ({"dtype": "fp16"}, "fp16"), ({"recompute": "full"}, "full")],
+)
+def test_a_recorded_step_that_nobody_has_measured_is_warned_of(changes, what):
+    (problem,) = preflight.refuse(BIG.with_(**changes), None, TWO_H200)
+    assert problem.severity == "warning" and what in problem.asked and "cuda_graph=False" in problem.change
 
 
 def test_the_environment_must_not_contradict_tensor_parallelism(monkeypatch):
