@@ -174,7 +174,7 @@ def quantization_error(table: pd.DataFrame, measure: str = "relative_error") -> 
                     words, (x, value), (0, 3), textcoords="offset points", ha="center", fontsize=8.5, color=INK
                 )
         axes.set_ylim(0, 1.12 * float(table[measure].max()))
-        axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+        axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g}%")
         axes.set_xticks(range(len(groups)), groups)
         axes.grid(False, axis="x")
         axes.tick_params(axis="x", length=0)

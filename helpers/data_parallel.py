@@ -31,6 +31,7 @@ def figure(several) -> Picture | Absence:
         return NOTHING
     ranks, words = sorted({row["ranks"] for row in rows}), []
     largest = max(rows, key=lambda row: row["ranks"])
+    each = largest["run"].recipe["batch"]["global_batch_size"] // largest["run"].layout.data_parallel
     with style.apply():
         drawn, (time, memory) = style.new_figure(width=8.6, height=3.6, columns=2)
         for index, optimizer in enumerate(dict.fromkeys(row["optimizer"] for row in rows)):
@@ -48,7 +49,7 @@ def figure(several) -> Picture | Absence:
             axes.set_xscale("log", base=2)
             axes.set_xticks(ranks, [str(n) for n in ranks])
             axes.minorticks_off()
-            axes.set(xlabel="ranks, each with as many samples", ylabel=label)
+            axes.set(xlabel=f"ranks, {each} samples each", ylabel=label)
             axes.set_ylim(0, 1.12 * axes.dataLim.ymax)
         drawn.suptitle(largest["measured on"], fontsize=11)
         drawn.legend(loc="outside lower center", ncols=2)

@@ -34,6 +34,7 @@ def test_the_figure_has_a_curve_for_each_way_to_keep_the_optimizer(four):
     drawn = [(line.get_xdata().tolist(), line.get_ydata().tolist()) for line in time.lines]
     assert drawn == [([1, 2], pytest.approx([200, 250])), ([1, 2], pytest.approx([200, 220]))]
     assert memory.lines[1].get_ydata().tolist() == pytest.approx([40, 38])
+    assert time.get_xlabel() == "ranks, 32 samples each"
     assert "distributed optimizer, 2 ranks: 220 ms, 38.0 GB" in picture.alt
     assert all(line.get_linestyle() == ":" for line in time.lines)
 

@@ -253,6 +253,16 @@ def test_bars_are_as_tall_as_the_errors():
     assert drawn == pytest.approx(sorted(table["relative_error"]))
 
 
+@pytest.mark.parametrize("largest", [0.0342, 0.055, 0.2])
+def test_no_two_ticks_of_the_errors_read_alike(largest):
+    linear = layer_tensors.Linear("linear_fc2", GRADIENT.T * 1e3, GRADIENT * 1e5, GRADIENT[:, :128])
+    table = layer_tensors.cast_errors(linear)
+    table["relative_error"] *= largest / table["relative_error"].max()
+    (axes,) = data_drawings.quantization_error(table).figure.axes
+    words = [axes.yaxis.get_major_formatter()(tick) for tick in axes.get_yticks()]
+    assert len(words) == len(set(words))
+
+
 def test_index_bytes_are_the_file_s(small_corpus):
     picture = data_drawings.index_bytes(small_corpus.prefix)
     assert looks_right(picture)
