@@ -1,5 +1,9 @@
 """What is mended changes no number: a flat cast keeps its bytes, and a matrix still gets its transposed copy."""
 
+import subprocess
+import sys
+import types
+
 import pytest
 
 from helpers.machine import visible_gpus
@@ -37,9 +41,35 @@ def test_a_flat_cast_has_the_same_bytes_and_no_transposed_copy(monkeypatch):
     assert torch.equal(after[2]._transpose, after[2]._data.T)
 
 
-def test_nothing_happens_where_transformer_engine_is_absent(monkeypatch):
-    import sys
+def test_the_split_is_transformer_engines_however_early_megatron_was_imported(monkeypatch):
+    from megatron.core.extensions import transformer_engine as extension
+    from megatron.core.transformer import attention
 
+    names = ("transformer_engine", "transformer_engine.pytorch", "transformer_engine.pytorch.utils")
+    for name in names:
+        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+    split = types.SimpleNamespace(apply=object())
+    sys.modules[names[-1]].SplitAlongDim = split
+    for module in (extension, attention):
+        monkeypatch.setattr(module, "SplitAlongDim", None)
+    transformer_engine_repairs.apply()
+    assert extension.SplitAlongDim is split.apply
+    assert attention.SplitAlongDim is split.apply
+
+
+@needs_gpu
+def test_the_program_of_a_run_splits_without_copies():
+    program = (
+        "import helpers.ranks.pretrain_gpt\n"
+        "from megatron.core.transformer import attention\n"
+        "from transformer_engine.pytorch.utils import SplitAlongDim\n"
+        "assert attention.SplitAlongDim == SplitAlongDim.apply"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
+def test_nothing_happens_where_transformer_engine_is_absent(monkeypatch):
     monkeypatch.setitem(sys.modules, "transformer_engine", None)
     monkeypatch.setitem(sys.modules, "transformer_engine.pytorch", None)
     transformer_engine_repairs.apply()

@@ -21,11 +21,13 @@ def apply() -> None:
 
 
 def _restore_split() -> None:
-    from transformer_engine.pytorch import attention
+    from megatron.core.extensions import transformer_engine as extension
+    from megatron.core.transformer import attention
     from transformer_engine.pytorch.utils import SplitAlongDim
 
-    if not hasattr(attention, "_SplitAlongDim"):
-        attention._SplitAlongDim = SplitAlongDim
+    for module in (extension, attention):
+        if module.SplitAlongDim is None:
+            module.SplitAlongDim = SplitAlongDim.apply
 
 
 def _cast_flat_tensors_once() -> None:
