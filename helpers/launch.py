@@ -156,7 +156,8 @@ def ranks(
     directory = Path(tempfile.mkdtemp(prefix=f"{path.stem}-", dir=run_directory.made(runs_root().resolve() / ".ranks")))
     program = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
     program += [str(path), *map(str, arguments)]
-    environment = commands.device_environment(machine) | (variables or {})
+    threads = {"OMP_NUM_THREADS": ("1", "what torchrun sets by itself, and warns of")}
+    environment = threads | commands.device_environment(machine) | (variables or {})
     run_directory.write_command(directory, f"{path.name} on {count} ranks", program, environment, {})
     with processes.held(directory) as lock:
         supervisor = processes.start(

@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from helpers import launch, live, logs, machine, preflight, processes, run_directory, runs
-from helpers.machine import CPU, PROJECT
+from helpers.machine import CPU, GPU, PROJECT, Machine
 
 STEP = (
     " [2026-11-23 09:13:20.000000] iteration {step:8d}/      20 | consumed samples:           {step:d} |"
@@ -299,6 +299,14 @@ def test_ranks_returns_what_each_rank_said(tmp_path):
     text = launch.ranks(str(tmp_path / "hello.py"), 2, 2, "a b", machine=CPU)
     assert "[rank 0] rank 0 of 2 a b" in text and "[rank 1] rank 1 of 2 a b" in text
     assert list((machine.runs_root() / ".ranks").glob("hello-*")) == []
+
+
+def test_what_ranks_say_on_gpus_is_not_torchruns_talk_of_threads(tmp_path, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    (tmp_path / "hello.py").write_text("print('hello')\n")
+    two = Machine(gpus=2 * (GPU("NVIDIA H200", 150_754_820_096, (9, 0)),))
+    text = launch.ranks(str(tmp_path / "hello.py"), 2, machine=two)
+    assert sorted(text.split("\n")) == ["", "[rank 0] hello", "[rank 1] hello"]
 
 
 def test_ranks_that_take_too_long_are_ended(tmp_path):
