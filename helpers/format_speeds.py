@@ -109,14 +109,13 @@ def _rows(several) -> list[dict]:
         figures = run.figures() if run is not None else {}
         if not figures.get("tokens/s/GPU") or run.is_profiled:
             continue
-        graph = run.recipe.get("speed", {}).get("cuda_graph")
         batch = run.recipe["batch"]["global_batch_size"]
         precision = run.recipe["precision"]
         eight = precision.get("fp8_format") is not None
         rows.append(
             {
                 "run": run,
-                "group": f"{run.layout.name}, {'CUDA graph' if graph else 'eager'}, batch {batch}",
+                "group": f"{run.layout.name}, {run.speed.name}, batch {batch}",
                 "format": f"fp8 {precision['fp8_recipe']}" if eight else precision["dtype"],
                 "size": f"{accounting.parameters(run.model)['parameters'].sum() / 1e9:.1f}B",
                 "speed": figures["tokens/s/GPU"],

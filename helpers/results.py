@@ -6,7 +6,7 @@ import math
 from helpers import accounting
 from helpers.layout import Layout
 from helpers.machine import GPU
-from helpers.settings import Model, Precision
+from helpers.settings import Model, Precision, Speed
 
 PARTS = ("model", "speed", "batch", "schedule")  # of a recipe.json, for labels; layout and precision have names
 DIGITS = {"tokens/s/GPU": 0, "TFLOP/s/GPU": 1, "MFU": 3, "peak memory GB": 1, "wall time s": 1}  # of a comparison
@@ -44,6 +44,10 @@ class Results:
     @property
     def layout(self) -> Layout:
         return _rebuilt(Layout, self.recipe.get("layout")) or Layout()
+
+    @property
+    def speed(self) -> Speed:
+        return _rebuilt(Speed, self.recipe.get("speed")) or Speed()
 
     @property
     def tokens_per_step(self) -> int | None:

@@ -144,6 +144,11 @@ class Speed:
     overlap_communication: bool = False
     overlap_tensor_parallel: bool = False
 
+    @property
+    def name(self) -> str:
+        """How a step is launched, and whether its layers talk while they compute: "CUDA graph, overlapped"."""
+        return ("CUDA graph" if self.cuda_graph else "eager") + ", overlapped" * self.overlap_tensor_parallel
+
     def flags(self) -> list[Flag]:
         flags = []
         if self.cross_entropy_fusion:

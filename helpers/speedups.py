@@ -6,7 +6,7 @@ from helpers import absence, accounting, published, style
 from helpers.absence import Absence
 from helpers.drawings import INK
 from helpers.published import PAPER, PAPER_BATCH, PAPER_GPUS, TUTORIALS, TUTORIALS_GPUS
-from helpers.style import COLOURS, MARKERS, RECORDED_HATCH, RECORDED_LINE, REFERENCE, Picture
+from helpers.style import COLOURS, MARKERS, RECORDED_HATCH, REFERENCE, Picture
 
 NOTHING = absence.of("scaling run")
 GREY = "#666666"
@@ -95,37 +95,55 @@ def strong_scaling(several) -> Picture | Absence:
 
 
 def weak_scaling(several) -> Picture | Absence:
-    """Step time on one rank over that of a model that grew with the ranks; grey and dashed: what others published."""
+    """Step time on one rank over that of a model that grew with the ranks, a panel for each batch.
+
+    Grey and dashed: what others published. Each way to split keeps its colour and marker in all panels.
+    """
     rows = _weak(several)
     if not rows:
         return NOTHING
-    curves: dict[str, list[dict]] = {}
-    for row in rows:
-        if row["ranks"] > 1:
-            how = row["how"] + ", sequence parallel" * ("+SP" in row["layout"])
-            name = f"batch {row['batch']}, {how}, {rows[-1]['measured on']}"
-            curves.setdefault(name, [row["base"]]).append(row)
-    for row in _published_weak():
-        curves.setdefault(f"batch {row['batch']}, {row['measured on']}", []).append(row)
+    batches = list(dict.fromkeys(row["batch"] for row in rows))
+    ways = list(dict.fromkeys(_way(row) for row in rows if row["ranks"] > 1))
+    others = list(dict.fromkeys(row["measured on"] for row in _published_weak() if row["batch"] in batches))
+    labels, words = {}, []
     with style.apply():
-        figure, axes = style.new_figure(width=7.6, height=4.4)
-        words = []
-        for index, (name, own) in enumerate(curves.items()):
-            at, values, run = [row["ranks"] for row in own], [row["time"] for row in own], own[0]["run"]
-            ours = {"color": COLOURS["tensor"], "linestyle": RECORDED_LINE if run and run.recorded_on else "-"}
-            axes.plot(at, values, label=name, marker=MARKERS[index % len(MARKERS)], **(ours if run else REFERENCE))
-            words.append(
-                f"{name}: "
-                + ", ".join(f"{n} GPU{'s' * (n > 1)} {_percent(v)}" for n, v in zip(at, values, strict=True))
-            )
-        axes.set_xscale("log", base=2)
-        axes.set_xticks([1, 2, 4, 8], [f"{gpus}\n{_size(model)}" for gpus, model in published.WEAK_MODELS.items()])
-        axes.minorticks_off()
-        axes.set(xlabel="GPUs, and parameters of their model", ylabel="step time on one GPU\n÷ step time")
-        axes.set_ylim(0.5, 1.1)
-        axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
-        figure.legend(loc="outside lower center")
-    return Picture(figure, f"Weak scaling. {'; '.join(words)}.")
+        figure, panels = style.new_figure(1, len(batches), 1.6 + 3.6 * len(batches), 4.2, sharey=True, squeeze=False)
+        for batch, axes in zip(batches, panels[0], strict=True):
+            for index, way in enumerate(ways):
+                grown = [row for row in rows if row["batch"] == batch and row["ranks"] > 1 and _way(row) == way]
+                if grown:
+                    look = style.run_style(index, bool(grown[0]["run"].recorded_on))
+                    labels[way] = _curve(axes, [grown[0]["base"], *grown], look)
+                    words.append(f"batch {batch}, {way}: {_efficiencies([grown[0]['base'], *grown])}")
+            for index, source in enumerate(others, len(ways)):
+                own = [r for r in _published_weak() if (r["batch"], r["measured on"]) == (batch, source)]
+                if own:
+                    look = REFERENCE | {"marker": MARKERS[index % len(MARKERS)]}
+                    labels[source] = _curve(axes, own, look)
+                    words.append(f"batch {batch}, {source}: {_efficiencies(own)}")
+            axes.set_xscale("log", base=2)
+            axes.set_xticks([1, 2, 4, 8], [f"{gpus}\n{_size(model)}" for gpus, model in published.WEAK_MODELS.items()])
+            axes.minorticks_off()
+            axes.set_xlabel("GPUs, and parameters of their model")
+            axes.set_title(f"{batch} samples a step", fontsize=11)
+        panels[0][0].set(ylabel="step time on one GPU\n÷ step time", ylim=(0.5, 1.05))
+        panels[0][0].yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+        order = [name for name in (*ways, *others) if name in labels]
+        figure.legend([labels[name] for name in order], order, loc="outside lower center", ncols=2)
+        figure.suptitle(f"Weak scaling, {rows[-1]['measured on']}", fontsize=12)
+    return Picture(figure, f"Weak scaling, {rows[-1]['measured on']}. {'; '.join(words)}.")
+
+
+def _way(row: dict) -> str:
+    return f"TP{'+SP' * ('+SP' in row['layout'])}, {row['how']}"
+
+
+def _curve(axes, rows: list[dict], look: dict):
+    return axes.plot([row["ranks"] for row in rows], [row["time"] for row in rows], **look)[0]
+
+
+def _efficiencies(rows: list[dict]) -> str:
+    return ", ".join(f"{row['ranks']} GPU{'s' * (row['ranks'] > 1)} {_percent(row['time'])}" for row in rows)
 
 
 def _timed(several) -> list[dict]:
@@ -134,17 +152,14 @@ def _timed(several) -> list[dict]:
     for run in several:
         if run is None or not run.step_milliseconds or run.is_profiled:
             continue
-        switches = run.recipe.get("speed", {})
-        graph = bool(switches.get("cuda_graph"))
-        how = ("CUDA graph" if graph else "eager") + ", overlapped" * bool(switches.get("overlap_tensor_parallel"))
         rows.append(
             {
                 "run": run,
                 "batch": run.recipe["batch"]["global_batch_size"],
                 "ranks": run.layout.world_size,
                 "layout": "TP1" if run.layout.world_size == 1 else run.layout.name,
-                "how": how,
-                "graph": graph,
+                "how": run.speed.name,
+                "graph": run.speed.cuda_graph,
                 "model": _size(run.model),
                 "step ms": run.step_milliseconds,
                 "measured on": run.measured_on,

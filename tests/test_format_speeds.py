@@ -34,6 +34,17 @@ def test_ratios_are_within_a_layout_and_a_kind_of_launch(several):
     assert table.loc["DP2+DistOpt, eager, batch 4"].index.tolist() == ["bf16"]
 
 
+def test_an_overlapped_layout_is_a_layout_of_its_own(tmp_path):
+    split = LLAMA.with_(tensor_parallel=2, sequence_parallel=True)
+    overlapped = split.with_(name="overlapped", overlap_tensor_parallel=True)
+    pair = [recorded(tmp_path, split, 2.0), recorded(tmp_path, overlapped, 1.0)]
+    groups = format_speeds.formats_table(pair).index.get_level_values("layout")[:2]
+    assert groups.tolist() == [
+        "TP2+SP+DistOpt, CUDA graph, batch 4",
+        "TP2+SP+DistOpt, CUDA graph, overlapped, batch 4",
+    ]
+
+
 def test_nvidias_figures_carry_their_source(several):
     table = format_speeds.formats_table(several)
     given = table[table["measured on"].str.contains("NVIDIA DGX|NVIDIA Megatron")]

@@ -3,7 +3,7 @@
 import pytest
 from recorded_runs import recorded
 
-from helpers import accounting, published, recipes, speedups
+from helpers import accounting, published, recipes, runs, speedups
 from helpers.settings import Speed
 
 
@@ -85,11 +85,20 @@ def test_weak_scaling_curves(several):
     (axes,) = picture.figure.axes
     ours, *others = axes.lines
     assert ours.get_linestyle() == ":" and ours.get_ydata().tolist() == pytest.approx([1, 300 / 320])
-    assert [line.get_linestyle() for line in others] == ["--"] * 3
-    assert others[-1].get_ydata().tolist() == [1, 0.95, 0.82, 0.77]
-    assert len({line.get_marker() for line in axes.lines}) == 4
-    words = "batch 20, CUDA graph, sequence parallel, recorded on 2 × NVIDIA H200: 1 GPU 100%, 2 GPUs 94%"
-    assert words in picture.alt
+    assert [line.get_linestyle() for line in others] == ["--"]  # batch 20 alone was trained, and the V100s' was 8
+    assert others[0].get_ydata().tolist() == pytest.approx([1, 400 / 475, 400 / 450, 400 / 512])
+    assert len({line.get_marker() for line in axes.lines}) == 2
+    assert "batch 20, TP+SP, CUDA graph: 1 GPU 100%, 2 GPUs 94%" in picture.alt
+    assert picture.alt.startswith("Weak scaling, recorded on 2 × NVIDIA H200.")
+
+
+def test_weak_scaling_has_a_panel_for_each_batch_and_one_look_for_each_way():
+    picture = speedups.weak_scaling(runs.recorded("h200", "gpt_*"))
+    twenty, eight = picture.figure.axes
+    assert [axes.get_title(loc="left") for axes in (twenty, eight)] == ["20 samples a step", "8 samples a step"]
+    looks = [[(line.get_color(), line.get_marker()) for line in axes.lines[:3]] for axes in (twenty, eight)]
+    assert looks[0] == looks[1] and len(set(looks[0])) == 3
+    assert eight.lines[-1].get_ydata().tolist() == [1, 0.95, 0.82, 0.77]
 
 
 def test_no_run_is_a_sentence(several):
