@@ -41,3 +41,11 @@ def test_a_run_says_how_many_gpus_it_takes():
     sizes = {name: recipe.layout.world_size for name, recipe in PLANNED.items()}
     assert sizes["gpt3_345m_7_one_loss_kernel"] == 1 and sizes["llama3_8b_bf16_dp2"] == 2
     assert sizes["llama3_8b_tensorwise_dp8"] == 8 and sizes["gpt_8_3b_20_tp8_sp_graph"] == 8
+
+
+def test_runs_are_dealt_to_the_gpus_that_are_visible(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,GPU-8f6c")
+    assert gpu_runs.devices() == ["2", "GPU-8f6c"]
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    monkeypatch.setattr(gpu_runs, "here", lambda: EIGHT)
+    assert gpu_runs.devices() == list("01234567")

@@ -198,11 +198,17 @@ def make(name: str, recorded: Path, is_smoke: bool) -> None:
     print(f"{name}: " + ", ".join(f"{key} {figures[key]}" for key in ("tokens/s/GPU", "MFU", "peak memory GB")))
 
 
+def devices() -> list[str]:
+    """The GPUs that this program may use, as CUDA_VISIBLE_DEVICES names them."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return named.split(",") if named else [str(index) for index in range(here().processes)]
+
+
 def schedule(names: list[str], options: argparse.Namespace) -> None:
     """Start what is missing in order, each on free GPUs, until all is made or the time is up."""
     deadline = time.monotonic() + options.seconds
-    free = set(range(here().processes))
-    going: dict[subprocess.Popen, tuple[str, set[int], float]] = {}
+    free = devices()
+    going: dict[subprocess.Popen, tuple[str, list[str], float]] = {}
     waiting = list(names)
     while waiting or going:
         for worker, (name, taken, until) in list(going.items()):
@@ -212,7 +218,7 @@ def schedule(names: list[str], options: argparse.Namespace) -> None:
                     worker.wait()
                 continue
             del going[worker]
-            free |= taken
+            free += taken
             log = options.recorded / f"{name}.log"
             if worker.returncode:
                 log.rename(log.with_suffix(".failed"))
@@ -223,10 +229,10 @@ def schedule(names: list[str], options: argparse.Namespace) -> None:
                 waiting.clear()
                 continue
             name = waiting.pop(0)
-            taken = {free.pop() for _ in range(need)}
+            taken, free = free[:need], free[need:]
             command = [sys.executable, __file__, "--one", name, "--recorded", str(options.recorded)]
             command += ["--smoke"] * options.smoke
-            environment = os.environ | {"CUDA_VISIBLE_DEVICES": ",".join(map(str, sorted(taken)))}
+            environment = os.environ | {"CUDA_VISIBLE_DEVICES": ",".join(taken)}
             log = open(options.recorded / f"{name}.log", "w")  # noqa: SIM115  the worker's for its whole life
             until = min(deadline, time.monotonic() + RUN_SECONDS)
             going[subprocess.Popen(command, env=environment, stdout=log, stderr=log)] = (name, taken, until)
