@@ -129,6 +129,7 @@ def llama() -> list[Recipe]:
         timed(short, "llama3_8b_bf16_tp2_sp_overlap", 25, **overlapped, **bf16),
         timed(short, "llama3_8b_tensorwise_cp2", 25, context_parallel=2),
         timed(short, "llama3_8b_profile", 16, extra_flags=PROFILE),
+        timed(short, "llama3_8b_bf16_profile", 16, **bf16, extra_flags=PROFILE),
         long.with_(name="llama3_8b_100_bf16", **bf16),
         long.with_(name="llama3_8b_100_tensorwise"),
     ]
