@@ -98,8 +98,13 @@ def _is(matrix: str, name: str) -> bool:
 
 
 def _short(name: str) -> str:
-    """ "decoder.layers.0.mlp.linear_fc2.bias" → "bias of linear_fc2"; a norm's weight and bias → its name."""
+    """ "decoder.layers.0.mlp.linear_fc2.bias" → "bias of linear_fc2"; a norm's weight and bias → its name.
+
+    Transformer Engine keeps a norm with the product after it: "linear_qkv.layer_norm_weight" → "norm of linear_qkv".
+    """
     module, kind = name.split(".")[-2:]
+    if kind.startswith("layer_norm"):
+        return f"norm of {module}"
     return f"bias of {module}" if kind == "bias" and "norm" not in module else module
 
 

@@ -175,6 +175,17 @@ def test_shards_are_drawn_where_the_ranks_hold_them(ranks):
     assert any(text.startswith("Whole on every rank: input_layernorm, bias of linear_proj") for text in texts(picture))
 
 
+def test_a_norm_kept_with_its_product_is_called_a_norm():
+    found = records() + [
+        {"name": f"decoder.layers.0.self_attention.linear_qkv.layer_norm_{kind}", "rank": rank, "partition_dim": None}
+        | {"full_shape": [128], "local_shape": [128], "pieces": [{"offset": [0], "shape": [128]}]}
+        for kind in ("weight", "bias")
+        for rank in range(2)
+    ]
+    (line,) = [text for text in texts(layer_drawings.shards(found)) if text.startswith("Whole on every rank")]
+    assert line.count("norm of linear_qkv") == 1
+
+
 def test_a_gated_matrix_shows_its_two_pieces():
     gated = records()
     for record in gated:
