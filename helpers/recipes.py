@@ -205,8 +205,8 @@ def llama3_8b() -> Recipe:
     """Llama-3 8B (Dubey et al. 2024, "The Llama 3 Herd of Models", table 3) in FP8.
 
     The Llama-3 tokenizer is gated: GPT-2's token ids stand in the 128,256 rows, which costs the same. The learning rate
-    climbs by 2e-7 a step, gently, and still 40 times as steeply as in NVIDIA's script (1.5e-4 over 3,906,252 samples of
-    128 a step). At 2.5e-6 a step the loss jumps to 18 on its way.
+    climbs by 2e-7 a step, gently, and still 40 times as steeply as in NVIDIA's script (1.5e-4 over 30,517 steps).
+    At 2.5e-6 a step the loss jumps to 18 on its way.
     """
     return Recipe(
         name="llama3_8b",

@@ -6,7 +6,7 @@ from helpers import absence, accounting, published, style
 from helpers.absence import Absence
 from helpers.drawings import INK
 from helpers.published import PAPER, PAPER_BATCH, PAPER_GPUS, TUTORIALS, TUTORIALS_GPUS
-from helpers.style import COLOURS, MARKERS, RECORDED_HATCH, REFERENCE, Picture
+from helpers.style import COLOURS, RECORDED_HATCH, REFERENCE, Picture
 
 NOTHING = absence.of("scaling run")
 GREY = "#666666"
@@ -102,25 +102,26 @@ def weak_scaling(several) -> Picture | Absence:
     rows = _weak(several)
     if not rows:
         return NOTHING
-    batches = list(dict.fromkeys(row["batch"] for row in rows))
-    ways = list(dict.fromkeys(_way(row) for row in rows if row["ranks"] > 1))
-    others = list(dict.fromkeys(row["measured on"] for row in _published_weak() if row["batch"] in batches))
-    labels, words = {}, []
+    curves: dict[int, dict[str, list[dict]]] = {}  # batch → whose → rows, ours first
+    for row in rows:
+        if row["ranks"] > 1:
+            way = f"TP{'+SP' * ('+SP' in row['layout'])}, {row['how']}"
+            curves.setdefault(row["batch"], {}).setdefault(way, [row["base"]]).append(row)
+    for row in _published_weak():
+        if row["batch"] in curves:
+            curves[row["batch"]].setdefault(row["measured on"], []).append(row)
+    names = list(dict.fromkeys(name for panel in curves.values() for name in panel))
+    lines, words = {}, []
     with style.apply():
-        figure, panels = style.new_figure(1, len(batches), 1.6 + 3.6 * len(batches), 4.2, sharey=True, squeeze=False)
-        for batch, axes in zip(batches, panels[0], strict=True):
-            for index, way in enumerate(ways):
-                grown = [row for row in rows if row["batch"] == batch and row["ranks"] > 1 and _way(row) == way]
-                if grown:
-                    look = style.run_style(index, bool(grown[0]["run"].recorded_on))
-                    labels[way] = _curve(axes, [grown[0]["base"], *grown], look)
-                    words.append(f"batch {batch}, {way}: {_efficiencies([grown[0]['base'], *grown])}")
-            for index, source in enumerate(others, len(ways)):
-                own = [r for r in _published_weak() if (r["batch"], r["measured on"]) == (batch, source)]
-                if own:
-                    look = REFERENCE | {"marker": MARKERS[index % len(MARKERS)]}
-                    labels[source] = _curve(axes, own, look)
-                    words.append(f"batch {batch}, {source}: {_efficiencies(own)}")
+        figure, panels = style.new_figure(1, len(curves), 1.6 + 3.6 * len(curves), 4.2, sharey=True, squeeze=False)
+        for axes, (batch, panel) in zip(panels[0], curves.items(), strict=True):
+            for name, own in panel.items():
+                run, index = own[0]["run"], names.index(name)
+                look = style.run_style(index, bool(run and run.recorded_on)) | (REFERENCE if run is None else {})
+                at, values = [row["ranks"] for row in own], [row["time"] for row in own]
+                (lines[name],) = axes.plot(at, values, **look)
+                shares = (f"{n} GPU{'s' * (n > 1)} {_percent(v)}" for n, v in zip(at, values, strict=True))
+                words.append(f"batch {batch}, {name}: {', '.join(shares)}")
             axes.set_xscale("log", base=2)
             axes.set_xticks([1, 2, 4, 8], [f"{gpus}\n{_size(model)}" for gpus, model in published.WEAK_MODELS.items()])
             axes.minorticks_off()
@@ -128,22 +129,9 @@ def weak_scaling(several) -> Picture | Absence:
             axes.set_title(f"{batch} samples a step", fontsize=11)
         panels[0][0].set(ylabel="step time on one GPU\n÷ step time", ylim=(0.5, 1.05))
         panels[0][0].yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
-        order = [name for name in (*ways, *others) if name in labels]
-        figure.legend([labels[name] for name in order], order, loc="outside lower center", ncols=2)
+        figure.legend([lines[name] for name in names], names, loc="outside lower center", ncols=2)
         figure.suptitle(f"Weak scaling, {rows[-1]['measured on']}", fontsize=12)
     return Picture(figure, f"Weak scaling, {rows[-1]['measured on']}. {'; '.join(words)}.")
-
-
-def _way(row: dict) -> str:
-    return f"TP{'+SP' * ('+SP' in row['layout'])}, {row['how']}"
-
-
-def _curve(axes, rows: list[dict], look: dict):
-    return axes.plot([row["ranks"] for row in rows], [row["time"] for row in rows], **look)[0]
-
-
-def _efficiencies(rows: list[dict]) -> str:
-    return ", ".join(f"{row['ranks']} GPU{'s' * (row['ranks'] > 1)} {_percent(row['time'])}" for row in rows)
 
 
 def _timed(several) -> list[dict]:

@@ -42,7 +42,6 @@ def test_a_flat_cast_has_the_same_bytes_and_no_transposed_copy(monkeypatch):
 
 
 def test_the_split_is_transformer_engines_however_early_megatron_was_imported(monkeypatch):
-    from megatron.core.extensions import transformer_engine as extension
     from megatron.core.transformer import attention
 
     names = ("transformer_engine", "transformer_engine.pytorch", "transformer_engine.pytorch.utils")
@@ -50,10 +49,8 @@ def test_the_split_is_transformer_engines_however_early_megatron_was_imported(mo
         monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
     split = types.SimpleNamespace(apply=object())
     sys.modules[names[-1]].SplitAlongDim = split
-    for module in (extension, attention):
-        monkeypatch.setattr(module, "SplitAlongDim", None)
+    monkeypatch.setattr(attention, "SplitAlongDim", None)
     transformer_engine_repairs.apply()
-    assert extension.SplitAlongDim is split.apply
     assert attention.SplitAlongDim is split.apply
 
 

@@ -21,13 +21,11 @@ def apply() -> None:
 
 
 def _restore_split() -> None:
-    from megatron.core.extensions import transformer_engine as extension
     from megatron.core.transformer import attention
     from transformer_engine.pytorch.utils import SplitAlongDim
 
-    for module in (extension, attention):
-        if module.SplitAlongDim is None:
-            module.SplitAlongDim = SplitAlongDim.apply
+    if attention.SplitAlongDim is None:
+        attention.SplitAlongDim = SplitAlongDim.apply
 
 
 def _cast_flat_tensors_once() -> None:
