@@ -38,6 +38,7 @@ def figure(several) -> Picture | Absence:
             own = [row for row in rows if row["optimizer"] == optimizer]
             look = {"marker": MARKERS[index], "color": RUN_COLOURS[1 + index], "label": optimizer}
             look["linestyle"] = RECORDED_LINE if own[0]["run"].recorded_on else "-"
+            look["markersize"] = 6 if index else 11  # where two meet, both are seen
             at = [row["ranks"] for row in own]
             time.plot(at, [row["step ms"] for row in own], **look)
             memory.plot(at, [row["peak memory GB"] for row in own], **look | {"label": None})

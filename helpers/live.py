@@ -218,8 +218,11 @@ class LiveFigure:
         self.guessing = math.log(vocab_size) if vocab_size else None
         if vocab_size:
             self.loss_axes.axhline(self.guessing, **style.REFERENCE)
-        self.loss_axes.set(title="loss", xlabel="step")
-        self.speed_axes.set(title="tokens/s", xlabel="step")
+            at = {"xycoords": self.loss_axes.get_yaxis_transform(), "ha": "right", "va": "bottom", "fontsize": 9}
+            self.loss_axes.annotate("ln V", (0.99, self.guessing), **at)
+        self.loss_axes.set(title="loss (nats per token)", xlabel="step")
+        self.speed_axes.set(title="tokens/s of all ranks", xlabel="step")
+        self.speed_axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
 
     def draw(self, progress: Progress) -> style.Picture:
         every = max(1, len(progress.steps) // MAX_POINTS)

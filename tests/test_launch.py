@@ -67,6 +67,8 @@ def test_the_live_figure_is_small_and_described():
     picture = live.LiveFigure(512).draw(progress)
     assert len(picture.png) < 40_000
     assert "ln V = 6.24" in picture.alt
+    titles = [axes.get_title() for axes in picture.figure.axes]
+    assert titles == ["loss (nats per token)", "tokens/s of all ranks"]
 
 
 # ---- the run directory -----------------------------------------------------------------------------------------------
