@@ -8,22 +8,17 @@ from helpers.style import MEMORY_PARTS, RECORDED_HATCH, Picture
 MEASURED = "measured"
 
 
-def memory(recipe, run=None, machine: Machine | None = None, megatron: bool = False) -> Picture:
+def memory(recipe, run=None, machine: Machine | None = None) -> Picture:
     """Memory of the fullest rank, predicted part by part, and beside it what a run measured.
 
     Args:
         recipe: a `recipes.Recipe`.
         run: a run of that recipe; its machine is taken for the prediction.
         machine: where to predict for; None plans for GPUs with Transformer Engine.
-        megatron: show Megatron's own estimate as well (it knows neither FP8 nor context parallelism; takes seconds).
     """
     machine = _machine_of(run) if run is not None else machine
     bars = {"predicted": accounting.memory(recipe, machine)}
     colours = dict(MEMORY_PARTS)
-    if megatron:
-        estimate = accounting.megatron_memory(recipe)
-        bars["Megatron's estimate\n(optimizer in weights)"] = estimate
-        colours["weights and optimizer"] = MEMORY_PARTS["weights"]
     peak = run and run.peak_memory_bytes
     if peak:
         bars[MEASURED] = {MEASURED: peak}
@@ -38,7 +33,7 @@ def memory(recipe, run=None, machine: Machine | None = None, megatron: bool = Fa
         where = f", {run.machine}" if run is not None else ""
         axes.set_title(f"{recipe.name}: {recipe.layout.name}, {recipe.precision.name}{where}")
         _legend_below(figure, MEMORY_PARTS)
-    return Picture(figure, f"Memory of one rank, {'; '.join(words)}. Predicted parts: {parts}.".replace("\n", " "))
+    return Picture(figure, f"Memory of one rank, {'; '.join(words)}. Predicted parts: {parts}.")
 
 
 def parameters(*models) -> Picture:

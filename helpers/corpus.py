@@ -6,6 +6,7 @@ The two files are byte for byte those of Megatron-LM's `tools/preprocess_data.py
 same lines and the same tokenizer.
 """
 
+import contextlib
 import functools
 import hashlib
 import html
@@ -201,8 +202,9 @@ def prepare(
 
     Raises:
         sources.SourceError, tokenizer.TokenizerError, encoder.UnreadableText, CorpusError: all ValueErrors, in words.
+        RuntimeError: a tokenizing process was killed, for memory perhaps.
     """
-    cache = Path(cache) if cache is not None else machine.cache_root() / "corpus"
+    cache = Path(cache).expanduser().resolve() if cache is not None else machine.cache_root() / "corpus"
     source = sources.find(str(name), text_key, cache)
     key = json.dumps([FORMAT, source.name, source.digest, text_key, tokenizers.identity(str(tokenizer))])
     fingerprint = hashlib.sha256(key.encode()).hexdigest()
@@ -218,9 +220,11 @@ def prepare(
             return False
 
     def build(unfinished: Path) -> None:
-        facts = _build(source, unfinished / prefix.name, str(tokenizer), text_key, workers or machine.here().cpu_count)
-        facts |= {"name": source.name, "tokenizer": label, "fingerprint": fingerprint}
-        (unfinished / "corpus.json").write_text(json.dumps(facts, indent=2))
+        processes = workers or machine.here().cpu_count
+        with sources.writing(directory.parent):
+            facts = _build(source, unfinished / prefix.name, str(tokenizer), text_key, processes)
+            facts |= {"name": source.name, "tokenizer": label, "fingerprint": fingerprint}
+            (unfinished / "corpus.json").write_text(json.dumps(facts, indent=2))
 
     sources.build_once(directory, valid, build)
     kept = json.loads((directory / "corpus.json").read_text())
@@ -235,7 +239,7 @@ def _build(source: sources.Source, prefix: Path, tokenizer: str, text_key: str, 
     dtype = index.optimal_dtype(vocabulary.vocab_size)
     text_bytes, max_token_id = 0, -1
     size = source.jsonl.stat().st_size
-    blocks = encoder.encode_file(
+    encoding = encoder.encode_file(
         source.jsonl,
         tokenizers.backend_file(made),
         dtype=dtype,
@@ -244,6 +248,7 @@ def _build(source: sources.Source, prefix: Path, tokenizer: str, text_key: str, 
         workers=min(workers, 1 + size // encoder.BLOCK_BYTES),
     )
     with (
+        contextlib.closing(encoding) as blocks,
         sources.progress(f"Tokenizing {source.name}", size, "B") as bar,
         index.Writer(prefix, dtype) as writer,
     ):

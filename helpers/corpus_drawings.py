@@ -2,9 +2,8 @@
 
 from helpers import data_split, drawings, style
 from helpers.corpus import Corpus
-from helpers.style import RUN_COLOURS, Picture
+from helpers.style import FAINT, INK, RUN_COLOURS, Picture
 
-INK, FAINT = "#222222", "#6A6A6A"
 LETTER = 0.095  # inches a character of 10 pt monospace takes, with a little room
 TOKENS_A_ROW, ROW = 9, 1.6  # of token_bytes; the height of a row in inches
 MONOSPACE = {"family": "DejaVu Sans Mono", "va": "center", "ha": "center", "color": INK}

@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING
 from helpers import drawings, number_formats, style
 from helpers import index as indices
 from helpers.number_formats import BF16, E4M3, E5M2, FP16, Format, Scaling
-from helpers.style import REFERENCE, RUN_COLOURS, Picture
+from helpers.style import FAINT, INK, REFERENCE, RUN_COLOURS, Picture
 
 if TYPE_CHECKING:
     import pandas as pd
     import torch
 
-INK, FAINT = "#222222", "#6A6A6A"
 FORMAT_COLOURS = {"E4M3": RUN_COLOURS[1], "E5M2": RUN_COLOURS[2], "bf16": RUN_COLOURS[3], "fp16": RUN_COLOURS[4]}
 RECIPE_STYLE = {  # recipe -> colour and hatch
     "bf16": ("#BBBBBB", ""),

@@ -30,6 +30,7 @@ def figure(several) -> Picture | Absence:
     if not rows:
         return NOTHING
     ranks, words = sorted({row["ranks"] for row in rows}), []
+    where = style.places(row["run"] for row in rows)
     largest = max(rows, key=lambda row: row["ranks"])
     each = largest["run"].recipe["batch"]["global_batch_size"] // largest["run"].layout.data_parallel
     with style.apply():
@@ -52,9 +53,9 @@ def figure(several) -> Picture | Absence:
             axes.minorticks_off()
             axes.set(xlabel=f"ranks, {each} samples each", ylabel=label)
             axes.set_ylim(0, 1.12 * axes.dataLim.ymax)
-        drawn.suptitle(largest["measured on"], fontsize=11)
+        drawn.suptitle(where, fontsize=11)
         drawn.legend(loc="outside lower center", ncols=2)
-    return Picture(drawn, f"Data parallelism, {largest['measured on']}. {'; '.join(words)}.")
+    return Picture(drawn, f"Data parallelism, {where}. {'; '.join(words)}.")
 
 
 def _rows(several) -> list[dict]:

@@ -6,7 +6,7 @@ from helpers import accounting, style
 from helpers.accounting import readable
 from helpers.layout import Layout, rank_groups
 from helpers.machine import Machine
-from helpers.style import COLOURS, MEMORY_PARTS, REFERENCE, RUN_COLOURS, Picture
+from helpers.style import COLOURS, GREY, INK, MEMORY_PARTS, REFERENCE, RUN_COLOURS, Picture
 
 EXCHANGES = {  # dimension -> what its ranks send each other, and how often
     "tensor": "activations, several times in every layer",
@@ -17,7 +17,6 @@ EXCHANGES = {  # dimension -> what its ranks send each other, and how often
 }
 MODEL_PARTS = dict(zip(("embedding", "position", "attention", "MLP", "experts", "norms"), RUN_COLOURS[1:], strict=True))
 MODEL_PARTS["output"] = RUN_COLOURS[0]
-INK = "#222222"
 PALE = "#F4F4F4"
 MAX_ROWS, MAX_COLUMNS, MAX_COPIES = 8, 16, 8  # ranks drawn at most; what is left out is said in the figure
 
@@ -100,7 +99,7 @@ def rank_grid(layout: Layout, rank: int = 0) -> Picture:
         drawn = len(corner) * tensors * contexts
         if drawn < layout.world_size:
             note = f"{drawn} of {layout.world_size}\nranks drawn"
-            axes.text(0.1, top - 0.28, note, va="center", fontsize=8.5, style="italic", color="#666666")
+            axes.text(0.1, top - 0.28, note, va="center", fontsize=8.5, style="italic", color=GREY)
     spoken = [f"{d} parallel with {_listing(partners[d])}" for d in used if partners[d]]
     many = f"{layout.world_size} rank" + "s" * (layout.world_size > 1)
     return Picture(figure, f"Grid of {many}, {layout.name}. Rank {rank} is " + ("; ".join(spoken) or "alone") + ".")
@@ -232,7 +231,7 @@ def _stack(axes, top: float, title: str, parts: Mapping, colours: Mapping, words
         share = width * size / full
         axes.add_patch(Rectangle((x, top + 0.12), share, 0.42, fc=colours[part], ec="white", lw=0.8))
         x += share
-    grey = {"va": "center", "fontsize": 10, "color": "#666666"}
+    grey = {"va": "center", "fontsize": 10, "color": GREY}
     for size in lines.values():
         at = left + width * size / full
         axes.plot([at, at], [top + 0.04, top + 0.62], **REFERENCE | {"zorder": 3})

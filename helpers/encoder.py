@@ -30,7 +30,7 @@ HALF_A_PAIR = re.compile("[\ud800-\udfff]")
 
 
 class UnreadableText(ValueError):
-    """A line that is not a JSON object with the text asked for; the message names the line."""
+    """A file that cannot be read, or a line that is not a JSON object with the text asked for; the message names it."""
 
 
 @dataclass(frozen=True)
@@ -57,15 +57,14 @@ def encode_file(
 
     Raises:
         UnreadableText: names the file and line.
+        RuntimeError: a process was killed, for memory perhaps; names the file and line.
     """
     command = [sys.executable, "-P", "-m", "helpers.encoder", str(backend), dtype, str(eod_id), text_key]
     path = os.pathsep.join([str(PROJECT), *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = os.environ | {"PYTHONPATH": path, "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1"}
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    processes = [subprocess.Popen(command, env=environment, **pipes) for _ in range(workers)]
+    processes: list[subprocess.Popen] = []
     idle: queue.SimpleQueue = queue.SimpleQueue()
-    for process in processes:
-        idle.put(process)
 
     def encode(first_line: int, block: bytes) -> Encoded:
         process = idle.get()
@@ -77,6 +76,9 @@ def encode_file(
     threads = ThreadPoolExecutor(workers)
     under_way: deque = deque()
     try:
+        for _ in range(workers):
+            processes.append(subprocess.Popen(command, env=environment, **pipes))
+            idle.put(processes[-1])
         for first_line, block in _blocks(jsonl):
             under_way.append(threads.submit(encode, first_line, block))
             if len(under_way) >= 2 * workers:
@@ -96,12 +98,15 @@ def encode_file(
 
 def _blocks(path: Path) -> Iterator[tuple[int, bytes]]:
     line = 1
-    with path.open("rb") as file:
-        while block := file.read(BLOCK_BYTES):
-            if not block.endswith(b"\n"):
-                block += file.readline()
-            yield line, block
-            line += block.count(b"\n")
+    try:
+        with path.open("rb") as file:
+            while block := file.read(BLOCK_BYTES):
+                if not block.endswith(b"\n"):
+                    block += file.readline()
+                yield line, block
+                line += block.count(b"\n")
+    except OSError as error:
+        raise UnreadableText(f"{path} cannot be read: {error.strerror or error}.") from error
 
 
 def _ask(process: subprocess.Popen, jsonl: Path, first_line: int, block: bytes) -> Encoded:
@@ -162,7 +167,7 @@ def documents(block: bytes, text_key: str) -> Iterator[list[str]]:
 
 
 def texts(jsonl: Path, text_key: str) -> Iterator[str]:
-    """Every text of a .jsonl file, in order. Raises UnreadableText, which names the line."""
+    """Every text of a .jsonl file, in order. Raises UnreadableText, which names the file and line."""
     for first_line, block in _blocks(jsonl):
         try:
             for document in documents(block, text_key):

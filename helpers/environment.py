@@ -192,16 +192,15 @@ def check(machine: Machine | None = None) -> Report:
 def ask(subject: str, timeout_seconds: float) -> dict[str, dict]:
     """Facts told by the probe in a process of its own, with the CUDA libraries that a run would load.
 
-    What it told before a crash or the time limit is kept.
+    What it told before a crash or the time limit is kept. Nothing is imported from the folder the kernel is in.
     """
-    command = [sys.executable, "-m", "helpers.ranks.probe", subject]
+    command = [sys.executable, "-P", "-m", "helpers.ranks.probe", subject]
     environment = {
         **cuda_libraries.merged(cuda_libraries.variables()),
         "PYTHONPATH": os.pathsep.join(filter(None, (str(PROJECT), os.environ.get("PYTHONPATH")))),
     }
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True, env=environment
-    )
+    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    process = subprocess.Popen(command, **pipes, text=True, env=environment, cwd=PROJECT)
     try:
         output, errors = process.communicate(timeout=timeout_seconds)
         end = f"the child process ended with {process.returncode}: {last_line(errors)}" if process.returncode else None

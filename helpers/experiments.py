@@ -52,16 +52,24 @@ def micro_batches(recipe: Recipe, machine: Machine) -> tuple[Recipe, list[int]]:
 
     On a GPU up to the first that does not fit in memory; the batch is made larger where that takes it. A CPU, whose
     memory is large and whose steps are slow, keeps the recipe's batch.
+
+    Raises:
+        preflight.PreflightError: the recipe cannot work, whatever its micro-batch.
     """
 
+    ranks = recipe.layout.data_parallel
+
     def fits(size: int) -> bool:
-        whole = recipe.with_(micro_batch_size=size, global_batch_size=size)
-        return not any(problem.why.startswith(preflight.TOO_LARGE) for problem in preflight.check(whole, None, machine))
+        whole = recipe.with_(micro_batch_size=size, global_batch_size=size * ranks)
+        errors = [problem for problem in preflight.check(whole, None, machine) if problem.severity == "error"]
+        if not all(problem.why.startswith(preflight.TOO_LARGE) for problem in errors):
+            raise preflight.PreflightError(errors)
+        return not errors
 
     size = 1
-    while fits(size) if machine.device == "cuda" else size < recipe.batch.global_batch_size:
+    while fits(size) if machine.device == "cuda" else size * ranks < recipe.batch.global_batch_size:
         size *= 2
-    batch = max(recipe.batch.global_batch_size, size)
+    batch = -(-recipe.batch.global_batch_size // (size * ranks)) * size * ranks
     return recipe.with_(global_batch_size=batch), [size // parts for parts in (8, 4, 2, 1) if size >= parts]
 
 

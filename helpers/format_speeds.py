@@ -3,12 +3,10 @@
 from helpers import absence, accounting, published, style
 from helpers.absence import Absence
 from helpers.data_drawings import RECIPE_STYLE
-from helpers.drawings import INK
 from helpers.results import shown
-from helpers.style import RECORDED_HATCH, REFERENCE, Picture
+from helpers.style import GREY, INK, RECORDED_HATCH, REFERENCE, Picture
 
 NOTHING = absence.of("run of Llama3-8B")
-GREY = "#666666"
 
 
 def formats_table(several):
@@ -94,7 +92,7 @@ def formats(several) -> Picture | Absence:
             axes.grid(axis="y", visible=False)
             axes.tick_params(axis="y", length=0)
             axes.spines["left"].set_bounds(place - 0.8, -0.6)
-        left.set_title(f"{rows[0]['size']} parameters, {rows[0]['measured on']}")
+        left.set_title(f"{rows[0]['size']} parameters, {style.places(row['run'] for row in rows)}")
         sources = f"dashed: NVIDIA's speeds on {published.LLAMA3_8B[0].gpus}; the GPU's memory"
         figure.supxlabel(sources, fontsize=9.5, color=GREY)
     words = [f"{row['group']}, {row['format']}: {_beside(row)}, {shown(row['GB'])} GB" for row in rows]

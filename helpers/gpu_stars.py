@@ -132,7 +132,7 @@ def attention(machine: Machine, facts: dict) -> list[Finding]:
 
 
 def link() -> str:
-    """How the first two visible GPUs of the driver are joined: NVLink with its number of links, or PCIe."""
+    """NVLink with the number of active links of the driver's first GPU, whatever CUDA_VISIBLE_DEVICES says, or PCIe."""
     import pynvml
 
     pynvml.nvmlInit()

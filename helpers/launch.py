@@ -94,7 +94,8 @@ def train(
             [rules.error(f"entry_script={str(entry_script)!r}", why, "Give its whole path.")]
         )
     root = (Path(runs_dir) if runs_dir else runs_root()).resolve()
-    for problem in preflight.refuse(recipe, data, machine, root / recipe.name):
+    place = root / recipe.name / "new" if fresh else root / recipe.name
+    for problem in preflight.refuse(recipe, data, machine, place, entry_script):
         print(problem)
     identity = {"fingerprint": recipe.fingerprint(data), "entry_script": entry_script and str(entry_script)}
     supervisor = None
@@ -143,16 +144,22 @@ def ranks(
     timeout_seconds: float = 300,
     variables: dict[str, tuple[str, str]] | None = None,
 ) -> str:
-    """Run `helpers/ranks/<script>.py` (or a path) in `count` processes under torchrun; returns what they printed.
+    """Run `helpers/ranks/<script>.py`, or a `.py` file of yours, in `count` processes under torchrun.
+
+    Returns what they printed.
 
     The same rules of life and death as in `train` hold. `arguments` go to the script as they are; `variables` (name →
     (value, why), as `commands.environment` gives them) are set for it where the learner has not set them.
 
     Raises:
+        FileNotFoundError: there is no such script.
         TrainingFailed: a rank failed, or `timeout_seconds` were not enough.
     """
     machine = machine or here()
-    path = Path(script) if str(script).endswith(".py") else PROJECT / "helpers" / "ranks" / f"{script}.py"
+    own = str(script).endswith(".py")
+    path = Path(script).expanduser().resolve() if own else PROJECT / "helpers" / "ranks" / f"{script}.py"
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no {path} for torchrun to start: give the path of a .py file that is there.")
     directory = Path(tempfile.mkdtemp(prefix=f"{path.stem}-", dir=run_directory.made(runs_root().resolve() / ".ranks")))
     program = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
     program += [str(path), *map(str, arguments)]

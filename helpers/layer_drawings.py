@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 
 from helpers import style
 from helpers.accounting import readable
-from helpers.drawings import INK, canvas, rounded, tint
+from helpers.drawings import canvas, rounded, tint
 from helpers.layout import Layout, rank_groups
-from helpers.style import COLOURS, Picture
+from helpers.style import COLOURS, FAINT, INK, Picture
 
 MARK = "SHARDS "  # before the JSON that shards.py prints
 MATRICES = ("word_embeddings", "linear_qkv", "linear_proj", "linear_fc1", "linear_fc2", "output_layer")
@@ -28,7 +28,6 @@ HATCHES = {
     "all-to-all": "xxxx",
     "broadcast": "...",
 }
-FAINT = "#5A5A5A"
 
 
 def findings(output: str) -> dict[str, list[dict]]:

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import math
 import os
 import platform
 import warnings
@@ -15,9 +16,10 @@ from helpers import cuda_libraries
 
 PROJECT = Path(__file__).resolve().parent.parent
 DEFAULT_CACHE = "~/.cache/megatron-tour"
+CGROUP = Path("/sys/fs/cgroup")
 
 # Dense bf16 tensor-core peak in FLOP/s, from NVIDIA's data sheets (the figures without sparsity).
-# The first key found in the device's name wins, so longer names stand before shorter ones.
+# The first key whose words are in the device's name wins, so longer names stand before shorter ones.
 PEAK_BF16_FLOPS = {
     "GB300": 2500e12,
     "GB200": 2500e12,
@@ -42,10 +44,11 @@ PEAK_BF16_FLOPS = {
     "RTX 4090": 165e12,
     "RTX 3090": 71e12,
 }
+VARIANTS = {"Laptop", "Mobile", "Max", "D", "Ti", "SUPER", "MIG"}  # words of a name that make it another GPU, or a part
 
 
 class UnsupportedPlatform(RuntimeError):
-    """Megatron runs on Linux only."""
+    """Megatron runs on Linux only, and the recipes plan with whole GPUs."""
 
 
 @dataclass(frozen=True)
@@ -69,8 +72,11 @@ class GPU:
     @property
     def peak_bf16_flops(self) -> float | None:
         """Dense bf16 peak in FLOP/s; None for a GPU whose data sheet is not in the table (then no MFU is shown)."""
-        words = self.name.replace("-", " ")
-        return next((peak for key, peak in PEAK_BF16_FLOPS.items() if f" {key}" in f" {words}"), None)
+        words = f" {self.name.replace('-', ' ')} "
+        key = next((key for key in PEAK_BF16_FLOPS if f" {key} " in words), None)
+        if key is None or VARIANTS.intersection(words.replace(key, "").split()):
+            return None
+        return PEAK_BF16_FLOPS[key]
 
 
 @dataclass(frozen=True)
@@ -126,23 +132,38 @@ def here() -> Machine:
     """The machine this process runs on.
 
     GPUs come from the driver (nvidia-ml-py), narrowed by CUDA_VISIBLE_DEVICES. MEGATRON_CPU=1 hides them all.
+    Cores and memory are what the container leaves of the machine's.
 
     Raises:
-        UnsupportedPlatform: on macOS and Windows.
+        UnsupportedPlatform: on macOS and Windows, and where CUDA_VISIBLE_DEVICES names a slice of a GPU (MIG).
     """
     if platform.system() != "Linux":
         raise UnsupportedPlatform(
             f"Megatron runs on Linux only and this is {platform.system()}: "
             "start the container (see environment.md, 'The container') or use WSL2 and run the notebooks there."
         )
+    cpu_count, memory_bytes = within_container(len(os.sched_getaffinity(0)), psutil.virtual_memory().total)
     return Machine(
         gpus=() if os.environ.get("MEGATRON_CPU") == "1" else visible_gpus(),
-        cpu_count=len(os.sched_getaffinity(0)),
-        memory_bytes=psutil.virtual_memory().total,
+        cpu_count=cpu_count,
+        memory_bytes=memory_bytes,
         system=platform.system(),
         architecture=platform.machine(),
         transformer_engine=cuda_libraries.transformer_engine_installed(),
     )
+
+
+def within_container(cpu_count: int, memory_bytes: int, cgroup: Path = CGROUP) -> tuple[int, int]:
+    """Cores (rounded up) and bytes of memory, at most what the container may use: docker's --cpus and --memory.
+
+    Read from cgroup v2; where there is no such file, or it says "max", nothing is taken away.
+    """
+    with contextlib.suppress(OSError, ValueError):
+        quota, period = map(int, (cgroup / "cpu.max").read_text().split())
+        cpu_count = min(cpu_count, math.ceil(quota / period))
+    with contextlib.suppress(OSError, ValueError):
+        memory_bytes = min(memory_bytes, int((cgroup / "memory.max").read_text()))
+    return cpu_count, memory_bytes
 
 
 def for_ranks(count: int) -> Machine:
@@ -154,7 +175,14 @@ def for_ranks(count: int) -> Machine:
 
 
 def visible_gpus() -> tuple[GPU, ...]:
-    """The GPUs CUDA would show to a new process, in CUDA's order; empty without a driver."""
+    """The GPUs that CUDA would show to a new process; empty without a driver.
+
+    They are numbered by PCI bus. CUDA numbers them so, too, unless they differ: then the fastest is its first, and
+    CUDA_DEVICE_ORDER=PCI_BUS_ID makes both agree.
+
+    Raises:
+        UnsupportedPlatform: where CUDA_VISIBLE_DEVICES names a slice of a GPU (MIG).
+    """
     import pynvml
 
     try:
@@ -169,13 +197,23 @@ def visible_gpus() -> tuple[GPU, ...]:
         return tuple(
             GPU(
                 name=_text(pynvml.nvmlDeviceGetName(h)),
-                memory_bytes=pynvml.nvmlDeviceGetMemoryInfo(h).total,
+                memory_bytes=_memory_bytes(h),
                 compute_capability=tuple(pynvml.nvmlDeviceGetCudaComputeCapability(h)),
             )
             for h in handles
         )
     finally:
         pynvml.nvmlShutdown()
+
+
+def _memory_bytes(handle) -> int:
+    """A GPU's memory; the machine's where both share one and the driver has no number (GB10, the DGX Spark's)."""
+    import pynvml
+
+    try:
+        return pynvml.nvmlDeviceGetMemoryInfo(handle).total
+    except pynvml.NVMLError_NotSupported:
+        return psutil.virtual_memory().total
 
 
 def driver_versions() -> tuple[str, str] | None:
@@ -200,6 +238,12 @@ def _selected(handles: list, chosen: str) -> list:
     uuids = [_text(pynvml.nvmlDeviceGetUUID(h)) for h in handles]
     selected = []
     for entry in (e.strip() for e in chosen.split(",")):
+        if entry.startswith("MIG-"):
+            raise UnsupportedPlatform(
+                f"CUDA_VISIBLE_DEVICES names {entry}, a slice of a GPU, and the recipes plan with whole GPUs: give the "
+                "number of one that is not cut (`nvidia-smi -L` lists them), or export MEGATRON_CPU=1 to train on the "
+                "CPU."
+            )
         if entry.isdigit() and int(entry) < len(handles):
             selected.append(handles[int(entry)])
         elif matches := [h for h, uuid in zip(handles, uuids, strict=True) if entry and uuid.startswith(entry)]:
@@ -228,10 +272,10 @@ def quietly():
 
 
 def runs_root() -> Path:
-    """Where runs go: $MEGATRON_TOUR_RUNS, else `runs/` in the project."""
-    return Path(os.environ.get("MEGATRON_TOUR_RUNS") or PROJECT / "runs").expanduser()
+    """Where runs go, as a whole path: $MEGATRON_TOUR_RUNS, else `runs/` in the project."""
+    return Path(os.environ.get("MEGATRON_TOUR_RUNS") or PROJECT / "runs").expanduser().resolve()
 
 
 def cache_root() -> Path:
-    """Where prepared corpora go: $MEGATRON_TOUR_CACHE, else `~/.cache/megatron-tour`."""
-    return Path(os.environ.get("MEGATRON_TOUR_CACHE") or DEFAULT_CACHE).expanduser()
+    """Where prepared corpora go, as a whole path: $MEGATRON_TOUR_CACHE, else `~/.cache/megatron-tour`."""
+    return Path(os.environ.get("MEGATRON_TOUR_CACHE") or DEFAULT_CACHE).expanduser().resolve()

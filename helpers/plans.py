@@ -51,6 +51,9 @@ def duration(notebook: Path, machine: Machine) -> str:
         return "not measured yet"
     if machine.name in measured:
         return f"{measured[machine.name]:.1f} min ({machine.name})"
+    for name in measured:
+        if machine.gpus and name.split(" × ")[-1] == machine.gpus[0].name:
+            return f"{measured[name]:.1f} min ({name})"
     alike = [name for name in measured if name.endswith("CPU") == (machine.device == "cpu")]
     name = (alike or list(measured))[0]
     return f"{measured[name]:.1f} min ({name}; not measured on this one)"

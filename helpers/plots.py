@@ -16,16 +16,14 @@ from helpers.data_drawings import index_bytes as index_bytes
 from helpers.data_drawings import number_line as number_line
 from helpers.data_drawings import packing as packing
 from helpers.data_drawings import quantization_error as quantization_error
-from helpers.drawings import INK
 from helpers.drawings import rank_grid as rank_grid
 from helpers.layer_drawings import collectives as collectives
 from helpers.layer_drawings import shards as shards
 from helpers.results import after_warm_up, labels, shown
-from helpers.style import COLOURS, REFERENCE, RUN_COLOURS, Picture
+from helpers.style import COLOURS, GREY, INK, REFERENCE, RUN_COLOURS, Picture
 
 MARKS = 8  # markers on a curve: enough to tell two apart, too few to hide it
 LOG_RATIO = 20  # speeds further apart than this get a logarithmic axis
-GREY = "#666666"
 
 
 def loss(*several, reference: bool = True) -> Picture:
@@ -85,7 +83,7 @@ def loss_difference(one, other) -> Picture:
         below.set_ylim(float(differing.min()) / 3, largest * 12)
         words = f"largest: {largest:.2g}, at step {step}"
         if equal := len(distance) - len(differing):
-            words += f"; {equal} of {len(distance)} steps exactly equal"
+            words += f"; {equal} of {len(distance)} steps exactly equal (not drawn)"
         below.text(0.01, 0.97, words, va="top", transform=below.transAxes, color=GREY)
     return Picture(figure, f"{start}. Absolute difference, {words}.")
 

@@ -8,6 +8,7 @@ from helpers.machine import Machine
 from helpers.rules import Problem, error, nearest_multiple, warning
 
 FP8_RECIPE_NEEDS = {"blockwise": ((9, 0), "Hopper"), "mxfp8": ((10, 0), "Blackwell")}
+MXFP8_ENDS = (12, 0)  # in Transformer Engine 2.20: `_compute_mxfp8_support` in its pytorch/quantization.py
 
 
 def precision(recipe, machine: Machine) -> Iterator[Problem]:
@@ -117,10 +118,17 @@ def fp8(recipe, machine: Machine) -> Iterator[Problem]:
         yield error(asked, why, f"{without}.")
     elif p.fp8_recipe in FP8_RECIPE_NEEDS:
         needed, generation = FP8_RECIPE_NEEDS[p.fp8_recipe]
+        asked, change = f'fp8_recipe="{p.fp8_recipe}" on {machine.name}', 'fp8_recipe="tensorwise" or "delayed".'
         if weaker := [gpu for gpu in machine.gpus if gpu.compute_capability < needed]:
             wanted = ".".join(map(str, needed))
             why = f"It needs compute capability {wanted} ({generation}); {weaker[0].name} has {_capability(weaker[0])}."
-            yield error(f'fp8_recipe="{p.fp8_recipe}" on {machine.name}', why, 'fp8_recipe="tensorwise" or "delayed".')
+            yield error(asked, why, change)
+        elif p.fp8_recipe == "mxfp8" and (newer := [g for g in machine.gpus if g.compute_capability >= MXFP8_ENDS]):
+            why = (
+                "Transformer Engine does not have all its matrix products for compute capability 12.0 and newer yet; "
+                f"{newer[0].name} has {_capability(newer[0])}."
+            )
+            yield error(asked, why, change)
     if not machine.transformer_engine:
         why = "Megatron computes FP8 through Transformer Engine, which is not installed."
         asked = f'fp8_format="{p.fp8_format}" without Transformer Engine'

@@ -10,9 +10,9 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from helpers import accounting, checkpoints, data_split, index, precision_rules, rules
+from helpers import accounting, checkpoints, data_split, index, precision_rules, processes, rules
 from helpers.machine import Machine, here
-from helpers.ranks.scope import LEFT_OUT
+from helpers.ranks.scope import job_of
 from helpers.rules import Problem, error, warning
 
 TOO_LARGE = "One rank would take about"  # how the reason begins when the memory is too small
@@ -27,7 +27,13 @@ class PreflightError(ValueError):
         super().__init__("\n\n".join([f"{what}, so nothing was started.", *map(str, problems)]))
 
 
-def check(recipe, data, machine: Machine | None = None, run_directory: Path | str | None = None) -> list[Problem]:
+def check(
+    recipe,
+    data,
+    machine: Machine | None = None,
+    run_directory: Path | str | None = None,
+    entry_script: Path | str | None = None,
+) -> list[Problem]:
     """Everything that would keep the run from working, or that will surprise, in the order a learner would mend it.
 
     Args:
@@ -35,6 +41,7 @@ def check(recipe, data, machine: Machine | None = None, run_directory: Path | st
         data: a `corpus.Corpus`, or None for Megatron's mock data.
         machine: where it would run; None is this machine.
         run_directory: where it would write; None leaves disk and directory unchecked.
+        entry_script: the learner's own `pretrain_gpt.py`, which may do other jobs than ours.
     """
     machine = machine or here()
     if found := list(rules.values(recipe)):
@@ -44,7 +51,7 @@ def check(recipe, data, machine: Machine | None = None, run_directory: Path | st
     if splits_evenly:
         found += rules.batch_and_schedule(recipe)
     found += [*precision_rules.precision(recipe, machine), *precision_rules.speed(recipe, machine)]
-    found += [*extra_flags(recipe, data, machine), *logging(recipe)]
+    found += [*extra_flags(recipe, data, machine, entry_script is None), *logging(recipe)]
     if data is not None:
         found += corpus_problems(recipe, data)
     if run_directory is not None:
@@ -54,13 +61,19 @@ def check(recipe, data, machine: Machine | None = None, run_directory: Path | st
     return found
 
 
-def refuse(recipe, data, machine: Machine | None = None, run_directory: Path | str | None = None) -> list[Problem]:
+def refuse(
+    recipe,
+    data,
+    machine: Machine | None = None,
+    run_directory: Path | str | None = None,
+    entry_script: Path | str | None = None,
+) -> list[Problem]:
     """Run `check` and return its warnings.
 
     Raises:
         PreflightError: when there is an error among the problems; it holds all of them.
     """
-    problems = check(recipe, data, machine, run_directory)
+    problems = check(recipe, data, machine, run_directory, entry_script)
     errors = [problem for problem in problems if problem.severity == "error"]
     if errors:
         raise PreflightError(errors)
@@ -126,16 +139,15 @@ def _power_below(tokens: int) -> int:
     return 1 << max(0, (max(2, tokens) - 1).bit_length() - 1)
 
 
-def extra_flags(recipe, data, machine: Machine) -> Iterator[Problem]:
-    """Flags of the learner's own: those the entry script leaves out, and those a field of the recipe sets already."""
+def extra_flags(recipe, data, machine: Machine, our_script: bool = True) -> Iterator[Problem]:
+    """Flags of the learner's own: those our entry script leaves out, and those a field of the recipe sets already."""
     words = [word.split("=")[0] for word in recipe.extra_flags if word.startswith("--")]
     if not words:
         return
-    for word in words:
-        for name, job in LEFT_OUT.items():
-            if word == name or (name.endswith("-") and word.startswith(name)):
-                why = f"It belongs to {job}; this script pretrains GPT models."
-                yield error(f"extra_flags {word}", why, "Leave it out, or give your own Megatron-LM as entry_script.")
+    for word in words if our_script else ():
+        if job := job_of(word):
+            why = f"It belongs to {job}; this script pretrains GPT models."
+            yield error(f"extra_flags {word}", why, "Leave it out, or give your own Megatron-LM as entry_script.")
     groups = recipe.flag_groups(data, machine)
     ours = {flag.name for group, flags in groups.items() if group != "your own" for flag in flags}
     for word in sorted(ours.intersection(words)):
@@ -170,9 +182,9 @@ def directory(recipe, data, run_directory: Path) -> Iterator[Problem]:
         why = f"{parent} cannot be written to: {refusal.strerror}."
         yield error(f"run directory {run_directory}", why, "MEGATRON_TOUR_RUNS=<a folder of yours> in the environment.")
         return
-    unfinished = [folder for folder in (run_directory, *run_directory.glob("*/")) if _fingerprint(folder) == ours]
-    there = max((len(checkpoints.saved(folder / "checkpoints")) for folder in unfinished), default=0)
-    yield from _disk(recipe, parent, there)
+    same = [folder for folder in (run_directory, *sorted(run_directory.glob("*/"))) if _fingerprint(folder) == ours]
+    goes_on = same and processes.state(same[-1]) in ("failed", "stopped")
+    yield from _disk(recipe, parent, len(checkpoints.saved(same[-1] / "checkpoints")) if goes_on else 0)
 
 
 def _fingerprint(run_directory: Path) -> str | None:

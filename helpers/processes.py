@@ -30,7 +30,6 @@ GONE_SECONDS = 10  # what the kernel takes to bury killed processes on a busy ma
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
 
 STATUS_BYTES = 8192
-ENDED = ("finished", "failed", "stopped")
 
 
 @dataclass
@@ -211,29 +210,40 @@ def stop(run_directory: Path) -> str:
         time.sleep(0.05)
     if is_alive(run_directory):
         _signal_supervisor(run_directory, signal.SIGKILL)
+        deadline = time.monotonic() + GONE_SECONDS
+        while is_alive(run_directory) and time.monotonic() < deadline:
+            time.sleep(0.05)
     bury(run_directory)
     return state(run_directory)
 
 
 def bury(run_directory: Path) -> None:
-    """Kill what a dead supervisor left alive and finish its log and status; nothing to do after a clean end."""
+    """Kill what a dead supervisor left alive and finish its log and status; nothing to do after a clean end.
+
+    A run that somebody holds is left alone: it has been started anew.
+    """
+    with contextlib.suppress(Busy), held(run_directory):
+        bury_held(run_directory)
+
+
+def bury_held(run_directory: Path) -> None:
+    """What `bury` does, for a caller who holds the run directory."""
     run_directory = Path(run_directory)
     kill(members(run_directory))
     status = read_status(run_directory)
     if status.get("state") != "running":
         return
-    with contextlib.suppress(Busy), held(run_directory):
-        ranks = run_directory / "ranks" / str(status["launch"])
-        started = status.get("started", time.time())
-        last_words = max((path.stat().st_mtime for path in ranks.rglob("*.log")), default=started)
-        logs.RankLogs(ranks, run_directory / "log.txt", status["processes"]).merge(final=True)
-        write_status(
-            run_directory,
-            state="failed",
-            reason="the run's supervisor was killed or fell",
-            ended=last_words,
-            wall_seconds=status.get("wall_seconds", 0) + last_words - started,
-        )
+    ranks = run_directory / "ranks" / str(status["launch"])
+    started = status.get("started", time.time())
+    last_words = max((path.stat().st_mtime for path in ranks.rglob("*.log")), default=started)
+    logs.RankLogs(ranks, run_directory / "log.txt", status["processes"]).merge(final=True)
+    write_status(
+        run_directory,
+        state="failed",
+        reason="the run's supervisor was killed or fell",
+        ended=last_words,
+        wall_seconds=status.get("wall_seconds", 0) + last_words - started,
+    )
 
 
 def kill(processes: list[psutil.Process]) -> None:

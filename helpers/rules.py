@@ -57,18 +57,31 @@ def values(recipe) -> Iterator[Problem]:
         if not isinstance(value, int) or value < 1:
             why = f"{_COUNTS[name]} is counted in whole numbers from 1."
             yield error(f"{name}={value!r}", why, f"{name}=1 or more.")
+    broken = [name for name in _NUMBERS if not (isinstance(fields[name], int | float) and fields[name] >= 0)]
+    for name in broken:
+        yield error(f"{name}={fields[name]!r}", f"{_NUMBERS[name]} is a number from 0.", f"{name}=0 or more.")
+    if broken:
+        return
     s = recipe.schedule
     if s.eval_interval is None:
         why = "Megatron divides by it even when it never evaluates, and stops at the first step."
         yield error("eval_interval=None", why, f"eval_interval={s.train_iters} looks once, at the end.")
-    if s.eval_iters < 0:
-        why = "It counts batches of the validation part."
-        yield error(f"eval_iters={s.eval_iters}", why, "eval_iters=0 for no evaluation, else 1 or more.")
-    if not 0 <= recipe.model.dropout < 1:
+    if recipe.model.dropout >= 1:
         why = "It is the share of activations set to zero: at 1 nothing is left."
         yield error(f"dropout={recipe.model.dropout}", why, "dropout=0 or more, below 1, such as 0.1.")
 
 
+_NUMBERS = {
+    "dropout": "The share of activations set to zero",
+    "init_method_std": "The size of the first weights",
+    "lr": "The highest learning rate",
+    "min_lr": "The lowest learning rate",
+    "lr_warmup_iters": "The number of steps to climb",
+    "weight_decay": "The pull towards zero",
+    "clip_grad": "The longest gradient",
+    "adam_beta2": "The memory of the second moment",
+    "eval_iters": "The number of batches of an evaluation",
+}
 _MAY_BE_NONE = {
     "ffn_hidden_size",
     "num_query_groups",

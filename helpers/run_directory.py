@@ -34,11 +34,11 @@ def claim(parent: Path, identity: dict, fresh: bool):
     if old is not None and processes.state(old) in ("failed", "stopped"):
         with contextlib.ExitStack() as stack:
             try:
-                processes.bury(old)
                 lock = stack.enter_context(processes.held(old))
             except processes.Busy:
                 lock = None
             if lock is not None:
+                processes.bury_held(old)
                 repaired = checkpoints.repair(old / "checkpoints")
                 step = checkpoints.latest(old / "checkpoints")
                 where = "from step 1: it has no checkpoint yet" if step is None else f"after step {step}"

@@ -13,8 +13,8 @@ def fit(recipe, machine: Machine):
 
     On a CPU: 4 layers of width 128 in fp32 with a vocabulary of 4,096, grouped queries, gated MLP, rotary or learned
     positions and untied embeddings kept as they are. On GPUs: the whole model where it fits, with the largest
-    micro-batch, then recomputation, then all GPUs with the distributed optimizer (if the recipe asks for no layout of
-    its own); where not even that fits, width, depth and sequence are halved until it does.
+    micro-batch, then recomputation, then as many GPUs as share the batch evenly, with the distributed optimizer (if the
+    recipe asks for no layout of its own); where not even that fits, width, depth and sequence are halved until it does.
     fp16 stands in for bf16 before Ampere, bf16 for FP8 where the GPU has none. A CUDA graph is left out where
     `precision_rules.cuda_graph` has anything to say against it.
 
@@ -32,7 +32,8 @@ def fit(recipe, machine: Machine):
         precision = replace(precision, dtype="fp16")
     room = 0.9 * min(gpu.memory_bytes for gpu in machine.gpus)
     shrunk = replace(recipe, precision=precision, scaled_for=machine.name)
-    spread = Layout(processes=len(machine.gpus), distributed_optimizer=True)
+    gpus, samples = len(machine.gpus), recipe.batch.global_batch_size
+    spread = Layout(processes=max(n for n in range(1, gpus + 1) if samples % n == 0), distributed_optimizer=True)
     unsplit = recipe.layout in (Layout(), Layout(distributed_optimizer=True))
     layouts = [recipe.layout, spread] if unsplit and spread.processes > 1 else [recipe.layout]
     while True:
@@ -89,12 +90,13 @@ def _batches(recipe):
 
 
 def _halved(model: Model) -> Model:
+    """Half as deep, wide and long, but no less than 2 layers and 1,024 tokens where the model has as many."""
     return replace(
         model,
-        num_layers=max(2, model.num_layers // 2),
+        num_layers=min(model.num_layers, max(2, model.num_layers // 2)),
         hidden_size=model.hidden_size // 2,
         num_attention_heads=model.num_attention_heads // 2,
         num_query_groups=model.num_query_groups and max(1, model.num_query_groups // 2),
-        sequence_length=max(1024, model.sequence_length // 2),
+        sequence_length=min(model.sequence_length, max(1024, model.sequence_length // 2)),
         ffn_hidden_size=model.ffn_hidden_size and model.ffn_hidden_size // 2,
     )

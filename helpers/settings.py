@@ -66,7 +66,7 @@ class Model:
             flags.append(Flag("--group-query-attention", None, "several query heads share one key and value head"))
             flags.append(Flag("--num-query-groups", str(self.num_query_groups), "key and value heads a layer"))
         if self.position_embedding == "rope":
-            flags.append(Flag("--rotary-base", str(self.rotary_base), "slowest rotation: how far positions tell apart"))
+            flags.append(Flag("--rotary-base", str(self.rotary_base), "slowest rotation: how far apart is still told"))
         if self.activation == "swiglu":
             flags.append(Flag("--swiglu", None, "gated MLP: three matrices, not two"))
         if not self.tied_embeddings:

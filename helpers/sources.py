@@ -1,6 +1,7 @@
 """Where text comes from: packaged speeches, local files, the Hugging Face hub; all of it ends as one `<name>.jsonl`."""
 
 import contextlib
+import errno
 import hashlib
 import importlib.util
 import json
@@ -21,6 +22,7 @@ from tqdm import tqdm
 OPENWEBTEXT = "vuiseng9/openwebtext-10k"
 HUB_SECONDS = 10.0
 FAILURE_SECONDS = 600.0
+OF_THE_PROCESS = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN}  # limits that no other folder mends
 
 
 class SourceError(ValueError):
@@ -103,21 +105,24 @@ def _local(path: Path, text_key: str, cache: Path) -> Source:
 def _text_files(files: Iterable[Path]) -> Iterator[str]:
     for file in files:
         try:
-            yield file.read_text(encoding="utf-8")
+            with reading(file):
+                text = file.read_text(encoding="utf-8")
         except UnicodeDecodeError as error:
             raise SourceError(f"{file} is not UTF-8 ({error.reason}, byte {error.start}): convert it first.") from error
+        yield text
 
 
 def _parquet_texts(files: Iterable[Path], column: str) -> Iterator[str]:
     import pyarrow.parquet as parquet
 
     for file in files:
-        table = parquet.ParquetFile(file)
-        if column not in table.schema_arrow.names:
-            names = ", ".join(table.schema_arrow.names)
-            raise SourceError(f"{file} has no column {column!r}, only {names}. Name the column: text_key=...")
-        for batch in table.iter_batches(batch_size=1024, columns=[column]):
-            yield from (text for text in batch.column(0).to_pylist() if text is not None)
+        with reading(file):
+            table = parquet.ParquetFile(file)
+            if column not in table.schema_arrow.names:
+                names = ", ".join(table.schema_arrow.names)
+                raise SourceError(f"{file} has no column {column!r}, only {names}. Name the column: text_key=...")
+            for batch in table.iter_batches(batch_size=1024, columns=[column]):
+                yield from (text for text in batch.column(0).to_pylist() if text is not None)
 
 
 def _written(
@@ -128,7 +133,7 @@ def _written(
     jsonl = directory / f"{name}.jsonl"
 
     def write(unfinished: Path) -> None:
-        with (unfinished / jsonl.name).open("w", encoding="utf-8") as out:
+        with writing(directory.parent), (unfinished / jsonl.name).open("w", encoding="utf-8") as out:
             for text in texts():
                 out.write(json.dumps({text_key: text}, ensure_ascii=False) + "\n")
 
@@ -153,8 +158,10 @@ def _hub(dataset: str, text_key: str, cache: Path, remember_failure: bool = Fals
             raise HubSilent(f"{failure.read_text()} (Asked a few minutes ago.)")
         try:
             _fetch(dataset, text_key, unfinished / jsonl.name)
-        except SourceError as error:
-            failure.write_text(str(error))
+        except HubSilent as error:
+            if remember_failure and not _offline():
+                with contextlib.suppress(OSError):
+                    failure.write_text(str(error))
             raise
 
     build_once(directory, jsonl.exists, write)
@@ -162,8 +169,12 @@ def _hub(dataset: str, text_key: str, cache: Path, remember_failure: bool = Fals
     return Source(name, jsonl, content_digest([jsonl], cache), note)
 
 
+def _offline() -> bool:
+    return os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
+
+
 def _fetch(dataset: str, text_key: str, jsonl: Path) -> None:
-    if os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}:
+    if _offline():
         why = "HF_HUB_OFFLINE is set, so the Hugging Face hub was not asked."
     else:
         why = _fetch_in_child(dataset, text_key, jsonl, os.environ)
@@ -249,31 +260,55 @@ def content_digest(files: list[Path], cache: Path) -> str:
     return whole.hexdigest()
 
 
+@contextlib.contextmanager
+def reading(file: Path) -> Iterator[None]:
+    """Raises SourceError, which names the file, for an OSError in here."""
+    try:
+        yield
+    except OSError as error:
+        raise SourceError(f"{file} cannot be read: {error.strerror or error}.") from error
+
+
+@contextlib.contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Raises SourceError, which says what to do, for an OSError in here; what the process lacks is raised as it is."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in OF_THE_PROCESS:
+            raise
+        raise SourceError(
+            f"{error.filename or folder} cannot be written: {error.strerror or error}. Make room there, or name "
+            "another folder with the environment variable MEGATRON_TOUR_CACHE."
+        ) from error
+
+
 def build_once(directory: Path, valid: Callable[[], bool], build: Callable[[Path], None]) -> None:
     """Have `directory`, whole or not at all, built by one process however many ask.
 
     `build` fills a hidden directory beside it, which takes the final name in one rename. A process killed on the way
     leaves only the hidden one; the next to come removes it. A finished directory is found without touching the lock,
     so a cache prepared by somebody else may be read-only.
+
+    Raises:
+        SourceError: the place cannot be written. Whatever `build` raises is passed on: it names its own troubles.
     """
     if valid():
         return
     unfinished = directory.with_name(f".{directory.name}.unfinished")
-    try:
+    with writing(directory.parent):
         directory.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{directory}.lock"):
-            if valid():
-                return
-            shutil.rmtree(unfinished, ignore_errors=True)
-            try:
+        lock = FileLock(f"{directory}.lock").acquire()
+    with lock:
+        if valid():
+            return
+        shutil.rmtree(unfinished, ignore_errors=True)
+        try:
+            with writing(directory.parent):
                 unfinished.mkdir()
-                build(unfinished)
-                shutil.rmtree(directory, ignore_errors=True)
+            build(unfinished)
+            shutil.rmtree(directory, ignore_errors=True)
+            with writing(directory.parent):
                 os.replace(unfinished, directory)
-            finally:
-                shutil.rmtree(unfinished, ignore_errors=True)
-    except OSError as error:
-        raise SourceError(
-            f"{directory.parent} cannot be written: {error.strerror or error}. Make room there, or name another folder "
-            "with the environment variable MEGATRON_TOUR_CACHE."
-        ) from error
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)

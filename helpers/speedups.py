@@ -4,12 +4,10 @@ import math
 
 from helpers import absence, accounting, published, style
 from helpers.absence import Absence
-from helpers.drawings import INK
 from helpers.published import PAPER, PAPER_BATCH, PAPER_GPUS, TUTORIALS, TUTORIALS_GPUS
-from helpers.style import COLOURS, RECORDED_HATCH, REFERENCE, Picture
+from helpers.style import COLOURS, GREY, INK, RECORDED_HATCH, REFERENCE, Picture
 
 NOTHING = absence.of("scaling run")
-GREY = "#666666"
 
 
 def strong_scaling_table(several):
@@ -86,7 +84,7 @@ def strong_scaling(several) -> Picture | Absence:
         axes.set_xticks([x / 2 for x in range(2 * math.ceil(end) + 1)])
         axes.grid(axis="y", visible=False)
         axes.tick_params(axis="y", length=0)
-        axes.set_title(f"{rows[0]['model']} parameters, {rows[0]['measured on']}")
+        axes.set_title(f"{rows[0]['model']} parameters, {style.places(row['run'] for row in rows)}")
         dashed = f"dashed: {'; '.join(['the ideal', *sources])}"
         figure.supxlabel(dashed, fontsize=9.5, color=GREY)
     return Picture(
@@ -110,6 +108,7 @@ def weak_scaling(several) -> Picture | Absence:
     for row in _published_weak():
         if row["batch"] in curves:
             curves[row["batch"]].setdefault(row["measured on"], []).append(row)
+    title = f"Weak scaling, {style.places(row['run'] for row in rows)}"
     names = list(dict.fromkeys(name for panel in curves.values() for name in panel))
     lines, words = {}, []
     with style.apply():
@@ -130,8 +129,8 @@ def weak_scaling(several) -> Picture | Absence:
         panels[0][0].set(ylabel="step time on one GPU\n÷ step time", ylim=(0.5, 1.05))
         panels[0][0].yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
         figure.legend([lines[name] for name in names], names, loc="outside lower center", ncols=2)
-        figure.suptitle(f"Weak scaling, {rows[-1]['measured on']}", fontsize=12)
-    return Picture(figure, f"Weak scaling, {rows[-1]['measured on']}. {'; '.join(words)}.")
+        figure.suptitle(title, fontsize=12)
+    return Picture(figure, f"{title}. {'; '.join(words)}.")
 
 
 def _timed(several) -> list[dict]:

@@ -102,7 +102,7 @@ def cores(machine: Machine, facts: dict) -> Finding:
 
 
 def memory(machine: Machine, facts: dict) -> Finding:
-    free = psutil.virtual_memory().available
+    free = min(psutil.virtual_memory().available, machine.memory_bytes)
     found = f"{free / GB:.1f} GB free of {machine.memory_bytes / GB:.1f} GB"
     why = "A rank takes about 1 GB before the first weight: PyTorch and Megatron themselves."
     fix = "Close what you do not need (browsers first). In WSL2 raise `memory=` in .wslconfig."

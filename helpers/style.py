@@ -7,6 +7,7 @@ A parallel dimension keeps its colour in every figure and widget; memory is alwa
 import base64
 import html
 import io
+import re
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -25,6 +26,7 @@ MEMORY_PARTS = {
     "other": "#BBBBBB",
 }
 RUN_COLOURS = ("#000000", "#56B4E9", "#882255", "#999933", "#44AA99", "#AA4499", "#6699CC")
+INK, GREY, FAINT = "#222222", "#666666", "#5A5A5A"  # words; those of reference lines; those beside the others
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 REFERENCE = {"color": "#888888", "linestyle": "--", "linewidth": 1.2, "zorder": 1}
 RECORDED_LINE = ":"
@@ -135,6 +137,11 @@ def short_number(value: float) -> str:
 def visible_spaces(token: str) -> str:
     """A token as it can be read in a table or a figure: "·" for a space, "⏎" for a new line."""
     return token.replace(" ", "·").replace("\n", "⏎")
+
+
+def places(several) -> str:
+    """Where runs were measured, each kind of GPU once and without its number: "recorded on NVIDIA H200"."""
+    return "; ".join(dict.fromkeys(re.sub(r"\d+ × ", "", run.measured_on) for run in several))
 
 
 def whole_sentences(table):

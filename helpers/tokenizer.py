@@ -156,7 +156,7 @@ def _byte_level(tokenizer):
 
 
 def _save(tokenizer, directory: Path) -> Facts:
-    tokenizer.save(str(directory / "tokenizer.json"))
+    (directory / "tokenizer.json").write_text(tokenizer.to_str(pretty=True), encoding="utf-8")
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         **dict.fromkeys(("bos_token", "eos_token", "unk_token"), END_OF_DOCUMENT),
@@ -190,7 +190,7 @@ def _given(name: str, directory: Path) -> Facts:
     backend = tokenizer.backend_tokenizer
     backend.no_truncation()
     backend.no_padding()
-    backend.save(str(directory / "backend.json"))
+    (directory / "backend.json").write_text(backend.to_str(pretty=True), encoding="utf-8")
     return Facts(len(tokenizer), tokenizer.convert_tokens_to_ids(end))
 
 

@@ -5,6 +5,7 @@ The digests are of what tools/preprocess_data.py --append-eod --workers 2 wrote,
 tokenizers.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -21,6 +22,7 @@ import pytest
 from helpers import corpus, encoder, index, tokenizer
 from helpers.corpus import CorpusError
 from helpers.encoder import UnreadableText
+from helpers.sources import SourceError
 from helpers.tokenizer import TokenizerError
 
 UPSTREAM = {
@@ -287,6 +289,56 @@ def test_killed_at_any_moment_leaves_nothing_that_passes_for_whole(long_jsonl, t
         data.prefix.parent.name,
         f"{data.prefix.parent.name}.lock",
     ]
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), SourceError),
+        (OSError(errno.EMFILE, "Too many open files"), OSError),
+        (KeyboardInterrupt(), KeyboardInterrupt),
+    ],
+    ids=["full disk", "open files", "interrupt"],
+)
+def test_no_tokenizing_process_outlives_a_failed_preparation(long_jsonl, tmp_path, monkeypatch, error, told):
+    """IPython keeps the traceback, and with it every frame and generator."""
+
+    def add(*_):
+        raise error
+
+    monkeypatch.setattr(index.Writer, "add", add)
+    with pytest.raises(told) as kept:
+        corpus.prepare(str(long_jsonl), workers=2, cache=tmp_path)
+    children = [child.cmdline() for child in psutil.Process().children()]
+    assert [command for command in children if "helpers.encoder" in command] == []
+    assert ("MEGATRON_TOUR_CACHE" in str(kept.value)) == (told is SourceError)
+
+
+def test_a_tokenizing_process_that_cannot_start_leaves_none_behind(small_jsonl, tmp_path, monkeypatch):
+    started, popen = [], subprocess.Popen
+
+    def second_fails(*arguments, **options):
+        if started:
+            raise OSError(errno.EMFILE, "Too many open files")
+        started.append(popen(*arguments, **options))
+        return started[0]
+
+    monkeypatch.setattr(encoder.subprocess, "Popen", second_fails)
+    with pytest.raises(OSError, match="Too many open files"):
+        list(encoder.encode_file(small_jsonl, tmp_path, dtype="uint16", eod_id=0, text_key="text", workers=2))
+    assert started[0].poll() is not None
+
+
+def test_a_file_that_vanishes_is_told(small_jsonl, tmp_path):
+    with pytest.raises(UnreadableText, match="gone.jsonl cannot be read: No such file"):
+        list(encoder.texts(tmp_path / "gone.jsonl", "text"))
+
+
+def test_a_relative_cache_is_under_the_folder_of_the_call(small_jsonl, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    data = corpus.prepare(str(small_jsonl), tokenizer="bpe-300", cache="relative")
+    for path in (data.prefix, data.tokenizer_path):
+        assert path.is_relative_to(tmp_path / "relative")
 
 
 def test_two_at_once_do_the_work_once(long_jsonl, tmp_path):

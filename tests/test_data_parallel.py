@@ -37,6 +37,7 @@ def test_the_figure_has_a_curve_for_each_way_to_keep_the_optimizer(four):
     assert time.get_xlabel() == "ranks, 32 samples each"
     assert "distributed optimizer, 2 ranks: 220 ms, 38.0 GB" in picture.alt
     assert all(line.get_linestyle() == ":" for line in time.lines)
+    assert picture.figure.get_suptitle() == "recorded on NVIDIA H200"  # runs on one GPU and on two
 
 
 def test_nothing_recorded_is_a_sentence():

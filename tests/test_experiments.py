@@ -52,6 +52,18 @@ def test_a_gpu_is_swept_until_it_is_full(machine):
     assert all(fits[:-1]) and not fits[-1]
 
 
+@pytest.mark.parametrize("change", [{"tensor_parallel": 2}, {"num_attention_heads": 15}, {"dropout": 1.5}])
+def test_a_recipe_that_cannot_work_is_not_swept(change):
+    machine = Machine(gpus=TWO_H200.gpus[:1], transformer_engine=True)
+    with pytest.raises(preflight.PreflightError):
+        experiments.micro_batches(recipes.gpt3_345m().with_(**change), machine)
+
+
+def test_a_sweep_of_several_ranks_keeps_their_batch_whole():
+    recipe, sizes = experiments.micro_batches(recipes.gpt3_345m().with_(processes=2, global_batch_size=24), TWO_H200)
+    assert recipe.batch.global_batch_size % (2 * sizes[-1]) == 0
+
+
 def test_a_cpu_is_swept_with_the_recipes_own_batch():
     recipe = recipes.gpt3_345m().scaled_to("cpu")
     assert experiments.micro_batches(recipe, CPU) == (recipe, [1, 2, 4, 8])
@@ -100,7 +112,8 @@ def test_an_interrupt_while_the_plug_waits_stops_the_run(tiny_recipe, monkeypatc
 
 
 @pytest.mark.train
-def test_a_run_whose_plug_was_pulled_is_picked_up(tiny_recipe, small_corpus, capsys):
+def test_a_run_whose_plug_was_pulled_is_picked_up(tiny_recipe, small_corpus, monkeypatch, capsys):
+    monkeypatch.setattr(launch, "here", lambda: CPU)
     recipe = tiny_recipe.with_(save_interval=5, name="plug")
     cut = experiments.pull_the_plug(recipe, small_corpus, step=8)
     assert cut.state == "failed" and max(cut.losses.index) < 30

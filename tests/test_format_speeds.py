@@ -66,6 +66,7 @@ def test_bars_speeds_and_memory(several):
     words = [text.get_text() for text in left.texts]
     assert "16,384  ·  1.25× bf16" in words and "DGX Cloud 25.04, bf16: 10,682" in words
     assert "fp8 tensorwise: 16,384  ·  1.25× bf16, 120 GB" in picture.alt
+    assert left.get_title(loc="left") == "8.0B parameters, recorded on NVIDIA H200"
 
 
 def test_no_run_is_a_sentence():

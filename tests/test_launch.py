@@ -296,11 +296,17 @@ def test_a_detached_run_survives_and_is_followed_and_stopped(tiny_recipe, small_
 
 
 # ---- small programs on ranks -----------------------------------------------------------------------------------------
-def test_ranks_returns_what_each_rank_said(tmp_path):
+def test_ranks_returns_what_each_rank_said(tmp_path, monkeypatch):
     (tmp_path / "hello.py").write_text("import os, sys\nprint('rank', os.environ['RANK'], 'of', *sys.argv[1:])")
-    text = launch.ranks(str(tmp_path / "hello.py"), 2, 2, "a b", machine=CPU)
+    monkeypatch.chdir(tmp_path)
+    text = launch.ranks("hello.py", 2, 2, "a b", machine=CPU)
     assert "[rank 0] rank 0 of 2 a b" in text and "[rank 1] rank 1 of 2 a b" in text
     assert list((machine.runs_root() / ".ranks").glob("hello-*")) == []
+
+
+def test_a_script_that_is_not_there_is_named():
+    with pytest.raises(FileNotFoundError, match="nowhere.py for torchrun"):
+        launch.ranks("nowhere.py", 2, machine=CPU)
 
 
 def test_what_ranks_say_on_gpus_is_not_torchruns_talk_of_threads(tmp_path, monkeypatch):

@@ -42,7 +42,12 @@ FOREVER, STEPS = 5000, 40
 MIB = 2**20
 FIGURES: dict[str, dict] = {}
 
-pytestmark = [pytest.mark.train, pytest.mark.skipif(RANKS == 0, reason="there is no GPU here")]
+ALONE = "takes the machine for itself: uv run pytest tests/test_on_gpus.py -n 0 -s"
+pytestmark = [
+    pytest.mark.train,
+    pytest.mark.skipif(RANKS == 0, reason="there is no GPU here"),
+    pytest.mark.skipif("PYTEST_XDIST_WORKER" in os.environ, reason=ALONE),
+]
 takes_two = pytest.mark.skipif(RANKS < 2, reason="one rank waits for another: that takes two GPUs")
 takes_a_gpu = pytest.mark.skipif(REHEARSE, reason="a CPU rank has no memory of its own")
 takes_transformer_engine = pytest.mark.skipif(

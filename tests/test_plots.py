@@ -2,6 +2,8 @@
 
 import io
 import math
+from pathlib import Path
+from types import SimpleNamespace
 
 import matplotlib.colors
 import numpy as np
@@ -94,7 +96,7 @@ def test_loss_difference_names_the_largest(run, tmp_path):
     assert below.get_yscale() == "log" and above.get_shared_x_axes().joined(above, below)
     steps, distances = series(below.lines[0])
     assert steps == [7, 9] and distances == pytest.approx([3e-4, 1e-5], rel=0.1)
-    assert "largest: 0.0003, at step 7; 18 of 20 steps exactly equal" in picture.alt
+    assert "largest: 0.0003, at step 7; 18 of 20 steps exactly equal (not drawn)" in picture.alt
     assert any("at step 7" in text.get_text() for text in below.texts)
 
 
@@ -228,3 +230,16 @@ def test_nothing_is_left_open_and_no_setting_leaks(run):
     before = dict(matplotlib.rcParams)
     plots.loss(run).png  # noqa: B018
     assert matplotlib.pyplot.get_fignums() == [] and dict(matplotlib.rcParams) == before
+
+
+def test_a_figure_of_several_machines_names_each_kind_of_gpu_once():
+    many = ("recorded on NVIDIA H200", "recorded on 2 × NVIDIA H200", "8 × NVIDIA H100 80GB HBM3")
+    several = [SimpleNamespace(measured_on=name) for name in many]
+    assert style.places(several) == "recorded on NVIDIA H200; NVIDIA H100 80GB HBM3"
+    assert style.places([SimpleNamespace(measured_on="2-core CPU")] * 2) == "2-core CPU"
+
+
+def test_the_colours_of_words_stand_in_the_style_file_alone():
+    for colour in (style.INK, style.GREY, style.FAINT):
+        owners = [path.name for path in Path(style.__file__).parent.glob("*.py") if colour in path.read_text()]
+        assert owners == ["style.py"]

@@ -19,6 +19,7 @@ from helpers.settings import Speed
 H200 = GPU("NVIDIA H200", 143_771 * 2**20, (9, 0))
 B200 = GPU("NVIDIA B200", 183_359 * 2**20, (10, 0))
 RTX_3090 = GPU("NVIDIA GeForce RTX 3090", 24 * 2**30, (8, 6))
+RTX_5090 = GPU("NVIDIA GeForce RTX 5090", 32 * 2**30, (12, 0))
 RTX_2080 = GPU("NVIDIA GeForce RTX 2080", 8 * 2**30, (7, 5))
 TWO_H200 = Machine(gpus=(H200, H200), transformer_engine=True)
 EIGHT_H200 = Machine(gpus=(H200,) * 8, transformer_engine=True)
@@ -138,6 +139,9 @@ REFUSED = {
     "warm-up longer than training": (SMALL, {"train_iters": 10, "lr_warmup_iters": 10}, CPU,
         ["lr_warmup_iters=10", "train_iters=10", "lr_warmup_iters=1", "train_iters=100"]),
     "min_lr above lr": (SMALL, {"lr": 1e-4, "min_lr": 1e-3}, CPU, ["lr=0.0001", "min_lr=0.001", "min_lr=1e-05"]),
+    "a learning rate in quotes": (SMALL, {"lr": "3e-4", "dropout": None}, CPU, ["lr='3e-4'", "dropout=None"]),
+    "a warm-up backwards": (SMALL, {"lr_warmup_iters": -5}, CPU, ["lr_warmup_iters=-5", "from 0"]),
+    "evaluations unsaid": (SMALL, {"eval_iters": None}, CPU, ["eval_iters=None", "from 0"]),
     "all dropped out": (SMALL, {"dropout": 1.0}, CPU, ["dropout=1.0", "0.1"]),
     "unknown activation": (SMALL, {"activation": "swiglue"}, CPU, ["activation='swiglue'", "'swiglu'"]),
     "unknown dtype": (SMALL, {"dtype": "float32"}, CPU, ["dtype='float32'", "'fp32'"]),
@@ -148,6 +152,8 @@ REFUSED = {
         ONE_3090, ["RTX 3090", "8.6", "8.9", "fp8_format=None trains in bf16"]),
     "MXFP8 on Hopper": (LLAMA, {"fp8_recipe": "mxfp8", "tensor_parallel": 2}, TWO_H200,
         ["mxfp8", "10.0", "9.0", '"tensorwise"']),
+    "MXFP8 on an RTX 5090": (LLAMA, {"fp8_recipe": "mxfp8"}, Machine(gpus=(RTX_5090,), transformer_engine=True),
+        ["mxfp8", "RTX 5090 has 12.0", "Transformer Engine", '"tensorwise"']),
     "FP8 without Transformer Engine": (LLAMA, {"num_layers": 2}, BARE_H200,
         ["without Transformer Engine", "uv sync --extra gpu"]),
     "FP8 with a width not in blocks of 16": (LLAMA, {"ffn_hidden_size": 14344, "tensor_parallel": 2}, TWO_H200,
@@ -324,6 +330,12 @@ def test_the_environment_must_not_contradict_tensor_parallelism(monkeypatch):
     assert preflight.check(recipe, None, Machine(gpus=(B200, B200), transformer_engine=True)) == []
 
 
+def test_a_script_of_the_learners_own_may_do_other_jobs():
+    recipe = BIG.with_(extra_flags=("--sft",))
+    assert "--sft" in refusal(recipe, None, TWO_H200, None)
+    assert preflight.refuse(recipe, None, TWO_H200, entry_script="pretrain_gpt.py") == []
+
+
 def test_no_disk_for_a_checkpoint(tmp_path, monkeypatch):
     usage = preflight.shutil.disk_usage(tmp_path)
     monkeypatch.setattr(preflight.shutil, "disk_usage", lambda path: usage._replace(free=12 * 10**9))
@@ -340,6 +352,9 @@ def test_no_disk_for_a_checkpoint(tmp_path, monkeypatch):
     (checkpoint / "metadata.json").write_text("{}")
     described.write_text(f'{{"fingerprint": "{recipe.fingerprint(None)}"}}')
     assert preflight.refuse(recipe, None, TWO_H200, tmp_path / "new") == []
+    # But a finished run is not taken up.
+    described.with_name("status.json").write_text('{"state": "finished"}')
+    assert "3 on disk at once 14.9 GB" in refusal(recipe, None, TWO_H200, tmp_path / "new")
 
 
 def test_checkpoints_of_8b_need_a_disk(tmp_path):

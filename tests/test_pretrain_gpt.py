@@ -1,6 +1,7 @@
 """The entry script trains as NVIDIA's own does, alike in every parallel layout, and resumes without a trace."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -222,3 +223,23 @@ def test_what_is_left_out_is_refused_by_name(flag):
 
 def test_flags_that_only_begin_alike_are_not_refused():
     scope.refuse_what_is_left_out(["--sft-tokenizer-prompt-format", "--special", "x", "--fim-rate", "0.5"])
+
+
+EARLY_END = """
+import sys
+from helpers.ranks import lifetime, pretrain_gpt
+pretrain_gpt.parse_and_validate_args = pretrain_gpt.gpt_config_from_args = lambda *_, **__: None
+pretrain_gpt.pretrain_cfg_container_from_args = lambda *_: None
+pretrain_gpt.inprocess_restart.maybe_wrap_for_inprocess_restart = lambda _: (lambda *_, **__: sys.exit({code}), None)
+lifetime.leave = lambda: print("left in good order")
+pretrain_gpt.main()
+"""
+
+
+@pytest.mark.parametrize(("code", "leaves"), [("", True), ("0", True), ("'it broke'", False)])
+def test_an_exit_interval_ends_in_good_order_too(code, leaves):
+    """NCCL waits for ever for recorded steps, and Megatron ends with `sys.exit` there."""
+    command = [sys.executable, "-c", EARLY_END.format(code=code)]
+    done = subprocess.run(command, cwd=PROJECT, env=os.environ | {"MEGATRON_CPU": "1"}, capture_output=True, text=True)
+    assert (done.returncode == 0) == leaves, done.stderr
+    assert ("left in good order" in done.stdout) == leaves

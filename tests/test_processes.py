@@ -206,6 +206,15 @@ def test_nothing_outlives_a_killed_supervisor(run):
     assert max(last) == written  # what was not yet merged when the supervisor died came in afterwards
 
 
+def test_a_run_that_somebody_has_started_anew_is_not_buried(tmp_path):
+    marked = os.environ | {processes.MARK: str(tmp_path)}
+    with processes.held(tmp_path), subprocess.Popen(["sleep", "60"], env=marked) as member:
+        wait_for(lambda: processes.members(tmp_path))
+        processes.bury(tmp_path)
+        assert member.poll() is None
+        member.kill()
+
+
 def test_a_killed_supervisor_and_torchrun_leave_what_stop_finds(run):
     directory, supervisor = run("steps(10000)")
     ranks = all_ranks(directory)

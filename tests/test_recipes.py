@@ -120,6 +120,23 @@ def test_scaled_to_recomputes_without_a_cuda_graph():
     assert recipe.batch.recompute and not recipe.speed.cuda_graph
 
 
+@pytest.mark.parametrize(
+    ("gpus", "batch", "used"), [(2, 8, 2), (3, 8, 2), (5, 8, 4), (6, 8, 4), (7, 8, 4), (8, 8, 8), (8, 4, 4), (7, 6, 6)]
+)
+def test_scaled_to_several_gpus_takes_as_many_as_share_the_batch_evenly(gpus, batch, used):
+    machine = Machine(gpus=(H200,) * gpus, transformer_engine=True)
+    recipe = recipes.llama3_8b().with_(global_batch_size=batch).scaled_to(machine)
+    assert recipe.layout.world_size == used and recipe.model == recipes.llama3_8b().model
+    assert not [problem for problem in preflight.check(recipe, None, machine) if problem.severity == "error"]
+
+
+def test_scaled_to_a_small_gpu_lets_nothing_grow():
+    large = recipes.llama3_8b().with_(num_layers=1, sequence_length=512)
+    small = large.scaled_to(Machine(gpus=(RTX_2080,))).model
+    assert small.hidden_size < large.model.hidden_size
+    assert (small.num_layers, small.sequence_length) == (1, 512)
+
+
 def test_overlap_inside_tensor_parallelism_goes_in_rings():
     """The file that Megatron hands to Transformer Engine: four products, all sent by the copy engines."""
     recipe = recipes.gpt3_345m().with_(tensor_parallel=2, sequence_parallel=True, overlap_tensor_parallel=True)

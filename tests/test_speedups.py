@@ -77,7 +77,9 @@ def test_strong_scaling_bars(several):
     assert names == ["batch 20:", "TP2, eager", "TP2+SP, CUDA graph", "TP2+SP, CUDA graph, overlapped"]
     lines = {line.get_xdata()[0]: line.get_linestyle() for line in axes.lines}
     assert lines == {2: "--", 390 / 259: "--"}
-    assert "1.60×  ·  80%  ·  250 ms" in picture.alt and "recorded on 2 × NVIDIA H200" in axes.get_title(loc="left")
+    assert "1.60×  ·  80%  ·  250 ms" in picture.alt and axes.get_title(loc="left").endswith(
+        ", recorded on NVIDIA H200"
+    )
 
 
 def test_weak_scaling_curves(several):
@@ -89,7 +91,7 @@ def test_weak_scaling_curves(several):
     assert others[0].get_ydata().tolist() == pytest.approx([1, 400 / 475, 400 / 450, 400 / 512])
     assert len({line.get_marker() for line in axes.lines}) == 2
     assert "batch 20, TP+SP, CUDA graph: 1 GPU 100%, 2 GPUs 94%" in picture.alt
-    assert picture.alt.startswith("Weak scaling, recorded on 2 × NVIDIA H200.")
+    assert picture.alt.startswith("Weak scaling, recorded on NVIDIA H200.")
 
 
 def test_weak_scaling_has_a_panel_for_each_batch_and_one_look_for_each_way():

@@ -113,7 +113,10 @@ def start_tour(notebooks: Path) -> subprocess.Popen:
         "import sys; from pathlib import Path; from helpers import chapters, tour;"
         f"tour.NOTEBOOKS = Path({str(notebooks)!r}); chapters.STUBBORN_SECONDS = 3; sys.exit(tour.main([]))"
     )
-    return subprocess.Popen([sys.executable, "-c", program], cwd=PROJECT, stdout=subprocess.PIPE, text=True)
+    environment = os.environ | {"MEGATRON_CPU": "1"}
+    return subprocess.Popen(
+        [sys.executable, "-c", program], cwd=PROJECT, env=environment, stdout=subprocess.PIPE, text=True
+    )
 
 
 def wait_for(condition, process: subprocess.Popen):

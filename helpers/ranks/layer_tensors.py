@@ -8,6 +8,7 @@ input is the same under every implementation (Transformer Engine fuses the norm 
 With tensor parallelism these are rank 0's slices.
 """
 
+import os
 import sys
 
 import torch
@@ -64,7 +65,7 @@ def main() -> None:
     try:
         pretrain_gpt.main()
     finally:
-        if torch.distributed.get_rank() == 0:
+        if os.environ["RANK"] == "0":
             torch.save(kept, path)
 
 

@@ -165,7 +165,12 @@ def main() -> None:
     args = parse_and_validate_args(args_defaults={"tokenizer_type": "GPT2BPETokenizer"})
     config = pretrain_cfg_container_from_args(args, gpt_config_from_args(args))
     kind = ModelType.encoder_or_decoder
-    train(config, build_datasets, kind, forward_step, store=store, get_embedding_ranks=embedding_ranks)
+    try:
+        train(config, build_datasets, kind, forward_step, store=store, get_embedding_ranks=embedding_ranks)
+    except SystemExit as end:  # how Megatron ends at --exit-interval
+        if not end.code:
+            lifetime.leave()
+        raise
     lifetime.leave()
 
 

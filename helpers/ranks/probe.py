@@ -1,7 +1,7 @@
 """What a machine really does, asked in a process of its own: a crash here ends the probe, never the notebook.
 
     python -m helpers.ranks.probe software         what imports: PyTorch, Megatron, Transformer Engine
-    python -m helpers.ranks.probe gpus             GEMM, memory, FP8 and attention on every visible GPU
+    python -m helpers.ranks.probe gpus             GEMM and memory of every visible GPU; FP8 and attention on the first
     torchrun … helpers/ranks/probe.py collectives  all-reduce and all-gather between the ranks
 
 Each fact is one line, `PROBE {json}`, written as soon as it is known: what came before a crash is kept.

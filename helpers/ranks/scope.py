@@ -16,13 +16,20 @@ LEFT_OUT = {  # a flag, or the beginning of several: the job it belongs to
 }
 
 
+def job_of(argument: str) -> str | None:
+    """The job that a flag (`--flag` or `--flag=value`) belongs to, if this script leaves it out."""
+    flag = argument.split("=")[0]
+    for name, job in LEFT_OUT.items():
+        if flag == name or (name.endswith("-") and flag.startswith(name)):
+            return job
+    return None
+
+
 def refuse_what_is_left_out(arguments: list[str]) -> None:
     """Stop the program, with words, if `arguments` ask for a job that this script leaves out."""
     for argument in arguments:
-        flag = argument.split("=")[0]
-        for name, job in LEFT_OUT.items():
-            if flag == name or (name.endswith("-") and flag.startswith(name)):
-                sys.exit(
-                    f"{flag} asks for {job}. This script only pretrains GPT models. Take the flag out, or give "
-                    "your own clone of Megatron-LM as the entry script: its pretrain_gpt.py has it."
-                )
+        if job := job_of(argument):
+            sys.exit(
+                f"{argument.split('=')[0]} asks for {job}. This script only pretrains GPT models. Take the flag out, "
+                "or give your own clone of Megatron-LM as the entry script: its pretrain_gpt.py has it."
+            )

@@ -3,12 +3,14 @@
     python tests/benchmarks/gpu_runs.py --list                       what there is, and what is recorded already
     python tests/benchmarks/gpu_runs.py --only 'llama3*' --seconds 500  what is missing of it, for so long
 
-Runs of one GPU go side by side, one a GPU; runs of several have the machine to themselves. Each is an ordinary
-`launch.train`, and leaves its `result.json` as `<recorded>/<machine>/<name>.json`; a failed one leaves `<name>.failed`.
+Runs of one GPU go side by side, one a GPU; runs of several have the machine to themselves, and those of more GPUs than
+there are are left out. Each is an ordinary `launch.train`, and leaves its `result.json` as
+`<recorded>/<machine>/<name>.json`; a failed one leaves `<name>.failed`.
 `--smoke` makes each run small enough for a CPU: a rehearsal of this program, not a measurement.
 """
 
 import argparse
+import contextlib
 import fnmatch
 import os
 import signal
@@ -16,8 +18,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 from helpers import corpus, launch, recipes, runs, timeline
 from helpers.machine import Machine, here
@@ -177,13 +181,15 @@ def smoke(recipe: Recipe) -> Recipe:
     return replace(small.with_(**batch), name=recipe.name)
 
 
-def without_transformer_engine() -> Machine:
+@contextlib.contextmanager
+def without_transformer_engine() -> Iterator[Machine]:
     """This machine for a run whose ranks cannot import Transformer Engine, as where it is not installed."""
-    folder = Path(tempfile.mkdtemp()) / "transformer_engine"
-    folder.mkdir()
-    (folder / "__init__.py").write_text('raise ModuleNotFoundError("hidden from this run")\n')
-    os.environ["PYTHONPATH"] = f"{folder.parent}:{os.environ.get('PYTHONPATH', '')}"
-    return replace(here(), transformer_engine=False)
+    with tempfile.TemporaryDirectory() as folder:
+        hidden = Path(folder) / "transformer_engine"
+        hidden.mkdir()
+        (hidden / "__init__.py").write_text('raise ModuleNotFoundError("hidden from this run")\n')
+        with mock.patch.dict(os.environ, PYTHONPATH=f"{folder}:{os.environ.get('PYTHONPATH', '')}"):
+            yield replace(here(), transformer_engine=False)
 
 
 def make(name: str, recorded: Path, is_smoke: bool) -> None:
@@ -191,7 +197,8 @@ def make(name: str, recorded: Path, is_smoke: bool) -> None:
     recipe = planned()[name]
     recipe = smoke(recipe) if is_smoke else recipe
     data = corpus.prepare("sotu", tokenizer=recipe.tokenizer)
-    run = launch.train(recipe, data, fresh=True, machine=without_transformer_engine() if "_local_" in name else here())
+    with without_transformer_engine() if "_local_" in name else contextlib.nullcontext(here()) as machine:
+        run = launch.train(recipe, data, fresh=True, machine=machine)
     runs.record(run, name, recorded)
     if "--profile" in recipe.extra_flags:
         timeline.record(run, name, recorded)
@@ -205,12 +212,20 @@ def devices() -> list[str]:
     return named.split(",") if named else [str(index) for index in range(here().processes)]
 
 
+def may_start(need: int, free: list[str], going: list[list[str]]) -> bool:
+    """Whether a run of `need` GPUs may start beside those that have the GPUs `going`: one of several wants no other."""
+    return not going if need > 1 else bool(free) and all(len(taken) == 1 for taken in going)
+
+
 def schedule(names: list[str], options: argparse.Namespace) -> None:
     """Start what is missing in order, each on free GPUs, until all is made or the time is up."""
     deadline = time.monotonic() + options.seconds
     free = devices()
     going: dict[subprocess.Popen, tuple[str, list[str], float]] = {}
-    waiting = list(names)
+    sizes = {name: planned()[name].layout.world_size for name in names}
+    if too_large := [f"{name} ({size})" for name, size in sizes.items() if size > len(free)]:
+        print(f"GPUs here: {len(free)}. Left out, for they need more: {', '.join(too_large)}.", flush=True)
+    waiting = [name for name in names if sizes[name] <= len(free)]
     while waiting or going:
         for worker, (name, taken, until) in list(going.items()):
             if worker.poll() is None:
@@ -224,7 +239,7 @@ def schedule(names: list[str], options: argparse.Namespace) -> None:
             if worker.returncode:
                 log.rename(log.with_suffix(".failed"))
             print(f"{name}: {'failed' if worker.returncode else 'recorded'}", flush=True)
-        if waiting and (need := planned()[waiting[0]].layout.world_size) <= len(free):
+        if waiting and may_start(need := sizes[waiting[0]], free, [taken for _, taken, _ in going.values()]):
             if time.monotonic() + options.least_seconds > deadline:
                 print(f"Out of time: {len(waiting)} runs are left.")
                 waiting.clear()
@@ -255,7 +270,7 @@ def main() -> None:
         make(options.one, options.recorded, options.smoke)
         return
     wanted = [name for word in options.only.split(",") for name in planned() if fnmatch.fnmatch(name, word or "*")]
-    have = {path.stem for path in options.recorded.glob("*/*.json")}
+    have = {path.stem for path in (options.recorded / here().label).glob("*.json")}
     if options.list:
         print("\n".join(f"{'recorded' if name in have else 'missing ':9} {name}" for name in wanted))
         return

@@ -29,6 +29,7 @@ from helpers import corpus, launch, logs, processes, recipes
 from helpers.machine import CPU, PROJECT
 
 STAMP = re.compile(r"\[(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+)\] iteration ")
+START_SECONDS = 180
 
 
 def recipe_for(ranks: int, steps: int) -> recipes.Recipe:
@@ -84,42 +85,71 @@ launch.train(recipe, data, runs_dir=where, machine=CPU, fresh=True)
 
 def cost_of_watching(recipe, data, directory: Path, seconds: int) -> tuple[float, float]:
     """What part of a core supervisor and notebook take; and the median step time while they look on, over that while
-    both are stopped (SIGSTOP)."""
+    both are stopped (SIGSTOP). However this ends, nothing of the run stays behind.
+
+    Raises:
+        RuntimeError: the run ended, or took longer than START_SECONDS, before its first step.
+    """
     directory.mkdir()
     (directory / "what").write_bytes(pickle.dumps((recipe, data, directory / "runs")))
     notebook = subprocess.Popen(
         [sys.executable, "-c", WATCHED, directory / "what"], cwd=PROJECT, stdout=subprocess.DEVNULL
     )
-    while not (found := list(directory.glob("runs/*/*/ranks/1/*/attempt_0/*/stdout.log"))):
+    try:
+        log = wait_for_first_step(directory, notebook)
+        watchers = [psutil.Process(notebook.pid), psutil.Process(processes.read_status(log.parents[5])["pid"])]
+        taken = -cpu_seconds(watchers)
+        time.sleep(seconds / 4)
+        taken += cpu_seconds(watchers)
+        watched, alone = step_times(log, stop_in_turn(watchers, seconds))
+    finally:
+        notebook.kill()
+        notebook.wait()
+        for run in directory.glob("runs/*/*"):
+            processes.stop(run)
+    print(f"  steps while watched: {len(watched)}, while not: {len(alone)}")
+    return taken / (seconds / 4), statistics.median(watched) / statistics.median(alone)
+
+
+def wait_for_first_step(directory: Path, notebook: subprocess.Popen) -> Path:
+    """The log of the rank that writes down its steps (the last), once there is one in it."""
+    deadline = time.monotonic() + START_SECONDS
+    while True:
+        for log in directory.glob("runs/*/*/ranks/1/*/attempt_0/*/stdout.log"):
+            if "lm loss" in log.read_text():
+                return log
+        if notebook.poll() is not None or time.monotonic() > deadline:
+            raise RuntimeError(f"No step within {START_SECONDS} s, or the run failed: see what it says above.")
         time.sleep(0.1)
-    while not any("lm loss" in path.read_text() for path in found):
-        time.sleep(0.1)
-    run = found[0].parents[5]
-    watchers = [psutil.Process(notebook.pid), psutil.Process(processes.read_status(run)["pid"])]
-    taken = -cpu_seconds(watchers)
-    time.sleep(seconds / 4)
-    taken += cpu_seconds(watchers)
-    changes = []  # (time, whether they look on from then)
-    for second in range(seconds):
+
+
+def stop_in_turn(watchers: list[psutil.Process], seconds: int) -> list[tuple[float, bool]]:
+    """Stop both and let them go again every second; (time, whether they look on from then) of each change."""
+    changes = []
+    try:
+        for second in range(seconds):
+            for watcher in watchers:
+                watcher.resume() if second % 2 else watcher.suspend()
+            changes.append((time.time(), bool(second % 2)))
+            time.sleep(1)
+    finally:
         for watcher in watchers:
-            watcher.resume() if second % 2 else watcher.suspend()
-        changes.append((time.time(), bool(second % 2)))
-        time.sleep(1)
-    for watcher in watchers:
-        watcher.resume()
-    ends = {True: [], False: []}
-    for line in "".join(path.read_text() for path in found).splitlines():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                watcher.resume()
+    return changes
+
+
+def step_times(log: Path, changes: list[tuple[float, bool]]) -> tuple[list[float], list[float]]:
+    """Milliseconds of the steps that lie between two changes: those looked on at, and the others."""
+    found = {True: [], False: []}
+    for line in log.read_text().splitlines():
         if step := logs.parse_step(line):
             end = datetime.datetime.fromisoformat(STAMP.search(line)[1]).timestamp()
             began = end - step.milliseconds / 1e3
             before = [looking for moment, looking in changes if moment < began]
             if before and sum(moment < began for moment, _ in changes) == sum(moment < end for moment, _ in changes):
-                ends[before[-1]].append(step.milliseconds)
-    notebook.kill()
-    notebook.wait()
-    processes.stop(run)
-    print(f"  steps while watched: {len(ends[True])}, while not: {len(ends[False])}")
-    return taken / (seconds / 4), statistics.median(ends[True]) / statistics.median(ends[False])
+                found[before[-1]].append(step.milliseconds)
+    return found[True], found[False]
 
 
 def cpu_seconds(watchers: list[psutil.Process]) -> float:
