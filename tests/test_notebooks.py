@@ -36,6 +36,16 @@ def test_the_first_five_are_there():
     ]
 
 
+def test_the_readme_has_the_minutes_that_the_tour_measured():
+    row = r"\(notebooks/(\w+\.ipynb)\).* \| ([\d.]+) min \| (?:one: |two: )?([\d.]+) min \|"
+    found = re.findall(row, (PROJECT / "README.md").read_text())
+    assert [name for name, _, _ in found] == [path.name for path in NOTEBOOKS]
+    for name, on_cpu, on_gpu in found:
+        measured = nbformat.read(PROJECT / "notebooks" / name, 4).metadata["megatron_tour"]
+        said = {machine: f"{minutes:.1f}" for machine, minutes in measured.items()}
+        assert on_cpu == said.pop("2-core CPU") and on_gpu in said.values(), name
+
+
 def test_committed_outputs_are_of_one_whole_run(notebook):
     cells = code_cells(notebook)
     assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1)), "not run in order, top to bottom"
