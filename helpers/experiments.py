@@ -61,10 +61,10 @@ def micro_batches(recipe: Recipe, machine: Machine) -> tuple[Recipe, list[int]]:
 
     def fits(size: int) -> bool:
         whole = recipe.with_(micro_batch_size=size, global_batch_size=size * ranks)
-        errors = [problem for problem in preflight.check(whole, None, machine) if problem.severity == "error"]
-        if not all(problem.why.startswith(preflight.TOO_LARGE) for problem in errors):
-            raise preflight.PreflightError(errors)
-        return not errors
+        problems = preflight.check(whole, None, machine)
+        too_large = [problem for problem in problems if problem.why.startswith(preflight.TOO_LARGE)]
+        preflight.refuse([problem for problem in problems if problem not in too_large])
+        return not too_large
 
     size = 1
     while fits(size) if machine.device == "cuda" else size * ranks < recipe.batch.global_batch_size:

@@ -94,8 +94,8 @@ def train(
             [rules.error(f"entry_script={str(entry_script)!r}", why, "Give its whole path.")]
         )
     root = (Path(runs_dir) if runs_dir else runs_root()).resolve()
-    place = root / recipe.name / "new" if fresh else root / recipe.name
-    for problem in preflight.refuse(recipe, data, machine, place, entry_script):
+    place = root / recipe.name / "new" if fresh else root / recipe.name  # beside the unfinished ones, or among them
+    for problem in preflight.refuse(preflight.check(recipe, data, machine, place, entry_script)):
         print(problem)
     identity = {"fingerprint": recipe.fingerprint(data), "entry_script": entry_script and str(entry_script)}
     supervisor = None

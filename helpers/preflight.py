@@ -61,21 +61,13 @@ def check(
     return found
 
 
-def refuse(
-    recipe,
-    data,
-    machine: Machine | None = None,
-    run_directory: Path | str | None = None,
-    entry_script: Path | str | None = None,
-) -> list[Problem]:
-    """Run `check` and return its warnings.
+def refuse(problems: list[Problem]) -> list[Problem]:
+    """What `check` found, if it is only warnings.
 
     Raises:
-        PreflightError: when there is an error among the problems; it holds all of them.
+        PreflightError: there is an error among the problems; it holds all of them.
     """
-    problems = check(recipe, data, machine, run_directory, entry_script)
-    errors = [problem for problem in problems if problem.severity == "error"]
-    if errors:
+    if errors := [problem for problem in problems if problem.severity == "error"]:
         raise PreflightError(errors)
     return problems
 

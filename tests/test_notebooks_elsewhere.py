@@ -35,7 +35,7 @@ def started(monkeypatch, small_corpus):
 
     def train(recipe, data, machine=None, **_):
         where = machine or here()
-        preflight.refuse(recipe, data, where)
+        preflight.refuse(preflight.check(recipe, data, where))
         assert {word for word in recipe.flags(data, where) if word.startswith("--")} <= KNOWN
         recipes.append(recipe)
         return runs.recorded("h200", "gpt3_345m_300_bf16")

@@ -68,7 +68,7 @@ def write_corpus(prefix: Path, lengths: list[int], dtype: str = "uint16") -> Non
 
 def refusal(recipe, data, machine, run_directory) -> str:
     with pytest.raises(preflight.PreflightError) as caught:
-        preflight.refuse(recipe, data, machine, run_directory)
+        preflight.refuse(preflight.check(recipe, data, machine, run_directory))
     assert all(problem.asked and problem.why and problem.change for problem in caught.value.problems)
     return str(caught.value)
 
@@ -246,8 +246,8 @@ def test_damaged_data_is_refused_in_words(case, corpus, tmp_path):
 
 def test_a_good_recipe_passes_and_leaves_nothing(corpus, tmp_path):
     before = everything_under(tmp_path)
-    assert preflight.refuse(SMALL, corpus, CPU, tmp_path / "runs" / "new") == []
-    assert preflight.refuse(SMALL, None, CPU) == []
+    assert preflight.check(SMALL, corpus, CPU, tmp_path / "runs" / "new") == []
+    assert preflight.check(SMALL, None, CPU) == []
     assert everything_under(tmp_path) == before
 
 
@@ -284,19 +284,19 @@ def test_all_problems_are_told_at_once(corpus, tmp_path):
     ],
 )
 def test_surprises_are_warnings(changes, words, corpus):
-    (problem,) = preflight.refuse(SMALL.with_(**changes), corpus, CPU)
+    (problem,) = preflight.check(SMALL.with_(**changes), corpus, CPU)
     assert problem.severity == "warning"
     assert [word for word in words if word not in str(problem)] == []
 
 
 def test_bf16_before_ampere_is_a_warning():
     machine = Machine(gpus=(RTX_2080,), transformer_engine=True)
-    (problem,) = preflight.refuse(SMALL.with_(dtype="bf16"), None, machine)
+    (problem,) = preflight.check(SMALL.with_(dtype="bf16"), None, machine)
     assert problem.severity == "warning" and "7.5" in problem.why and "fp16" in problem.change
 
 
 def test_a_gpu_without_transformer_engine_is_told_what_that_costs():
-    (problem,) = preflight.refuse(BIG.with_(micro_batch_size=8, cuda_graph=False), None, BARE_H200)
+    (problem,) = preflight.check(BIG.with_(micro_batch_size=8, cuda_graph=False), None, BARE_H200)
     assert problem.severity == "warning" and "uv sync --extra gpu" in problem.change
     assert "63,172 instead of 71,135 tokens/s" in problem.why
     local, layers = (runs.recorded("h200", f"gpt3_345m_{name}_8").figures() for name in ("local", "micro"))
@@ -306,7 +306,7 @@ def test_a_gpu_without_transformer_engine_is_told_what_that_costs():
 
 def test_a_recorded_step_with_evaluations_needs_room():
     full = BIG.with_(micro_batch_size=96, global_batch_size=96)
-    (problem,) = preflight.refuse(full, None, TWO_H200)
+    (problem,) = preflight.check(full, None, TWO_H200)
     assert problem.severity == "warning" and "9.7 GB" in problem.why and "eval_iters=0" in problem.change
     for roomy in (full.with_(cuda_graph=False), full.with_(eval_iters=0), BIG):
         assert preflight.check(roomy, None, TWO_H200) == []
@@ -317,7 +317,7 @@ def test_a_recorded_step_with_evaluations_needs_room():
     [({"pipeline_parallel": 2}, "PP2"), ({"dtype": "fp16"}, "fp16"), ({"recompute": "full"}, "full")],
 )
 def test_a_recorded_step_that_nobody_has_measured_is_warned_of(changes, what):
-    (problem,) = preflight.refuse(BIG.with_(**changes), None, TWO_H200)
+    (problem,) = preflight.check(BIG.with_(**changes), None, TWO_H200)
     assert problem.severity == "warning" and what in problem.asked and "cuda_graph=False" in problem.change
 
 
@@ -333,7 +333,7 @@ def test_the_environment_must_not_contradict_tensor_parallelism(monkeypatch):
 def test_a_script_of_the_learners_own_may_do_other_jobs():
     recipe = BIG.with_(extra_flags=("--sft",))
     assert "--sft" in refusal(recipe, None, TWO_H200, None)
-    assert preflight.refuse(recipe, None, TWO_H200, entry_script="pretrain_gpt.py") == []
+    assert preflight.check(recipe, None, TWO_H200, entry_script="pretrain_gpt.py") == []
 
 
 def test_no_disk_for_a_checkpoint(tmp_path, monkeypatch):
@@ -343,15 +343,15 @@ def test_no_disk_for_a_checkpoint(tmp_path, monkeypatch):
     message = refusal(recipe, None, TWO_H200, tmp_path / "new")
     for word in ("save_interval=50 with keep=2", "5.0 GB", "3 on disk at once 14.9 GB", "12.0 GB is free", "keep=1"):
         assert word in message, message
-    assert preflight.refuse(recipe.with_(keep=1), None, TWO_H200, tmp_path / "new") == []
-    assert preflight.refuse(recipe.with_(save_interval=None), None, TWO_H200, tmp_path / "new") == []
+    assert preflight.check(recipe.with_(keep=1), None, TWO_H200, tmp_path / "new") == []
+    assert preflight.check(recipe.with_(save_interval=None), None, TWO_H200, tmp_path / "new") == []
     # One of the run's own checkpoints lies there already: only two more need room.
     described = tmp_path / "new" / "20260101-000000" / "recipe.json"
     checkpoint = described.parent / "checkpoints" / "iter_0000050"
     checkpoint.mkdir(parents=True)
     (checkpoint / "metadata.json").write_text("{}")
     described.write_text(f'{{"fingerprint": "{recipe.fingerprint(None)}"}}')
-    assert preflight.refuse(recipe, None, TWO_H200, tmp_path / "new") == []
+    assert preflight.check(recipe, None, TWO_H200, tmp_path / "new") == []
     # But a finished run is not taken up.
     described.with_name("status.json").write_text('{"state": "finished"}')
     assert "3 on disk at once 14.9 GB" in refusal(recipe, None, TWO_H200, tmp_path / "new")
@@ -369,9 +369,9 @@ def test_a_directory_with_another_recipes_checkpoint(corpus, tmp_path):
     saved.mkdir(parents=True)
     described = tmp_path / "run" / "recipe.json"
     described.write_text(f'{{"fingerprint": "{SMALL.fingerprint(corpus)}"}}')
-    assert preflight.refuse(SMALL.with_(num_layers=2), corpus, CPU, tmp_path / "run") == []  # nothing saved yet
+    assert preflight.check(SMALL.with_(num_layers=2), corpus, CPU, tmp_path / "run") == []  # nothing saved yet
     (saved / "latest_checkpointed_iteration.txt").write_text("40")
-    assert preflight.refuse(SMALL, corpus, CPU, tmp_path / "run") == []
+    assert preflight.check(SMALL, corpus, CPU, tmp_path / "run") == []
     message = refusal(SMALL.with_(num_layers=2), corpus, CPU, tmp_path / "run")
     assert "step 40" in message and SMALL.fingerprint(corpus) in message and "fresh=True" in message
     described.unlink()

@@ -168,9 +168,8 @@ def main() -> None:
     try:
         train(config, build_datasets, kind, forward_step, store=store, get_embedding_ranks=embedding_ranks)
     except SystemExit as end:  # how Megatron ends at --exit-interval
-        if not end.code:
-            lifetime.leave()
-        raise
+        if end.code:
+            raise
     lifetime.leave()
 
 
