@@ -13,7 +13,7 @@ import pytest
 from helpers.machine import PROJECT
 
 NOTEBOOKS = sorted((PROJECT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
-TRAINS = {"02": "gpt3_345m", "03": "gpt3_345m_tp2", "04": "llama3_8b"}
+TRAINS = {"02": "gpt3_345m", "03": "gpt3_345m_tp2", "04": "llama3_small"}
 A_MACHINES_PATH = re.compile(r"(?<![\w.])/(?:root|home|work|tmp|Users)/\w")
 
 
