@@ -101,7 +101,7 @@ def formats(several) -> Picture | Absence:
 
 
 def _rows(several) -> list[dict]:
-    """What is drawn of each run timed without a profiler, the fastest kind of launch first, bf16 first in its group."""
+    """What is drawn of each run timed without a profiler: by layout, the smaller batch first, bf16 first in its group."""
     rows = []
     for run in several:
         figures = run.figures() if run is not None else {}
@@ -113,6 +113,8 @@ def _rows(several) -> list[dict]:
         rows.append(
             {
                 "run": run,
+                "layout": f"{run.layout.name}, {run.speed.name}",
+                "batch": batch,
                 "group": f"{run.layout.name}, {run.speed.name}, batch {batch}",
                 "format": f"fp8 {precision['fp8_recipe']}" if eight else precision["dtype"],
                 "size": f"{accounting.parameters(run.model)['parameters'].sum() / 1e9:.1f}B",
@@ -122,8 +124,8 @@ def _rows(several) -> list[dict]:
                 "measured on": run.measured_on,
             }
         )
-    order = list(dict.fromkeys(row["group"] for row in rows))
-    rows.sort(key=lambda row: (order.index(row["group"]), row["format"] != "bf16", -row["speed"]))
+    order = list(dict.fromkeys(row["layout"] for row in rows))
+    rows.sort(key=lambda row: (order.index(row["layout"]), row["batch"], row["format"] != "bf16", -row["speed"]))
     for row in rows:
         plain = next((r for r in rows if (r["group"], r["format"]) == (row["group"], "bf16")), None)
         row["ratio"] = row["speed"] / plain["speed"] if plain and plain is not row else None

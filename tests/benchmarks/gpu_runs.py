@@ -125,6 +125,7 @@ def llama() -> list[Recipe]:
     return [
         timed(recipe, "llama3_8b_tensorwise_dp2", 25),
         timed(recipe, "llama3_8b_bf16_dp2", 25, **bf16),
+        timed(recipe, "llama3_8b_tensorwise_dp2_batch_32", 25, global_batch_size=32),  # NVIDIA's 128 on 8: 16 a GPU
         timed(short, "llama3_8b_delayed_dp2", 25, fp8_recipe="delayed", moments_in_bf16=False),
         timed(short, "llama3_8b_blockwise_dp2", 25, fp8_recipe="blockwise"),
         timed(short, "llama3_8b_tensorwise_tp2_sp", 25, **tp2),
