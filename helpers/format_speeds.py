@@ -101,7 +101,7 @@ def formats(several) -> Picture | Absence:
 
 
 def _rows(several) -> list[dict]:
-    """What is drawn of each run timed without a profiler: by layout, the smaller batch first, bf16 first in its group."""
+    """What is drawn of each run timed without a profiler: by layout, smaller batch first, bf16 first in its group."""
     rows = []
     for run in several:
         figures = run.figures() if run is not None else {}
