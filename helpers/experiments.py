@@ -104,7 +104,7 @@ def look_inside(recipe: Recipe, data, machine: Machine | None = None) -> dict[st
 def fp8_against_bf16(recipe: Recipe, data, machine: Machine | None = None):
     """Train `recipe` once in bf16 and once as it is, in FP8, and show the two losses and their difference.
 
-    Where there is no FP8, the two runs recorded on an H200 stand in. They were made for their speed, in few steps, so
+    Where there is no FP8, the two runs recorded on two H200s stand in. They were made for their speed, in few steps, so
     their losses are not compared. Returns both runs in one table, or None when there is nothing to show.
     """
     machine = machine or here()
@@ -118,9 +118,9 @@ def fp8_against_bf16(recipe: Recipe, data, machine: Machine | None = None):
         return runs.compare(pair)
     names = (f"{recipe.name}_bf16_dp2", f"{recipe.name}_tensorwise_dp2")
     pair = [run for name in names if (run := runs.recorded("h200", name))]
-    print(f"{machine.name} trains no FP8: runs recorded on an H200 stand in.")
+    print(f"{machine.name} trains no FP8: runs recorded on two H200s stand in.")
     if not pair:
-        print(f"No run of {recipe.name} is recorded on an H200 yet, so there is nothing to show in its place.")
+        print(f"No run of {recipe.name} is recorded on H200s yet, so there is nothing to show in its place.")
         return None
     return runs.compare(pair)
 

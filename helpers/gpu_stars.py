@@ -12,7 +12,7 @@ from pathlib import Path
 from helpers.machine import Machine
 from helpers.stars import Finding
 
-HEALTHY = 0.6  # of a GPU's bf16 peak in one large matrix product; H200s reach 0.78-0.81
+HEALTHY = 0.6  # of a GPU's bf16 peak in one large matrix product; H200s reached 0.67-0.81
 
 
 def cudnn(machine: Machine, facts: dict) -> Finding:
