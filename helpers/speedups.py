@@ -51,7 +51,7 @@ def weak_scaling_table(several):
 
 
 def strong_scaling(several) -> Picture | Absence:
-    """Speed-up over one rank with the same model and batch, a bar a run; dashed and grey: the ideal, published ones.
+    """Speed-up over one rank with the same model and batch, a bar a run; grey: published ones; dashed: the ideal.
 
     Each run is compared with the run on one rank that is eager, or a CUDA graph, as it is.
     """
@@ -59,37 +59,40 @@ def strong_scaling(several) -> Picture | Absence:
     if not rows:
         return NOTHING
     groups = list(dict.fromkeys((row["batch"], row["ranks"]) for row in rows))
+    groups.sort(key=lambda group: -group[0])
+    known = [row for row in _published_strong() if (row["batch"], row["ranks"]) in groups]
     end = max(max(row["ranks"], row["speed-up"]) for row in rows)
     with style.apply():
-        figure, axes = style.new_figure(width=8.6, height=1.2 + 0.34 * (len(rows) + 1.7 * len(groups)))
-        place, ticks, words, sources = 0.0, {}, [], {}
+        count = len(rows) + len(known) + 1.7 * len(groups)
+        figure, axes = style.new_figure(width=8.6, height=1.2 + 0.34 * count)
+        place, ticks, words = 0.0, {}, []
         for batch, ranks in groups:
-            own = [row for row in rows if (row["batch"], row["ranks"]) == (batch, ranks)]
-            known = [row for row in _published_strong() if (row["batch"], row["ranks"]) == (batch, ranks)]
-            others = {row["gpus"].split(" × ")[-1]: row["speed-up"] for row in known}
-            _references(axes, place, len(own), {"ideal": ranks} | others)
-            sources |= dict.fromkeys(row["measured on"] for row in known)
-            ticks[place] = f"batch {batch}:"
-            for row in own:
+            ticks[place] = f"batch {batch}, {ranks} GPUs:"
+            top = place
+            for row in [row for row in (*rows, *known) if (row["batch"], row["ranks"]) == (batch, ranks)]:
                 place += 1
-                look = {"hatch": RECORDED_HATCH if row["run"].recorded_on else None, "edgecolor": "white"}
-                axes.barh(place, row["speed-up"], height=0.7, color=COLOURS["tensor"], alpha=0.8, linewidth=0, **look)
-                text = f"{row['speed-up']:.2f}×  ·  {_percent(row['speed-up'] / ranks)}  ·  {row['step ms']:.0f} ms"
+                look = {"color": COLOURS["tensor"], "alpha": 0.8} if row["run"] else {"color": GREY, "alpha": 0.5}
+                hatch = RECORDED_HATCH if row["run"] and row["run"].recorded_on else None
+                axes.barh(place, row["speed-up"], height=0.7, linewidth=0, edgecolor="white", hatch=hatch, **look)
+                text = f"{row['speed-up']:.2f}×  ·  {_percent(row['speed-up'] / ranks)}"
+                text += f"  ·  {row['step ms']:.0f} ms" if row["step ms"] else ""
                 axes.text(end * 1.03, place, text, va="center", color=INK, fontsize=10)
-                ticks[place] = f"{row['layout']}, {row['how']}"
+                ticks[place] = f"{row['layout']}, {row['how']}" + ("" if row["run"] else f", {_gpu(row)}")
                 words.append(f"batch {batch}, {ticks[place]}: {text}")
+            axes.plot([ranks, ranks], [top - 0.35, place + 0.5], **REFERENCE | {"zorder": 3})
+            ideal = {"ha": "right", "xytext": (-4, 0), "va": "center", "color": GREY, "fontsize": 10}
+            axes.annotate(f"ideal: {ranks}×", (ranks, top), textcoords="offset points", **ideal)
             place += 1.7
         axes.set_yticks(list(ticks), list(ticks.values()))
         axes.set(xlim=(0, end * 1.45), ylim=(place - 1, -0.8), xlabel="speed-up over one GPU")
-        axes.set_xticks([x / 2 for x in range(2 * math.ceil(end) + 1)])
+        axes.set_xticks([x / 2 for x in range(2 * math.ceil(end) + 1)] if end < 3 else range(math.ceil(end) + 1))
         axes.grid(axis="y", visible=False)
         axes.tick_params(axis="y", length=0)
         axes.set_title(f"{rows[0]['model']} parameters, {style.places(row['run'] for row in rows)}")
-        dashed = f"dashed: {'; '.join(['the ideal', *sources])}"
-        figure.supxlabel(dashed, fontsize=9.5, color=GREY)
-    return Picture(
-        figure, f"Strong scaling of {rows[0]['model']} parameters. {'; '.join(words)}. Dashed, {dashed[8:]}."
-    )
+        sources = "; ".join(dict.fromkeys(row["measured on"] for row in known))
+        figure.supxlabel(f"grey: {sources}" if sources else "", fontsize=9.5, color=GREY)
+    given = f" Published: {sources}." if sources else ""
+    return Picture(figure, f"Strong scaling of {rows[0]['model']} parameters. {'; '.join(words)}.{given}")
 
 
 def weak_scaling(several) -> Picture | Absence:
@@ -126,7 +129,9 @@ def weak_scaling(several) -> Picture | Absence:
             axes.minorticks_off()
             axes.set_xlabel("GPUs, and parameters of their model")
             axes.set_title(f"{batch} samples a step", fontsize=11)
-        panels[0][0].set(ylabel="step time on one GPU\n÷ step time", ylim=(0.5, 1.05))
+        panels[0][0].set(ylabel="step time on one GPU\n÷ step time")
+        times = [row["time"] for panel in curves.values() for own in panel.values() for row in own]
+        panels[0][0].set_ylim(min(0.5, min(times) - 0.05), max(times) + 0.05)
         panels[0][0].yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
         figure.legend([lines[name] for name in names], names, loc="outside lower center", ncols=2)
         figure.suptitle(title, fontsize=12)
@@ -211,14 +216,9 @@ def _published_weak() -> list[dict]:
     return [row | {"model": _size(published.WEAK_MODELS[row["ranks"]])} for row in rows]
 
 
-def _references(axes, place: float, rows: int, lines: dict[str, float]) -> None:
-    """Dashed lines over a group of bars, each with its name and value on the row above them."""
-    for name, speed_up in lines.items():
-        axes.plot([speed_up, speed_up], [place - 0.35, place + rows + 0.5], **REFERENCE | {"zorder": 3})
-        side = {"ha": "left", "xytext": (4, 0)} if name == "ideal" else {"ha": "right", "xytext": (-4, 0)}
-        words = f"{name}: {speed_up:.3g}×"
-        look = {"va": "center", "color": GREY, "fontsize": 10, "textcoords": "offset points"}
-        axes.annotate(words, (speed_up, place), **side, **look)
+def _gpu(row: dict) -> str:
+    """The GPU of a published row without its count: "H100" of "8 × H100"."""
+    return row["gpus"].split(" × ")[-1]
 
 
 def _dashed(table):

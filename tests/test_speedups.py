@@ -71,15 +71,29 @@ def test_the_published_models_have_the_published_sizes():
 def test_strong_scaling_bars(several):
     picture = speedups.strong_scaling(several)
     (axes,) = picture.figure.axes
-    assert [patch.get_width() for patch in axes.patches] == [pytest.approx(x) for x in (1.6, 1.5, 300 / 160)]
-    assert all(patch.get_hatch() == "////" for patch in axes.patches)
+    *ours, other = axes.patches
+    assert [patch.get_width() for patch in ours] == [pytest.approx(x) for x in (1.6, 1.5, 300 / 160)]
+    assert other.get_width() == pytest.approx(390 / 259)
+    assert all(patch.get_hatch() == "////" for patch in ours) and not other.get_hatch()
     names = [tick.get_text() for tick in axes.get_yticklabels()]
-    assert names == ["batch 20:", "TP2, eager", "TP2+SP, CUDA graph", "TP2+SP, CUDA graph, overlapped"]
-    lines = {line.get_xdata()[0]: line.get_linestyle() for line in axes.lines}
-    assert lines == {2: "--", 390 / 259: "--"}
-    assert "1.60×  ·  80%  ·  250 ms" in picture.alt and axes.get_title(loc="left").endswith(
-        ", recorded on NVIDIA H200"
-    )
+    assert names[0] == "batch 20, 2 GPUs:" and names[-1] == "TP2, eager, H100"
+    assert names[1:-1] == ["TP2, eager", "TP2+SP, CUDA graph", "TP2+SP, CUDA graph, overlapped"]
+    assert {line.get_xdata()[0]: line.get_linestyle() for line in axes.lines} == {2: "--"}
+    assert "1.60×  ·  80%  ·  250 ms" in picture.alt and "H100: 1.51×  ·  75%  ·  259 ms" in picture.alt
+    assert axes.get_title(loc="left").endswith(", recorded on NVIDIA H200")
+
+
+def test_strong_scaling_groups_by_batch_and_number_of_gpus(tmp_path):
+    ones = [gpt(f"one_{batch}", batch=batch, graph=True) for batch in (8, 20)]
+    split = [gpt(f"tp{gpus}_{batch}", gpus, batch, graph=True) for batch in (8, 20) for gpus in (8, 2, 4)]
+    picture = speedups.strong_scaling([recorded(tmp_path, recipe, 0.1) for recipe in (*ones, *split)])
+    (axes,) = picture.figure.axes
+    names = [tick.get_text() for tick in axes.get_yticklabels()]
+    groups = [(batch, gpus) for batch in (20, 8) for gpus in (2, 4, 8)]
+    assert [name for name in names if name.endswith(":")] == [f"batch {b}, {gpus} GPUs:" for b, gpus in groups]
+    assert names.count("TP4, eager, H100") == 2 and names.count("TP8, eager, V100") == 1
+    assert [line.get_xdata()[0] for line in axes.lines] == [gpus for _, gpus in groups]
+    assert [*axes.get_xticks()] == [*range(9)]
 
 
 def test_weak_scaling_curves(several):
@@ -101,6 +115,16 @@ def test_weak_scaling_has_a_panel_for_each_batch_and_one_look_for_each_way():
     looks = [[(line.get_color(), line.get_marker()) for line in axes.lines[:3]] for axes in (twenty, eight)]
     assert looks[0] == looks[1] and len(set(looks[0])) == 3
     assert eight.lines[-1].get_ydata().tolist() == [1, 0.95, 0.82, 0.77]
+
+
+def test_every_point_of_weak_scaling_is_in_the_picture(tmp_path):
+    sizes = {gpt("one"): 0.4, gpt("four", 4, model=4): 0.3, gpt("eight", 8, model=8): 1.2}
+    picture = speedups.weak_scaling([recorded(tmp_path, recipe, seconds) for recipe, seconds in sizes.items()])
+    (axes,) = picture.figure.axes
+    low, high = axes.get_ylim()
+    values = [value for line in axes.lines for value in line.get_ydata()]
+    assert min(values) == pytest.approx(1 / 3) and max(values) == pytest.approx(4 / 3)
+    assert low < min(values) and high > max(values)
 
 
 def test_no_run_is_a_sentence(several):
