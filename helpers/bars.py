@@ -1,9 +1,9 @@
 """Stacked bars: where memory and parameters are."""
 
 from helpers import accounting, style
-from helpers.drawings import INK, MODEL_PARTS
+from helpers.drawings import MODEL_PARTS
 from helpers.machine import GPU, Machine
-from helpers.style import MEMORY_PARTS, RECORDED_HATCH, Picture
+from helpers.style import INK, MEMORY_PARTS, RECORDED_HATCH, Picture
 
 MEASURED = "measured"
 
@@ -68,11 +68,9 @@ def _stacked(axes, bars: dict[str, dict[str, float]], colours: dict[str, str], w
                 axes.text(left + size / 2, row, words(size), ha="center", va="center", color=on(face), fontsize=10)
             left += size
         axes.text(left + 0.01 * full, row, words(left), va="center", color=INK)
-    axes.set_yticks(range(len(bars)), list(bars))
+    style.name_rows(axes, dict(enumerate(bars)))
     axes.invert_yaxis()
     axes.set_xlim(0, 1.17 * full)
-    axes.grid(axis="y", visible=False)
-    axes.tick_params(axis="y", length=0)
 
 
 def on(colour: str) -> str:

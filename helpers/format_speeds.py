@@ -49,21 +49,14 @@ def formats(several) -> Picture | Absence:
     rows = _rows(several)
     if not rows:
         return NOTHING
-    groups = list(dict.fromkeys(row["group"] for row in rows))
-    places, ticks, place = [], {}, 0.0
-    for group in groups:
-        ticks[place] = f"{group}:"
-        for row in (row for row in rows if row["group"] == group):
-            place += 1
-            places.append(place)
-            ticks[place] = row["format"]
-        place += 1.4
+    places, names = style.in_groups((row["group"], row["format"]) for row in rows)
+    last = places[-1]
     lines = [(one.tokens_per_second_per_gpu, f"{one.source}, {one.precision}") for one in published.LLAMA3_8B]
     full = max([row["speed"] for row in rows] + [speed for speed, _ in lines])
     gpu = rows[0]["run"].gpu
     room = gpu.memory_bytes / 1e9 if gpu else max(row["GB"] or 0 for row in rows) or 1
     with style.apply():
-        size = {"width": 9.6, "height": 1.5 + 0.34 * (place + 1)}
+        size = {"width": 9.6, "height": 1.5 + 0.34 * (last + 2.4)}
         figure, (left, right) = style.new_figure(1, 2, width_ratios=(5, 3), sharey=True, **size)
         for at, row in zip(places, rows, strict=True):
             colour = RECIPE_STYLE[row["format"].removeprefix("fp8 ")][0]
@@ -78,20 +71,20 @@ def formats(several) -> Picture | Absence:
         named = {"va": "center", "ha": "right", "color": GREY, "fontsize": 10}
         for line, (speed, name) in enumerate(lines):
             top = -1.1 - 0.85 * line
-            left.plot([speed, speed], [place - 1, top - 0.35], **REFERENCE | {"zorder": 3})
+            left.plot([speed, speed], [last + 0.4, top - 0.35], **REFERENCE | {"zorder": 3})
             left.text(speed - 0.01 * full, top, f"{name}: {speed:,}", **named)
         if gpu:
-            right.plot([room, room], [place - 1, -1.45], **REFERENCE | {"zorder": 3})
+            right.plot([room, room], [last + 0.4, -1.45], **REFERENCE | {"zorder": 3})
             right.text(0.98 * room, -1.1, f"{gpu.name}: {room:.0f}", **named)
-        left.set_yticks(list(ticks), list(ticks.values()))
-        left.set(xlim=(0, 1.62 * full), ylim=(place - 0.8, -1.1 - 0.85 * len(lines)))
+        style.name_rows(left, names)
+        left.set(xlim=(0, 1.62 * full), ylim=(last + 0.6, -1.1 - 0.85 * len(lines)))
         left.set_xlabel(f"tokens/s per {'GPU' if gpu else 'rank'}")
         left.xaxis.set_major_formatter(lambda value, _: f"{value / 1e3:g}k" if value else "0")
         right.set(xlim=(0, 1.3 * room), xlabel="peak memory (GB)")
+        right.grid(axis="y", visible=False)
+        right.tick_params(axis="y", length=0)
         for axes in (left, right):
-            axes.grid(axis="y", visible=False)
-            axes.tick_params(axis="y", length=0)
-            axes.spines["left"].set_bounds(place - 0.8, -0.6)
+            axes.spines["left"].set_bounds(last + 0.6, -0.6)
         left.set_title(f"{rows[0]['size']} parameters, {style.places(row['run'] for row in rows)}")
         sources = f"dashed: NVIDIA's speeds on {published.LLAMA3_8B[0].gpus}; the GPU's memory"
         figure.supxlabel(sources, fontsize=9.5, color=GREY)
@@ -108,14 +101,14 @@ def _rows(several) -> list[dict]:
         if not figures.get("tokens/s/GPU") or run.is_profiled:
             continue
         batch = run.recipe["batch"]["global_batch_size"]
-        precision = run.recipe["precision"]
+        layout, precision = f"{run.layout.name}, {run.speed.name}", run.recipe["precision"]
         eight = precision.get("fp8_format") is not None
         rows.append(
             {
                 "run": run,
-                "layout": f"{run.layout.name}, {run.speed.name}",
+                "layout": layout,
                 "batch": batch,
-                "group": f"{run.layout.name}, {run.speed.name}, batch {batch}",
+                "group": f"{layout}, batch {batch}",
                 "format": f"fp8 {precision['fp8_recipe']}" if eight else precision["dtype"],
                 "size": f"{accounting.parameters(run.model)['parameters'].sum() / 1e9:.1f}B",
                 "speed": figures["tokens/s/GPU"],

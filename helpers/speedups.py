@@ -55,44 +55,39 @@ def strong_scaling(several) -> Picture | Absence:
 
     Each run is compared with the run on one rank that is eager, or a CUDA graph, as it is.
     """
-    rows = [row for row in _strong(several) if row["ranks"] > 1 and not math.isnan(row["speed-up"])]
-    if not rows:
+    ours = [row for row in _strong(several) if row["ranks"] > 1 and not math.isnan(row["speed-up"])]
+    if not ours:
         return NOTHING
-    groups = list(dict.fromkeys((row["batch"], row["ranks"]) for row in rows))
-    groups.sort(key=lambda group: -group[0])
+    groups = sorted({(row["batch"], row["ranks"]) for row in ours}, key=lambda group: (-group[0], group[1]))
     known = [row for row in _published_strong() if (row["batch"], row["ranks"]) in groups]
+    rows = sorted([*ours, *known], key=lambda row: groups.index((row["batch"], row["ranks"])))
+    places, names = style.in_groups((f"batch {row['batch']}, {row['ranks']} GPUs", row["name"]) for row in rows)
     end = max(max(row["ranks"], row["speed-up"]) for row in rows)
+    step = 0.5 if end < 3 else 1
+    words = []
     with style.apply():
-        count = len(rows) + len(known) + 1.7 * len(groups)
-        figure, axes = style.new_figure(width=8.6, height=1.2 + 0.34 * count)
-        place, ticks, words = 0.0, {}, []
+        figure, axes = style.new_figure(width=8.6, height=1.2 + 0.34 * (places[-1] + 2.4))
+        for place, row in zip(places, rows, strict=True):
+            look = {"color": COLOURS["tensor"], "alpha": 0.8} if row["run"] else {"color": GREY, "alpha": 0.5}
+            hatch = RECORDED_HATCH if row["run"] and row["run"].recorded_on else None
+            axes.barh(place, row["speed-up"], height=0.7, linewidth=0, edgecolor="white", hatch=hatch, **look)
+            text = f"{row['speed-up']:.2f}×  ·  {_percent(row['speed-up'] / row['ranks'])}"
+            text += f"  ·  {row['step ms']:.0f} ms" if row["step ms"] else ""
+            axes.text(end * 1.03, place, text, va="center", color=INK, fontsize=10)
+            words.append(f"batch {row['batch']}, {row['name']}: {text}")
         for batch, ranks in groups:
-            ticks[place] = f"batch {batch}, {ranks} GPUs:"
-            top = place
-            for row in [row for row in (*rows, *known) if (row["batch"], row["ranks"]) == (batch, ranks)]:
-                place += 1
-                look = {"color": COLOURS["tensor"], "alpha": 0.8} if row["run"] else {"color": GREY, "alpha": 0.5}
-                hatch = RECORDED_HATCH if row["run"] and row["run"].recorded_on else None
-                axes.barh(place, row["speed-up"], height=0.7, linewidth=0, edgecolor="white", hatch=hatch, **look)
-                text = f"{row['speed-up']:.2f}×  ·  {_percent(row['speed-up'] / ranks)}"
-                text += f"  ·  {row['step ms']:.0f} ms" if row["step ms"] else ""
-                axes.text(end * 1.03, place, text, va="center", color=INK, fontsize=10)
-                ticks[place] = f"{row['layout']}, {row['how']}" + ("" if row["run"] else f", {_gpu(row)}")
-                words.append(f"batch {batch}, {ticks[place]}: {text}")
-            axes.plot([ranks, ranks], [top - 0.35, place + 0.5], **REFERENCE | {"zorder": 3})
+            own = [at for at, row in zip(places, rows, strict=True) if (row["batch"], row["ranks"]) == (batch, ranks)]
+            axes.plot([ranks, ranks], [own[0] - 1.35, own[-1] + 0.5], **REFERENCE | {"zorder": 3})
             ideal = {"ha": "right", "xytext": (-4, 0), "va": "center", "color": GREY, "fontsize": 10}
-            axes.annotate(f"ideal: {ranks}×", (ranks, top), textcoords="offset points", **ideal)
-            place += 1.7
-        axes.set_yticks(list(ticks), list(ticks.values()))
-        axes.set(xlim=(0, end * 1.45), ylim=(place - 1, -0.8), xlabel="speed-up over one GPU")
-        axes.set_xticks([x / 2 for x in range(2 * math.ceil(end) + 1)] if end < 3 else range(math.ceil(end) + 1))
-        axes.grid(axis="y", visible=False)
-        axes.tick_params(axis="y", length=0)
-        axes.set_title(f"{rows[0]['model']} parameters, {style.places(row['run'] for row in rows)}")
+            axes.annotate(f"ideal: {ranks}×", (ranks, own[0] - 1), textcoords="offset points", **ideal)
+        style.name_rows(axes, names)
+        axes.set(xlim=(0, end * 1.45), ylim=(places[-1] + 0.7, -0.8), xlabel="speed-up over one GPU")
+        axes.set_xticks([step * x for x in range(math.ceil(end / step) + 1)])
+        axes.set_title(f"{ours[0]['model']} parameters, {style.places(row['run'] for row in ours)}")
         sources = "; ".join(dict.fromkeys(row["measured on"] for row in known))
         figure.supxlabel(f"grey: {sources}" if sources else "", fontsize=9.5, color=GREY)
     given = f" Published: {sources}." if sources else ""
-    return Picture(figure, f"Strong scaling of {rows[0]['model']} parameters. {'; '.join(words)}.{given}")
+    return Picture(figure, f"Strong scaling of {ours[0]['model']} parameters. {'; '.join(words)}.{given}")
 
 
 def weak_scaling(several) -> Picture | Absence:
@@ -151,6 +146,7 @@ def _timed(several) -> list[dict]:
                 "ranks": run.layout.world_size,
                 "layout": "TP1" if run.layout.world_size == 1 else run.layout.name,
                 "how": run.speed.name,
+                "name": f"{run.layout.name}, {run.speed.name}",
                 "graph": run.speed.cuda_graph,
                 "model": _size(run.model),
                 "step ms": run.step_milliseconds,
@@ -189,7 +185,7 @@ def _weak(several) -> list[dict]:
 
 
 def _published(batch: int, gpus: int, machine: str, source: str, step: float | None = None) -> dict:
-    of_others = {"run": None, "how": "eager", "layout": f"TP{gpus}", "gpus": machine}
+    of_others = {"run": None, "how": "eager", "layout": f"TP{gpus}", "name": f"TP{gpus}, eager, {machine.split()[-1]}"}
     return of_others | {"batch": batch, "ranks": gpus, "step ms": step, "measured on": f"{machine}, {source}"}
 
 
@@ -214,11 +210,6 @@ def _published_weak() -> list[dict]:
     for gpus, time in published.PAPER_WEAK_EFFICIENCY.items():
         rows.append(_published(PAPER_BATCH, gpus, PAPER_GPUS, PAPER) | {"time": time, "FLOP/s": math.nan})
     return [row | {"model": _size(published.WEAK_MODELS[row["ranks"]])} for row in rows]
-
-
-def _gpu(row: dict) -> str:
-    """The GPU of a published row without its count: "H100" of "8 × H100"."""
-    return row["gpus"].split(" × ")[-1]
 
 
 def _dashed(table):

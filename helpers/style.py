@@ -8,6 +8,7 @@ import base64
 import html
 import io
 import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -137,6 +138,26 @@ def short_number(value: float) -> str:
 def visible_spaces(token: str) -> str:
     """A token as it can be read in a table or a figure: "·" for a space, "⏎" for a new line."""
     return token.replace(" ", "·").replace("\n", "⏎")
+
+
+def in_groups(rows: Iterable[tuple[str, str]]) -> tuple[list[float], dict[float, str]]:
+    """Heights for bars one below another, given as (heading, name): that of each bar, and the words at every height."""
+    places, words, place, above = [], {}, -1.5, None
+    for heading, name in rows:
+        if heading != above:
+            place, above = place + 1.5, heading
+            words[place] = f"{heading}:"
+        place += 1
+        places.append(place)
+        words[place] = name
+    return places, words
+
+
+def name_rows(axes, names: Mapping[float, str]) -> None:
+    """Names beside horizontal bars, by height; bars need no lines of a grid and no ticks there."""
+    axes.set_yticks(list(names), list(names.values()))
+    axes.grid(axis="y", visible=False)
+    axes.tick_params(axis="y", length=0)
 
 
 def places(several) -> str:

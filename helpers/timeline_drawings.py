@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from helpers import style
 from helpers.absence import Absence
 from helpers.bars import on
-from helpers.drawings import INK, PALE
-from helpers.style import COLOURS, RECORDED_HATCH, RUN_COLOURS, Picture
+from helpers.drawings import PALE
+from helpers.style import COLOURS, INK, RECORDED_HATCH, RUN_COLOURS, Picture
 from helpers.timeline import CATEGORIES, IDLE, Kernel, Timeline, Window
 
 KERNEL_COLOURS = {
@@ -51,10 +51,9 @@ def layer(named: Mapping[str, Timeline | Absence]) -> Picture | Absence:
                 axes.text(
                     window.microseconds / 1e3 + 0.012 * longest / 1e3, row, words, va="center", color=INK, fontsize=10
                 )
-        axes.set_yticks(range(len(lanes)), ["between GPUs" if talks else ", ".join(key) for key, talks in lanes])
+        names = ["between GPUs" if talks else ", ".join(key) for key, talks in lanes]
+        style.name_rows(axes, dict(enumerate(names)))
         axes.set(xlim=(0, 1.2 * longest / 1e3), ylim=(len(lanes) - 0.4, -0.6), xlabel="ms")
-        axes.grid(axis="y", visible=False)
-        axes.tick_params(axis="y", length=0)
         one = next(iter(drawn.values()))
         axes.set_title(f"layer {one.layer} of {one.layers}, recorded on {one.machine}")
         used = {kernel.category for window in windows.values() for kernel in window.kernels}
@@ -92,10 +91,8 @@ def shares(named: Mapping[str, Timeline | Absence]) -> Picture | Absence:
                     axes.text(middle, row, share, ha="center", va="center", color=on(colour), fontsize=10, bbox=box)
                 left += milliseconds
             axes.text(one.step_ms + 0.01 * longest, row, _lengths(one), va="center", color=INK, fontsize=10)
-        axes.set_yticks(range(len(drawn)), list(drawn))
+        style.name_rows(axes, dict(enumerate(drawn)))
         axes.set(xlim=(0, 1.3 * longest), ylim=(len(drawn) - 0.5, -0.5), xlabel="ms of the profiled step")
-        axes.grid(axis="y", visible=False)
-        axes.tick_params(axis="y", length=0)
         axes.set_title(f"recorded on {next(iter(drawn.values())).machine}")
         used = {name for one in drawn.values() for name, milliseconds in one.milliseconds.items() if milliseconds > 0}
         _legend(figure, [name for name in KERNEL_COLOURS if name in used])

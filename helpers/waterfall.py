@@ -4,9 +4,9 @@ import textwrap
 
 from helpers import absence, style
 from helpers.absence import Absence
-from helpers.drawings import INK, tint
+from helpers.drawings import tint
 from helpers.results import settings_of, shown
-from helpers.style import RECORDED_HATCH, RUN_COLOURS, Picture
+from helpers.style import INK, RECORDED_HATCH, RUN_COLOURS, Picture
 
 SWITCHES = {
     "cuda_graph": "CUDA graph",
@@ -69,13 +69,11 @@ def waterfall(several) -> Picture | Absence:
                 lost = {"height": 0.62, "fill": False, "edgecolor": "#888888", "linestyle": "--"}
                 axes.barh(place, before - speed, left=speed, **lost)
             axes.text(max(before, speed) + 0.012 * full, place, _beside(row), va="center", color=INK, fontsize=10)
-        axes.set_yticks(range(len(rows)), [textwrap.fill(row["change"], WIDTH) for row in rows])
+        style.name_rows(axes, {place: textwrap.fill(row["change"], WIDTH) for place, row in enumerate(rows)})
         axes.invert_yaxis()
         axes.set_xlim(0, 1.72 * full)
         axes.set_xlabel(f"tokens/s per {'GPU' if runs[0].gpu else 'rank'}")
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-        axes.grid(axis="y", visible=False)
-        axes.tick_params(axis="y", length=0)
         axes.set_title(runs[0].measured_on)
     words = "; ".join(f"{row['change']}: {_beside(row)}" for row in rows)
     return Picture(figure, f"Tokens per second, one change after another, on {runs[0].machine}. {words}.")
