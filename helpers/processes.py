@@ -40,10 +40,12 @@ class Supervisor:
     lifeline: int | None
 
     def close(self) -> None:
-        """Let go of the lifeline (an attached run stops) and bury the process if it has ended."""
+        """Let go of the lifeline: an attached run stops, if it has not ended, and its supervisor is waited for."""
         if self.lifeline is not None:
             os.close(self.lifeline)
             self.lifeline = None
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(TERM_SECONDS + GONE_SECONDS)
         self.process.poll()
 
 

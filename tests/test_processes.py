@@ -437,3 +437,12 @@ def test_silence_after_training_is_short_once_all_is_written_and_evaluated():
     assert told(" validation loss at iteration 100 on validation set | ") == (False, False, False)
     assert told("  successfully saved checkpoint from iteration     100 to x") == (False, True, True)
     assert watch_after((1, DONE_LINE)).is_hanging(12)  # ten seconds are the timeout there
+
+
+def test_closing_an_attached_run_waits_for_its_supervisor_to_be_gone():
+    reading, lifeline = os.pipe()
+    program = "import os, time; os.read(0, 1); time.sleep(0.5)"  # a supervisor: the last it does takes its time
+    process = subprocess.Popen([sys.executable, "-c", program], stdin=reading)
+    os.close(reading)
+    processes.Supervisor(process, lifeline).close()
+    assert not psutil.pid_exists(process.pid)
