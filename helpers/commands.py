@@ -4,9 +4,9 @@ import shlex
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from helpers import cuda_libraries
 from helpers.layout import Flag
 from helpers.machine import Machine
+from helpers.machine.variables import device_environment
 
 
 @dataclass(frozen=True)
@@ -105,14 +105,6 @@ def speed_flags(recipe, machine: Machine, entry_script: Path | str | None) -> li
     records = recipe.speed.cuda_graph and entry_script is None
     kernel = loss_kernel(recipe, machine, entry_script)
     return replace(recipe.speed, cross_entropy_fusion=kernel, cuda_graph=records).flags()
-
-
-def device_environment(machine: Machine) -> dict[str, tuple[str, str]]:
-    """What every program of ranks needs on such a machine: name → (value, why)."""
-    if machine.device == "cpu":
-        alone = ("1", "one thread a rank: ranks must not fight for cores")
-        return {"MEGATRON_CPU": ("1", "run on the CPU"), "OMP_NUM_THREADS": alone}
-    return cuda_libraries.variables() if machine.transformer_engine else {}
 
 
 def environment(recipe, machine: Machine) -> dict[str, tuple[str, str]]:

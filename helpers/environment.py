@@ -18,9 +18,8 @@ import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from helpers import cuda_libraries, gpu_stars, plans, stars, tool_stars
-from helpers import machine as machines
-from helpers.machine import PROJECT, Machine
+from helpers import gpu_stars, plans, stars, tool_stars
+from helpers.machine import PROJECT, Machine, cuda_libraries, here
 from helpers.plans import Plan
 from helpers.stars import Finding
 
@@ -171,7 +170,7 @@ def check(machine: Machine | None = None) -> Report:
     Raises:
         UnsupportedPlatform: outside Linux.
     """
-    machine = machine or machines.here()
+    machine = machine or here()
     answer: dict[str, dict] = {}
     asking = threading.Thread(target=lambda: answer.update(hub=ask_hub()), daemon=True)
     asking.start()
@@ -251,7 +250,7 @@ def all_reduce(processes: int = 2, machine: Machine | None = None) -> Collective
     """
     from helpers import launch
 
-    machine = machine or machines.here()
+    machine = machine or here()
     if len(machine.gpus) < processes:
         machine = replace(machine, gpus=())
     rows = told(launch.ranks("probe", processes, "collectives", machine=machine))

@@ -15,7 +15,6 @@ from pathlib import Path
 from helpers import (
     accounting,
     checkpoints,
-    commands,
     diagnosis,
     live,
     logs,
@@ -27,6 +26,7 @@ from helpers import (
     runs,
 )
 from helpers.machine import PROJECT, Machine, here, runs_root
+from helpers.machine.variables import device_environment
 
 POLL_SECONDS = 0.2
 
@@ -164,7 +164,7 @@ def ranks(
     program = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
     program += [str(path), *map(str, arguments)]
     threads = {"OMP_NUM_THREADS": ("1", "what torchrun sets by itself, and warns of")}
-    environment = threads | commands.device_environment(machine) | (variables or {})
+    environment = threads | device_environment(machine) | (variables or {})
     run_directory.write_command(directory, f"{path.name} on {count} ranks", program, environment, {})
     with processes.held(directory) as lock:
         supervisor = processes.start(

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import nbformat
 
-from helpers.machine import DEFAULT_CACHE, PROJECT, cache_root
+from helpers.machine import PROJECT, cache_root
+from helpers.machine.places import DEFAULT_CACHE
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 # The lab template without the scripts that it would fetch from the network.

@@ -14,8 +14,8 @@ import shlex
 import time
 from pathlib import Path
 
-from helpers import checkpoints, cuda_libraries, processes
-from helpers.machine import PROJECT, Machine, driver_versions
+from helpers import checkpoints, processes
+from helpers.machine import PROJECT, Machine, cuda_libraries, driver_versions
 
 PACKAGES = ("torch", "megatron-core", "transformer-engine", "transformers", "tokenizers", "numpy")
 

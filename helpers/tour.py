@@ -13,10 +13,9 @@ from collections import Counter
 from datetime import datetime
 from pathlib import Path
 
-from helpers import machine as machines
 from helpers import page
 from helpers.chapters import Chapter, Interrupted, Screen, Tour
-from helpers.machine import PROJECT, UnsupportedPlatform
+from helpers.machine import PROJECT, UnsupportedPlatform, here, runs_root
 
 NOTEBOOKS = PROJECT / "notebooks"
 COLUMNS = ("notebook", "minutes", "trained", "tokens", "first → last loss")
@@ -39,7 +38,7 @@ def chosen(names: list[str]) -> list[Path]:
 
 def fresh_directory() -> Path:
     """`runs/tour/<time>/`, this tour's alone even when another starts in the same second."""
-    stem = machines.runs_root() / "tour" / f"{datetime.now():%Y%m%d-%H%M%S}"
+    stem = runs_root() / "tour" / f"{datetime.now():%Y%m%d-%H%M%S}"
     for path in (stem, *(stem.with_name(f"{stem.name}-{number}") for number in range(2, 1000))):
         with contextlib.suppress(FileExistsError):
             path.mkdir(parents=True)
@@ -55,7 +54,7 @@ async def travel(paths: list[Path], directory: Path, screen: Screen, in_place: b
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, tour.stop)
-    machine = machines.here()
+    machine = here()
     for path in paths:
         screen.line(f"\n{path.stem}")
         try:
@@ -165,7 +164,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--in-place", action="store_true", help="also write the outputs into notebooks/*.ipynb")
     options = parser.parse_args(arguments)
     try:
-        machine = machines.here()
+        machine = here()
     except UnsupportedPlatform as error:
         print(error)
         return 2

@@ -4,8 +4,8 @@ import sys
 
 import pytest
 
-from helpers import cuda_libraries, recipes
-from helpers.machine import GPU, Machine
+from helpers import recipes
+from helpers.machine import GPU, Machine, cuda_libraries
 
 H200 = Machine(gpus=(GPU("NVIDIA H200", 150_754_820_096, (9, 0)),), transformer_engine=True)
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from helpers.machine import visible_gpus
+from helpers.machine.hardware import visible_gpus
 from helpers.ranks import gelu
 
 needs_gpu = pytest.mark.skipif(not visible_gpus(), reason="Megatron compiles its fused functions for GPUs")

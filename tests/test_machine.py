@@ -1,7 +1,7 @@
 import pytest
 
 from helpers import machine
-from helpers.machine import GPU, Machine
+from helpers.machine import GPU, Machine, hardware
 
 H200 = GPU("NVIDIA H200", 143_771 * 2**20, (9, 0))
 
@@ -77,7 +77,7 @@ def test_names():
 
 def test_megatron_cpu_hides_the_gpus(monkeypatch):
     monkeypatch.setenv("MEGATRON_CPU", "1")
-    monkeypatch.setattr(machine, "visible_gpus", lambda: (H200,))
+    monkeypatch.setattr(hardware, "visible_gpus", lambda: (H200,))
     machine.here.cache_clear()
     assert machine.here().device == "cpu"
     monkeypatch.delenv("MEGATRON_CPU")
@@ -87,7 +87,7 @@ def test_megatron_cpu_hides_the_gpus(monkeypatch):
 
 
 def test_other_systems_get_one_sentence(monkeypatch):
-    monkeypatch.setattr(machine.platform, "system", lambda: "Darwin")
+    monkeypatch.setattr(hardware.platform, "system", lambda: "Darwin")
     machine.here.cache_clear()
     with pytest.raises(machine.UnsupportedPlatform, match="Linux only and this is Darwin: start the container"):
         machine.here()
@@ -108,7 +108,7 @@ def test_cuda_visible_devices_is_read_as_cuda_reads_it(monkeypatch, visible, exp
     import pynvml
 
     monkeypatch.setattr(pynvml, "nvmlDeviceGetUUID", lambda handle: f"GPU-{handle}")
-    assert machine._selected(["a", "b"], visible) == expected
+    assert hardware._selected(["a", "b"], visible) == expected
 
 
 def test_a_mig_slice_is_refused_in_words(monkeypatch):
@@ -116,7 +116,7 @@ def test_a_mig_slice_is_refused_in_words(monkeypatch):
 
     monkeypatch.setattr(pynvml, "nvmlDeviceGetUUID", lambda handle: f"GPU-{handle}")
     with pytest.raises(machine.UnsupportedPlatform, match="MIG-41b36a83.* whole GPUs.* export MEGATRON_CPU=1"):
-        machine._selected(["a", "b"], "MIG-41b36a83-0e4d-51b2")
+        hardware._selected(["a", "b"], "MIG-41b36a83-0e4d-51b2")
 
 
 def test_a_gpu_without_memory_of_its_own_has_the_machines(monkeypatch):
@@ -133,7 +133,7 @@ def test_a_gpu_without_memory_of_its_own_has_the_machines(monkeypatch):
         monkeypatch.setattr(pynvml, name, lambda *_, answer=answer: answer)
     monkeypatch.setattr(pynvml, "nvmlDeviceGetMemoryInfo", no_number)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert machine.visible_gpus() == (GPU("NVIDIA GB10", psutil.virtual_memory().total, (12, 1)),)
+    assert hardware.visible_gpus() == (GPU("NVIDIA GB10", psutil.virtual_memory().total, (12, 1)),)
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ def test_a_containers_limits_count(tmp_path, memory, cpu, expected):
     for name, text in (("memory.max", memory), ("cpu.max", cpu)):
         if text is not None:
             (tmp_path / name).write_text(f"{text}\n")
-    assert machine.within_container(4, 8 * 2**30, tmp_path) == expected
+    assert hardware.within_container(4, 8 * 2**30, tmp_path) == expected
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ import pytest
 from test_notebooks import NOTEBOOKS, code_cells
 from test_preflight import H200, RTX_2080, RTX_3090
 
-from helpers import corpus, cuda_libraries, diagnosis, experiments, launch, machine, preflight, runs
-from helpers.machine import here
+from helpers import corpus, diagnosis, experiments, launch, machine, preflight, runs
+from helpers.machine import cuda_libraries, hardware, here
 
 KNOWN = set(diagnosis.megatron_flags())
 MACHINES = {  # GPUs, Transformer Engine
@@ -72,7 +72,7 @@ def run(cell: str, names: dict) -> None:
 @pytest.mark.parametrize("notebook", NOTEBOOKS[2:], ids=lambda path: path.stem)
 def test_what_a_notebook_starts_passes_preflight(notebook, gpus, started, monkeypatch):
     visible, transformer_engine = MACHINES[gpus]
-    monkeypatch.setattr(machine, "visible_gpus", lambda: visible)
+    monkeypatch.setattr(hardware, "visible_gpus", lambda: visible)
     monkeypatch.setattr(cuda_libraries, "transformer_engine_installed", lambda: transformer_engine)
     monkeypatch.delenv("MEGATRON_CPU", raising=False)
     monkeypatch.chdir(notebook.parent)

@@ -31,8 +31,9 @@ import pytest
 from test_processes import wait_for
 
 from helpers import launch, logs, processes, recipes, runs
-from helpers.cuda_libraries import transformer_engine_installed
-from helpers.machine import CPU, here, visible_gpus
+from helpers.machine import CPU, here
+from helpers.machine.cuda_libraries import transformer_engine_installed
+from helpers.machine.hardware import visible_gpus
 
 REHEARSE = os.environ.get("MEGATRON_TOUR_REHEARSE") == "1"
 GPUS = () if REHEARSE or os.environ.get("MEGATRON_CPU") == "1" else visible_gpus()

@@ -6,7 +6,7 @@ import types
 
 import pytest
 
-from helpers.machine import visible_gpus
+from helpers.machine.hardware import visible_gpus
 from helpers.ranks import transformer_engine_repairs
 
 needs_gpu = pytest.mark.skipif(not visible_gpus(), reason="Transformer Engine casts on GPUs")

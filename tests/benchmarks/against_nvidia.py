@@ -33,8 +33,8 @@ import time
 from itertools import combinations, product
 from pathlib import Path
 
-from helpers import corpus, cuda_libraries, launch, logs, recipes, run_directory, runs
-from helpers.machine import PROJECT, here
+from helpers import corpus, launch, logs, recipes, run_directory, runs
+from helpers.machine import PROJECT, cuda_libraries, here
 from helpers.recipes import Recipe
 from helpers.settings import Speed
 

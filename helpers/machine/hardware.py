@@ -1,21 +1,17 @@
 """What is here: GPUs, cores, memory. Next to a leaf: every other module may import it."""
 
 import contextlib
-import logging
 import math
 import os
 import platform
-import warnings
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
 import psutil
 
-from helpers import cuda_libraries
+from helpers.machine import cuda_libraries
 
-PROJECT = Path(__file__).resolve().parent.parent
-DEFAULT_CACHE = "~/.cache/megatron-tour"
 CGROUP = Path("/sys/fs/cgroup")
 
 # Dense bf16 tensor-core peak in FLOP/s, from NVIDIA's data sheets (the figures without sparsity).
@@ -255,27 +251,3 @@ def _selected(handles: list, chosen: str) -> list:
 
 def _text(value: str | bytes) -> str:
     return value.decode() if isinstance(value, bytes) else value
-
-
-@contextlib.contextmanager
-def quietly():
-    """Megatron's import and data code without their warnings about what a single process does not have."""
-    logger = logging.getLogger("torch.utils.cpp_extension")
-    level = logger.level
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        logger.setLevel(logging.ERROR)
-        try:
-            yield
-        finally:
-            logger.setLevel(level)
-
-
-def runs_root() -> Path:
-    """Where runs go, as a whole path: $MEGATRON_TOUR_RUNS, else `runs/` in the project."""
-    return Path(os.environ.get("MEGATRON_TOUR_RUNS") or PROJECT / "runs").expanduser().resolve()
-
-
-def cache_root() -> Path:
-    """Where prepared corpora go, as a whole path: $MEGATRON_TOUR_CACHE, else `~/.cache/megatron-tour`."""
-    return Path(os.environ.get("MEGATRON_TOUR_CACHE") or DEFAULT_CACHE).expanduser().resolve()

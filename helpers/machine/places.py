@@ -1,0 +1,17 @@
+"""Where things lie: the project, runs, prepared corpora."""
+
+import os
+from pathlib import Path
+
+PROJECT = Path(__file__).resolve().parents[2]
+DEFAULT_CACHE = "~/.cache/megatron-tour"
+
+
+def runs_root() -> Path:
+    """Where runs go, as a whole path: $MEGATRON_TOUR_RUNS, else `runs/` in the project."""
+    return Path(os.environ.get("MEGATRON_TOUR_RUNS") or PROJECT / "runs").expanduser().resolve()
+
+
+def cache_root() -> Path:
+    """Where prepared corpora go, as a whole path: $MEGATRON_TOUR_CACHE, else `~/.cache/megatron-tour`."""
+    return Path(os.environ.get("MEGATRON_TOUR_CACHE") or DEFAULT_CACHE).expanduser().resolve()
