@@ -4,8 +4,6 @@ Symbols in the formulas: L layers, h hidden size, f MLP width, V vocabulary rows
 q query width (heads × head size), k key and value width (query groups × head size), E experts.
 """
 
-from math import ceil
-
 from helpers import activations
 from helpers.layout import Layout
 from helpers.machine import GPU, Machine, quietly
@@ -305,12 +303,3 @@ def checkpoint_bytes(recipe) -> int:
     if recipe.precision.dtype == "fp32":
         return count * (16 if recipe.layout.distributed_optimizer else 12)
     return count * 14
-
-
-def readable(size: float) -> str:
-    """Bytes in words: "5.0 GB", "310 MB" (powers of 1000, as disks and GPUs are sold)."""
-    for unit, factor in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
-        if size >= factor:
-            number = size / factor
-            return f"{number:.1f} {unit}" if number < 100 else f"{ceil(number):,} {unit}"
-    return f"{size / 1e3:.0f} kB"

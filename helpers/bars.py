@@ -1,9 +1,10 @@
 """Stacked bars: where memory and parameters are."""
 
-from helpers import accounting, style
+from helpers import accounting
 from helpers.drawings import MODEL_PARTS
 from helpers.machine import GPU, Machine
-from helpers.style import INK, MEMORY_PARTS, RECORDED_HATCH, Picture
+from helpers.show import numbers, style
+from helpers.show.style import INK, MEMORY_PARTS, RECORDED_HATCH, Picture
 
 MEASURED = "measured"
 
@@ -23,11 +24,11 @@ def memory(recipe, run=None, machine: Machine | None = None) -> Picture:
     if peak:
         bars[MEASURED] = {MEASURED: peak}
         colours[MEASURED] = INK
-    words = [f"{name}: {accounting.readable(sum(parts.values()))}" for name, parts in bars.items()]
-    parts = ", ".join(f"{part} {accounting.readable(size)}" for part, size in bars["predicted"].items())
+    words = [f"{name}: {numbers.decimal_bytes(sum(parts.values()))}" for name, parts in bars.items()]
+    parts = ", ".join(f"{part} {numbers.decimal_bytes(size)}" for part, size in bars["predicted"].items())
     with style.apply():
         figure, axes = style.new_figure(height=1.4 + 0.5 * len(bars))
-        _stacked(axes, bars, colours, accounting.readable, hatched=bool(run is not None and run.recorded_on))
+        _stacked(axes, bars, colours, numbers.decimal_bytes, hatched=bool(run is not None and run.recorded_on))
         axes.set_xlabel("GB on the fullest rank" + (' ("other" is not in the measured bar)' if peak else ""))
         axes.xaxis.set_major_formatter(lambda value, _: f"{value / 1e9:g}")
         where = f", {run.machine}" if run is not None else ""

@@ -6,7 +6,8 @@ Hugging Face's GPT-2; their files lie in `recorded/<machine>/baselines`.
 
 import json
 
-from helpers import absence, runs, style
+from helpers import runs
+from helpers.show import message, tables
 
 NVIDIA = {
     "nvidia": "Megatron-LM's pretrain_gpt.py, started by our launcher",
@@ -25,10 +26,10 @@ def table(machine: str):
 
     rows = [*_nvidia(machine), *_transformers(machine)]
     if not rows:
-        return absence.of("baseline")
+        return message.nothing_recorded("baseline")
     found = pd.DataFrame(rows)
     found["ours over it"] = (found["ours"] / found["tokens/s"]).round(2)
-    return style.whole_sentences(found.set_index("instead of ours"))
+    return tables.whole_sentences(found.set_index("instead of ours"))
 
 
 def _read(machine: str, pattern: str) -> list[dict]:

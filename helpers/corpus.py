@@ -19,7 +19,7 @@ import numpy as np
 from helpers import data_split, encoder, index, machine, sources
 from helpers import tokenizer as tokenizers
 from helpers.layout import Flag
-from helpers.style import visible_spaces
+from helpers.show.tables import visible_spaces
 
 FORMAT = 1
 

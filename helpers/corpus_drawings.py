@@ -1,8 +1,9 @@
 """Pictures of a corpus: a text cut into tokens, the bytes of a .bin, the parts that --split gives."""
 
-from helpers import data_split, drawings, style
+from helpers import data_split, drawings
 from helpers.corpus import Corpus
-from helpers.style import FAINT, INK, RUN_COLOURS, Picture
+from helpers.show import style, tables
+from helpers.show.style import FAINT, INK, RUN_COLOURS, Picture
 
 LETTER = 0.095  # inches a character of 10 pt monospace takes, with a little room
 TOKENS_A_ROW, ROW = 9, 1.6  # of token_bytes; the height of a row in inches
@@ -28,7 +29,7 @@ def pieces(text: str, *corpora: Corpus) -> Picture:
         title = f"{name}: {len(tokens)} tokens, {per_token:.1f} bytes per token"
         axes.text(x, y + 0.15, title, va="center", fontsize=10, color=FAINT)
         for i, token in enumerate(tokens):
-            shown = style.visible_spaces(token)
+            shown = tables.visible_spaces(token)
             wide = LETTER * (len(shown) + 0.45)
             colour = drawings.tint(RUN_COLOURS[1 + i % 3], 0.5)
             shape = FancyBboxPatch(
@@ -51,7 +52,7 @@ def token_bytes(data: Corpus, count: int = 16) -> Picture:
     opened = data.open_index()
     ids = opened.token_ids()[:count]
     ends = opened.sequence_lengths.cumsum()
-    texts = [style.visible_spaces(data.decode([i])) for i in ids]
+    texts = [tables.visible_spaces(data.decode([i])) for i in ids]
     widths = [max(0.58 if opened.itemsize == 2 else 1.0, LETTER * 0.85 * len(text) + 0.1) for text in texts]
     rows = [[0]]
     for i in range(1, len(ids)):

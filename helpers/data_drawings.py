@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from helpers import drawings, number_formats, style
+from helpers import drawings, number_formats
 from helpers import index as indices
 from helpers.number_formats import BF16, E4M3, E5M2, FP16, Format, Scaling
-from helpers.style import FAINT, INK, REFERENCE, RUN_COLOURS, Picture
+from helpers.show import style
+from helpers.show.style import FAINT, INK, REFERENCE, RUN_COLOURS, Picture
 
 if TYPE_CHECKING:
     import pandas as pd

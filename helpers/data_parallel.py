@@ -1,10 +1,10 @@
 """What data parallelism costs: the same share of the batch on ever more ranks, with the optimizer whole or split."""
 
-from helpers import absence, style
-from helpers.absence import Absence
-from helpers.style import MARKERS, RECORDED_LINE, RUN_COLOURS, Picture
+from helpers.show import message, style, tables
+from helpers.show.message import Absence
+from helpers.show.style import MARKERS, RECORDED_LINE, RUN_COLOURS, Picture
 
-NOTHING = absence.of("data-parallel run")
+NOTHING = message.nothing_recorded("data-parallel run")
 WHOLE, SPLIT = "optimizer whole on every rank", "distributed optimizer"
 
 
@@ -21,7 +21,7 @@ def table(several):
         return NOTHING
     found = pd.DataFrame(rows).set_index(["optimizer", "ranks"]).round(1)
     found["efficiency"] = [f"{row['efficiency']:.0%}" if row["efficiency"] else "–" for row in rows]
-    return style.whole_sentences(found[["step ms", "efficiency", "peak memory GB", "measured on"]])
+    return tables.whole_sentences(found[["step ms", "efficiency", "peak memory GB", "measured on"]])
 
 
 def figure(several) -> Picture | Absence:

@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
-from helpers import accounting, style
-from helpers.accounting import readable
+from helpers import accounting
 from helpers.layout import Layout, rank_groups
 from helpers.machine import Machine
-from helpers.style import COLOURS, GREY, INK, MEMORY_PARTS, REFERENCE, RUN_COLOURS, Picture
+from helpers.show import style
+from helpers.show.numbers import decimal_bytes, short_count
+from helpers.show.style import COLOURS, GREY, INK, MEMORY_PARTS, REFERENCE, RUN_COLOURS, Picture
 
 EXCHANGES = {  # dimension -> what its ranks send each other, and how often
     "tensor": "activations, several times in every layer",
@@ -207,12 +208,12 @@ def sizes(recipe, machine: Machine | None = None, compared_with=None) -> Picture
         lines[1]["GPU "] = machine.gpus[0].memory_bytes
     with style.apply():
         figure, axes = canvas(9.0, 2.55, (0, 9.0, 0, 2.55))
-        title = f"{_short(sum(counts.values()))} parameters in the whole model"
-        _stack(axes, 0.3, title, counts, MODEL_PARTS, _short, lines[0])
-        title = f"{readable(sum(memory.values()))} on each rank ({recipe.layout.name}, {recipe.precision.name})"
-        _stack(axes, 1.6, title, memory, MEMORY_PARTS, readable, lines[1])
-    alt = f"{_short(sum(counts.values()))} parameters: " + _spoken(counts, _short)
-    return Picture(figure, f"{alt}. {readable(sum(memory.values()))} on a rank: {_spoken(memory, readable)}.")
+        title = f"{short_count(sum(counts.values()))} parameters in the whole model"
+        _stack(axes, 0.3, title, counts, MODEL_PARTS, short_count, lines[0])
+        title = f"{decimal_bytes(sum(memory.values()))} on each rank ({recipe.layout.name}, {recipe.precision.name})"
+        _stack(axes, 1.6, title, memory, MEMORY_PARTS, decimal_bytes, lines[1])
+    alt = f"{short_count(sum(counts.values()))} parameters: " + _spoken(counts, short_count)
+    return Picture(figure, f"{alt}. {decimal_bytes(sum(memory.values()))} on a rank: {_spoken(memory, decimal_bytes)}.")
 
 
 def _spoken(parts: Mapping, words: Callable) -> str:
@@ -241,11 +242,3 @@ def _stack(axes, top: float, title: str, parts: Mapping, colours: Mapping, words
         at = left + width / columns * (i % columns) + 0.08, top + 0.76 + 0.25 * (i // columns)
         axes.scatter(*at, s=70, marker="s", fc=colours[part], lw=0)
         axes.text(at[0] + 0.14, at[1], f"{part} {words(size)}", va="center", fontsize=9.5, color=INK)
-
-
-def _short(count: float) -> str:
-    """ "354.9M", "8.03B"."""
-    for size, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if count >= size:
-            return f"{count / size:.3g}{unit}" if count < 100 * size else f"{count / size:.1f}{unit}"
-    return f"{count:.0f}"

@@ -4,8 +4,6 @@ environment.check()        a Report: findings with status ok, note or problem; a
 environment.all_reduce()   real processes that add numbers up together
 """
 
-import html
-import io
 import json
 import os
 import re
@@ -15,64 +13,16 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from helpers import gpu_stars, plans, stars, tool_stars
 from helpers.machine import PROJECT, Machine, cuda_libraries, here
 from helpers.plans import Plan
+from helpers.show.numbers import binary_bytes, bytes_per_second
+from helpers.show.tables import SYMBOLS, Table
 from helpers.stars import Finding
 
 HUB_SECONDS = 2.0
-SYMBOLS = {"ok": "✓", "note": "•", "problem": "✗"}
-STYLES = {"ok": "green", "note": "yellow", "problem": "bold red"}
-HTML_COLOURS = {"ok": "#1a7f37", "note": "#9a6700", "problem": "#cf222e"}
-
-
-class Table:
-    """Rows that show themselves: HTML in Jupyter, a rich table in a terminal, plain text as repr."""
-
-    def tables(self) -> Iterator[tuple[str, tuple[str, ...], list[tuple[str, ...]]]]:
-        raise NotImplementedError
-
-    def headline(self) -> str:
-        return ""
-
-    def __rich__(self):
-        from rich.console import Group
-        from rich.table import Table as RichTable
-        from rich.text import Text
-
-        parts = []
-        for title, columns, rows in self.tables():
-            table = RichTable(*columns, title=title or None, title_justify="left", expand=False)
-            for row in rows:
-                table.add_row(*(Text(cell, style=STYLES.get(cell.partition(" ")[2], "")) for cell in row))
-            parts.append(table)
-        return Group(*parts, Text(self.headline()))
-
-    def __repr__(self) -> str:
-        from rich.console import Console
-
-        text = io.StringIO()
-        Console(file=text, width=110, color_system=None, force_jupyter=False).print(self)
-        return "\n".join(line.rstrip() for line in text.getvalue().splitlines())
-
-    def _repr_html_(self) -> str:
-        parts = []
-        for title, columns, rows in self.tables():
-            head = "".join(f'<th style="text-align: left">{html.escape(column)}</th>' for column in columns)
-            body = "".join("<tr>" + "".join(map(html_cell, row)) + "</tr>" for row in rows)
-            caption = f'<caption style="text-align: left; font-weight: bold">{html.escape(title)}</caption>'
-            parts.append(f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>")
-        return "".join(parts) + f"<p>{html.escape(self.headline())}</p>"
-
-
-def html_cell(cell: str) -> str:
-    colour = HTML_COLOURS.get(cell.partition(" ")[2])
-    style = "text-align: left; vertical-align: top" + (f"; color: {colour}; white-space: nowrap" if colour else "")
-    text = re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(cell)).replace("\n", "<br>")
-    return f'<td style="{style}">{text}</td>'
 
 
 @dataclass(frozen=True, repr=False)
@@ -136,9 +86,9 @@ class Collectives(Table):
         rows = [
             (
                 row["step"],
-                readable_bytes(row["bytes"]),
+                binary_bytes(row["bytes"]),
                 f"{row['seconds'] * 1e3:.2f} ms",
-                readable_speed(row["bus_bytes_per_second"]),
+                bytes_per_second(row["bus_bytes_per_second"]),
                 "yes" if row["wrong_elements"] == 0 else f"no, {row['wrong_elements']} elements differ",
             )
             for row in self.rows
@@ -150,16 +100,6 @@ class Collectives(Table):
         return (
             "Every process has the right sum." if self.ok else "Wrong numbers came back: do not train on this machine."
         )
-
-
-def readable_speed(bytes_per_second: float) -> str:
-    return f"{bytes_per_second / 1e9:.1f} GB/s" if bytes_per_second >= 1e9 else f"{bytes_per_second / 1e6:.0f} MB/s"
-
-
-def readable_bytes(size: int) -> str:
-    return next(
-        f"{size / unit:.0f} {name}" for unit, name in ((2**20, "MiB"), (2**10, "KiB"), (1, "B")) if size >= unit
-    )
 
 
 def check(machine: Machine | None = None) -> Report:

@@ -2,44 +2,11 @@
 
 import html
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from helpers.answers import ANSWERS
-
-WIDTH = "max-width: 46em; line-height: 1.5"
-LOOK = {  # kind of message -> sign and colour of its edge
-    "right": ("✓", "#009E73"),
-    "wrong": ("✗", "#D55E00"),
-    "asked": ("?", "#0072B2"),
-    "plain": ("·", "#888888"),
-}
-
-
-def headless() -> bool:
-    """Whether a program runs this notebook (`MEGATRON_TOUR_HEADLESS=1`): then nothing waits for a person."""
-    return os.environ.get("MEGATRON_TOUR_HEADLESS") == "1"
-
-
-@dataclass(frozen=True)
-class Message:
-    """A sentence or two for the learner; `kind` is right, wrong, asked or plain."""
-
-    kind: str
-    text: str
-
-    def __str__(self) -> str:
-        return f"{LOOK[self.kind][0]} {self.text}"
-
-    __repr__ = __str__
-
-    def _repr_html_(self) -> str:
-        sign, colour = LOOK[self.kind]
-        return (
-            f'<div style="{WIDTH}; border-left: 4px solid {colour}; padding: 0.3em 0.8em">'
-            f'<b style="color: {colour}">{sign}</b> {html.escape(self.text)}</div>'
-        )
+from helpers.show.message import WIDTH, Message, headless
 
 
 class Predictions(dict):

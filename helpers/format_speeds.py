@@ -1,12 +1,13 @@
 """What eight bits buy: Llama3-8B by layout and number format, in speed and memory, beside NVIDIA's own figures."""
 
-from helpers import absence, accounting, published, style
-from helpers.absence import Absence
+from helpers import accounting, published
 from helpers.data_drawings import RECIPE_STYLE
-from helpers.results import shown
-from helpers.style import GREY, INK, RECORDED_HATCH, REFERENCE, Picture
+from helpers.show import message, style, tables
+from helpers.show.message import Absence
+from helpers.show.numbers import shown
+from helpers.show.style import GREY, INK, RECORDED_HATCH, REFERENCE, Picture
 
-NOTHING = absence.of("run of Llama3-8B")
+NOTHING = message.nothing_recorded("run of Llama3-8B")
 
 
 def formats_table(several):
@@ -38,7 +39,7 @@ def formats_table(several):
         | {"tokens/s/GPU": one.tokens_per_second_per_gpu, "measured on": f"{one.gpus}, NVIDIA {one.source}", **none}
         for one in published.LLAMA3_8B
     ]
-    return style.whole_sentences(pd.DataFrame(table).set_index(["layout", "format"]))
+    return tables.whole_sentences(pd.DataFrame(table).set_index(["layout", "format"]))
 
 
 def formats(several) -> Picture | Absence:

@@ -24,7 +24,7 @@ from pathlib import Path
 
 import numpy as np
 
-from helpers.style import whole_sentences
+from helpers.show.tables import whole_sentences
 
 MAGIC = b"MMIDIDX\x00\x00"
 VERSION = 1

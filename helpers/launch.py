@@ -27,6 +27,7 @@ from helpers import (
 )
 from helpers.machine import PROJECT, Machine, here, runs_root
 from helpers.machine.variables import device_environment
+from helpers.show import numbers
 
 POLL_SECONDS = 0.2
 
@@ -196,8 +197,8 @@ def _say_what_it_keeps(recipe, directory: Path) -> None:
     size = accounting.checkpoint_bytes(recipe)
     print(
         f"Checkpoints: one every {kept.save_interval:,} steps, the last {kept.keep} are kept. Each takes "
-        f"{accounting.readable(size)}, so up to {accounting.readable(size * (kept.keep + 1))} "
-        f"of {accounting.readable(shutil.disk_usage(directory).free)} free on the disk."
+        f"{numbers.decimal_bytes(size)}, so up to {numbers.decimal_bytes(size * (kept.keep + 1))} "
+        f"of {numbers.decimal_bytes(shutil.disk_usage(directory).free)} free on the disk."
     )
 
 

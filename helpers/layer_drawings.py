@@ -8,11 +8,11 @@ import textwrap
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from helpers import style
-from helpers.accounting import readable
 from helpers.drawings import canvas, rounded, tint
 from helpers.layout import Layout, rank_groups
-from helpers.style import COLOURS, FAINT, INK, Picture
+from helpers.show import style
+from helpers.show.numbers import decimal_bytes
+from helpers.show.style import COLOURS, FAINT, INK, Picture
 
 MARK = "SHARDS "  # before the JSON that shards.py prints
 MATRICES = ("word_embeddings", "linear_qkv", "linear_proj", "linear_fc1", "linear_fc2", "output_layer")
@@ -165,14 +165,14 @@ def collectives(heard: Sequence[Mapping], layout: Layout | None = None) -> Pictu
                 said = [one for one in heard if (one["direction"], one["module"]) == (direction, module)]
                 for i, one in enumerate(said):
                     _said(axes, x, y + 0.6 + 0.36 * i, one, groups)
-    spoken = [f"{o['direction']} {o['module']}: {o['collective']} of {readable(o['bytes'])}" for o in heard]
+    spoken = [f"{o['direction']} {o['module']}: {o['collective']} of {decimal_bytes(o['bytes'])}" for o in heard]
     return Picture(figure, f"{_sum(heard)} In order: " + ("; ".join(spoken) or "nothing") + ".")
 
 
 def _said(axes, x: float, y: float, one: Mapping, groups: Mapping) -> None:
     colour = COLOURS[next((d for d, all_groups in groups.items() if list(one["ranks"]) in all_groups), "tensor")]
     rounded(axes, x, y, 0.22, 0.28, tint(colour, 0.5), colour, hatch=HATCHES.get(one["collective"], ""))
-    text = f"{one['collective']} {readable(one['bytes'])}"
+    text = f"{one['collective']} {decimal_bytes(one['bytes'])}"
     axes.text(x + 0.3, y + 0.14, text, va="center", fontsize=9.5, color=INK)
 
 
@@ -181,5 +181,5 @@ def _sum(heard: Sequence[Mapping]) -> str:
         return "The ranks of this layer say nothing to each other."
     counts = Counter(one["collective"] for one in heard)
     listed = ", ".join(f"{count} {name}" for name, count in counts.items())
-    total = readable(sum(one["bytes"] for one in heard))
+    total = decimal_bytes(sum(one["bytes"] for one in heard))
     return f"{len(heard)} collectives in one layer: {listed}; {total} handed in by each rank."

@@ -10,7 +10,9 @@ import statistics
 import sys
 import time
 
-from helpers import logs, style
+from helpers import logs
+from helpers.show import style
+from helpers.show.numbers import duration
 
 LINE_SECONDS = 0.5  # between two texts of the line
 FIGURE_SECONDS = 2.0  # between two figures, at least
@@ -96,16 +98,6 @@ class Progress:
             f"{self.steps[-1]:,}/{self.last_step:,} steps · loss {first:.3f} → {self.losses[-1]:.3f} · "
             f"{self.speed:,.0f} tokens/s · {duration(self.elapsed)}"
         )
-
-
-def duration(seconds: float) -> str:
-    """Seconds as a reader says them: "42 s", "3:07 min", "2:05 h"."""
-    seconds = round(seconds)
-    if seconds < 60:
-        return f"{seconds} s"
-    if seconds < 3600:
-        return f"{seconds // 60}:{seconds % 60:02d} min"
-    return f"{seconds // 3600}:{seconds % 3600 // 60:02d} h"
 
 
 class PlainView:

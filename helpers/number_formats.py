@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING
 
-from helpers.style import short_number
+from helpers.show.numbers import short_number
 
 if TYPE_CHECKING:
     import pandas as pd

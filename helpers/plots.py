@@ -5,8 +5,6 @@ Recorded runs are dotted or hatched and named with their machine; reference line
 
 import math
 
-from helpers import absence, style
-from helpers.absence import Absence
 from helpers.bars import memory as memory  # bars and drawings are part of this module's words
 from helpers.bars import parameters as parameters
 from helpers.corpus_drawings import pieces as pieces
@@ -19,8 +17,11 @@ from helpers.data_drawings import quantization_error as quantization_error
 from helpers.drawings import rank_grid as rank_grid
 from helpers.layer_drawings import collectives as collectives
 from helpers.layer_drawings import shards as shards
-from helpers.results import after_warm_up, labels, shown
-from helpers.style import COLOURS, GREY, INK, REFERENCE, RUN_COLOURS, Picture
+from helpers.results import after_warm_up, labels
+from helpers.show import message, style
+from helpers.show.message import Absence
+from helpers.show.numbers import shown
+from helpers.show.style import COLOURS, GREY, INK, REFERENCE, RUN_COLOURS, Picture
 
 MARKS = 8  # markers on a curve: enough to tell two apart, too few to hide it
 LOG_RATIO = 20  # speeds further apart than this get a logarithmic axis
@@ -116,7 +117,7 @@ def sweep(several, x: str = "micro_batch_size") -> Picture | Absence:
     Where they ran on one kind of GPU, a dashed line shows its memory. No run at all gives a sentence.
     """
     if all(run is None for run in several):
-        return absence.of("run of this sweep")
+        return message.nothing_recorded("run of this sweep")
     several = sorted(_with_steps(several), key=lambda run: (bool(run.recorded_on), _setting(run, x)))
     with style.apply():
         figure, (left, right) = style.new_figure(1, 2, height=3.0)

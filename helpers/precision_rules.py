@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from helpers import accounting
 from helpers.machine import Machine
 from helpers.rules import Problem, error, nearest_multiple, warning
+from helpers.show import numbers
 
 FP8_RECIPE_NEEDS = {"blockwise": ((9, 0), "Hopper"), "mxfp8": ((10, 0), "Blackwell")}
 MXFP8_ENDS = (12, 0)  # in Transformer Engine 2.20: `_compute_mxfp8_support` in its pytorch/quantization.py
@@ -88,7 +89,7 @@ def cuda_graph(recipe, machine: Machine) -> Iterator[Problem]:
         yield warning(
             f"cuda_graph with {what}", "Nobody has measured this here.", "cuda_graph=False if it hangs or fails."
         )
-    size, parts = accounting.readable, accounting.memory(recipe, machine)
+    size, parts = numbers.decimal_bytes, accounting.memory(recipe, machine)
     need, have = sum(parts.values()), min(gpu.memory_bytes for gpu in machine.gpus)
     if recipe.schedule.eval_iters and need <= have < need + parts["activations"]:
         why = (

@@ -14,6 +14,7 @@ from helpers import accounting, checkpoints, data_split, index, precision_rules,
 from helpers.machine import Machine, here
 from helpers.ranks.scope import job_of
 from helpers.rules import Problem, error, warning
+from helpers.show import numbers
 
 TOO_LARGE = "One rank would take about"  # how the reason begins when the memory is too small
 
@@ -191,7 +192,7 @@ def _disk(recipe, folder: Path, there: int) -> Iterator[Problem]:
     keep, interval = recipe.checkpoints.keep, recipe.checkpoints.save_interval
     if interval is None:
         return
-    size, one, free = accounting.readable, accounting.checkpoint_bytes(recipe), shutil.disk_usage(folder).free
+    size, one, free = numbers.decimal_bytes, accounting.checkpoint_bytes(recipe), shutil.disk_usage(folder).free
     steps = recipe.schedule.exit_interval or recipe.schedule.train_iters
     # The next checkpoint is whole before the oldest goes.
     count = max(1, min(keep + 1, -(-steps // interval)) - there)
@@ -204,7 +205,7 @@ def _disk(recipe, folder: Path, there: int) -> Iterator[Problem]:
 
 def memory(recipe, machine: Machine) -> Iterator[Problem]:
     """The estimate of `accounting.memory` against the GPU's memory, or against the machine's on a CPU."""
-    size = accounting.readable
+    size = numbers.decimal_bytes
     parts = accounting.memory(recipe, machine)
     need = sum(parts.values())
     if machine.device == "cpu":
@@ -247,7 +248,7 @@ def _lower(recipe, machine: Machine, room: float) -> str:
         words = ", ".join(f"{name}={value!r}" for name, value in change.items())
         if total < need:
             fits = ", which fits" if total <= room else ""
-            options[f"{words} (saves {accounting.readable(need - total)}{fits})"] = total
+            options[f"{words} (saves {numbers.decimal_bytes(need - total)}{fits})"] = total
     ordered = sorted(options, key=options.get)
     if not ordered or options[ordered[0]] > room:
         ordered.append("recipe.scaled_to(machine), a smaller model of the same architecture")

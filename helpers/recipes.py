@@ -7,12 +7,12 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from helpers import accounting, scaling
-from helpers.absence import Absence
 from helpers.commands import Command, data_flags, device_flags, environment, speed_flags
 from helpers.layout import Flag, Layout
 from helpers.machine import CPU, PROJECT, Machine, here
 from helpers.settings import Batch, Checkpoints, Logging, Model, Precision, Schedule, Speed
-from helpers.style import whole_sentences
+from helpers.show.message import Absence
+from helpers.show.tables import whole_sentences
 
 ENTRY_SCRIPT = PROJECT / "helpers" / "ranks" / "pretrain_gpt.py"
 RUN_DIRECTORY = "runs/<run>"

@@ -7,6 +7,7 @@ from helpers import accounting
 from helpers.layout import Layout
 from helpers.machine import GPU
 from helpers.settings import Model, Precision, Speed
+from helpers.show.numbers import shown
 
 PARTS = ("model", "speed", "batch", "schedule")  # of a recipe.json, for labels; layout and precision have names
 DIGITS = {"tokens/s/GPU": 0, "TFLOP/s/GPU": 1, "MFU": 3, "peak memory GB": 1, "wall time s": 1}  # of a comparison
@@ -191,13 +192,6 @@ def settings_of(recipe: dict) -> dict:
     if precision := _rebuilt(Precision, recipe.get("precision")):
         flat["precision"] = precision.name
     return flat
-
-
-def shown(value: float | None) -> str:
-    """A figure as a reader wants it: thousands separated, four digits that count, "–" for what was not measured."""
-    if value is None or value != value:
-        return "–"
-    return f"{value:,.0f}" if abs(value) >= 1000 or value == int(value) else f"{value:.4g}"
 
 
 def _setting(key: str, value) -> str:

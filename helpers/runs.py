@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from helpers import accounting, checkpoints, events, processes
+from helpers import checkpoints, events, processes
 from helpers.machine import PROJECT, cache_root, runs_root
 from helpers.results import Results
 from helpers.results import compare as compare  # part of this module's words
 from helpers.results import labels as labels
+from helpers.show import numbers
 
 __all__ = [
     "Recorded",
@@ -120,7 +121,7 @@ class Run(Results):
         folder = self.path / "checkpoints"
         size = checkpoints.size_bytes(folder)
         shutil.rmtree(folder, ignore_errors=True)
-        return f"{accounting.readable(size)} freed."
+        return f"{numbers.decimal_bytes(size)} freed."
 
     @property
     def headline(self) -> str:

@@ -2,12 +2,15 @@
 
 import math
 
-from helpers import absence, accounting, published, style
-from helpers.absence import Absence
+from helpers import accounting, published
 from helpers.published import PAPER, PAPER_BATCH, PAPER_GPUS, TUTORIALS, TUTORIALS_GPUS
-from helpers.style import COLOURS, GREY, INK, RECORDED_HATCH, REFERENCE, Picture
+from helpers.show import message, style, tables
+from helpers.show.message import Absence
+from helpers.show.numbers import percent
+from helpers.show.style import COLOURS, GREY, INK, RECORDED_HATCH, REFERENCE, Picture
+from helpers.show.tables import dashed
 
-NOTHING = absence.of("scaling run")
+NOTHING = message.nothing_recorded("scaling run")
 
 
 def strong_scaling_table(several):
@@ -24,10 +27,10 @@ def strong_scaling_table(several):
     batches, sizes = {row["batch"] for row in rows}, {row["ranks"] for row in rows}
     rows += [row for row in _published_strong() if row["batch"] in batches and row["ranks"] in sizes]
     for row in rows:
-        row["efficiency"] = _percent(row["speed-up"] / row["ranks"])
+        row["efficiency"] = percent(row["speed-up"] / row["ranks"])
     columns = ["batch", "layout", "how", "step ms", "speed-up", "efficiency", "measured on"]
     table = pd.DataFrame(sorted(rows, key=lambda row: -row["batch"]))[columns]
-    return style.whole_sentences(_dashed(table.set_index(["batch", "layout", "how"]).round(2)))
+    return tables.whole_sentences(dashed(table.set_index(["batch", "layout", "how"]).round(2)))
 
 
 def weak_scaling_table(several):
@@ -44,10 +47,10 @@ def weak_scaling_table(several):
     batches = {row["batch"] for row in rows}
     rows += [row for row in _published_weak() if row["batch"] in batches]
     for row in rows:
-        row["time efficiency"], row["FLOP/s efficiency"] = _percent(row["time"]), _percent(row["FLOP/s"])
+        row["time efficiency"], row["FLOP/s efficiency"] = percent(row["time"]), percent(row["FLOP/s"])
     columns = ["batch", "model", "layout", "how", "step ms", "time efficiency", "FLOP/s efficiency", "measured on"]
     table = pd.DataFrame(sorted(rows, key=lambda row: -row["batch"]))[columns]
-    return style.whole_sentences(_dashed(table.set_index(["batch", "model", "layout"]).round(1)))
+    return tables.whole_sentences(dashed(table.set_index(["batch", "model", "layout"]).round(1)))
 
 
 def strong_scaling(several) -> Picture | Absence:
@@ -71,7 +74,7 @@ def strong_scaling(several) -> Picture | Absence:
             look = {"color": COLOURS["tensor"], "alpha": 0.8} if row["run"] else {"color": GREY, "alpha": 0.5}
             hatch = RECORDED_HATCH if row["run"] and row["run"].recorded_on else None
             axes.barh(place, row["speed-up"], height=0.7, linewidth=0, edgecolor="white", hatch=hatch, **look)
-            text = f"{row['speed-up']:.2f}×  ·  {_percent(row['speed-up'] / row['ranks'])}"
+            text = f"{row['speed-up']:.2f}×  ·  {percent(row['speed-up'] / row['ranks'])}"
             text += f"  ·  {row['step ms']:.0f} ms" if row["step ms"] else ""
             axes.text(end * 1.03, place, text, va="center", color=INK, fontsize=10)
             words.append(f"batch {row['batch']}, {row['name']}: {text}")
@@ -117,7 +120,7 @@ def weak_scaling(several) -> Picture | Absence:
                 look = style.run_style(index, bool(run and run.recorded_on)) | (REFERENCE if run is None else {})
                 at, values = [row["ranks"] for row in own], [row["time"] for row in own]
                 (lines[name],) = axes.plot(at, values, **look)
-                shares = (f"{n} GPU{'s' * (n > 1)} {_percent(v)}" for n, v in zip(at, values, strict=True))
+                shares = (f"{n} GPU{'s' * (n > 1)} {percent(v)}" for n, v in zip(at, values, strict=True))
                 words.append(f"batch {batch}, {name}: {', '.join(shares)}")
             axes.set_xscale("log", base=2)
             axes.set_xticks([1, 2, 4, 8], [f"{gpus}\n{_size(model)}" for gpus, model in published.WEAK_MODELS.items()])
@@ -212,19 +215,9 @@ def _published_weak() -> list[dict]:
     return [row | {"model": _size(published.WEAK_MODELS[row["ranks"]])} for row in rows]
 
 
-def _dashed(table):
-    """The same table with "–" where there is no number."""
-    return table.astype(object).where(table.notna(), "–")
-
-
 def _parameters(model) -> int:
     return int(accounting.parameters(model)["parameters"].sum())
 
 
 def _size(model) -> str:
     return f"{_parameters(model) / 1e9:.1f}B"
-
-
-def _percent(share: float) -> str:
-    """A share in whole percent, a half rounded up, as published tables do."""
-    return "–" if math.isnan(share) else f"{math.floor(100 * share + 0.5)}%"

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from itertools import groupby, takewhile
 from pathlib import Path
 
-from helpers import absence, runs
-from helpers.absence import Absence
+from helpers import runs
 from helpers.results import after_warm_up
+from helpers.show import message
+from helpers.show.message import Absence
 
 TRACE = Path("torch_profile") / "rank-0.json.gz"
 FOLDER = "timelines"  # beside the recorded runs of a machine
@@ -169,7 +170,7 @@ def record(run, name: str, recorded_dir: Path = runs.RECORDED) -> Path:
 def recorded(machine_label: str, name: str) -> Timeline | Absence:
     """The recorded timeline called `name` of a machine ("h200"); a sentence where there is none."""
     path = runs.RECORDED / machine_label / FOLDER / f"{name}.json"
-    return read(path) if path.is_file() else absence.of(f"timeline of {name}")
+    return read(path) if path.is_file() else message.nothing_recorded(f"timeline of {name}")
 
 
 def _events(text: str) -> tuple[float, list[Kernel]]:

@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping
 
-from helpers import style
-from helpers.absence import Absence
 from helpers.bars import on
 from helpers.drawings import PALE
-from helpers.style import COLOURS, INK, RECORDED_HATCH, RUN_COLOURS, Picture
+from helpers.show import style
+from helpers.show.message import Absence
+from helpers.show.style import COLOURS, INK, RECORDED_HATCH, RUN_COLOURS, Picture
 from helpers.timeline import CATEGORIES, IDLE, Kernel, Timeline, Window
 
 KERNEL_COLOURS = {

@@ -2,11 +2,12 @@
 
 import textwrap
 
-from helpers import absence, style
-from helpers.absence import Absence
 from helpers.drawings import tint
-from helpers.results import settings_of, shown
-from helpers.style import INK, RECORDED_HATCH, RUN_COLOURS, Picture
+from helpers.results import settings_of
+from helpers.show import message, style, tables
+from helpers.show.message import Absence
+from helpers.show.numbers import shown
+from helpers.show.style import INK, RECORDED_HATCH, RUN_COLOURS, Picture
 
 SWITCHES = {
     "cuda_graph": "CUDA graph",
@@ -52,7 +53,7 @@ def waterfall(several) -> Picture | Absence:
     """
     rows = _rows(several)
     if not rows:
-        return absence.of("run of this series")
+        return message.nothing_recorded("run of this series")
     runs, recorded = [row["of"] for row in rows], rows[0]["of"].recorded_on
     full = max(row["tokens/s/GPU"] for row in rows)
     hatch = RECORDED_HATCH if recorded else None
@@ -85,9 +86,9 @@ def waterfall_table(several):
 
     rows = _rows(several)
     if not rows:
-        return absence.of("run of this series")
+        return message.nothing_recorded("run of this series")
     table = pd.DataFrame(rows).drop(columns="of").set_index("change")
-    return style.whole_sentences(table)
+    return tables.whole_sentences(table)
 
 
 def _rows(several) -> list[dict]:

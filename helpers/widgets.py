@@ -13,10 +13,10 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from helpers import data_drawings, drawings, number_formats
-from helpers.exercises import Message, headless
 from helpers.layout import Layout
 from helpers.machine import Machine
-from helpers.style import Picture
+from helpers.show.message import Message, headless
+from helpers.show.style import Picture
 
 if TYPE_CHECKING:
     import torch

@@ -2,7 +2,7 @@
 
 from helpers import accounting
 from helpers.settings import Model
-from helpers.style import whole_sentences
+from helpers.show.tables import whole_sentences
 
 GPU_ROOM = {"24 GB": 25.8, "80 GB (H100)": 85, "141 GB (H200)": 151, "192 GB (B200)": 192}  # as sold → 10⁹ bytes
 

@@ -7,6 +7,7 @@ from helpers import accounting, recipes, runs
 from helpers.layout import Layout
 from helpers.machine import CPU, GPU, Machine
 from helpers.settings import Batch, Model, Precision, Speed
+from helpers.show import numbers
 
 H200 = GPU("NVIDIA H200", 143_771 * 2**20, (9, 0))
 TWO_H200 = Machine(gpus=(H200, H200), transformer_engine=True)
@@ -236,6 +237,6 @@ def test_beside_megatrons_own_estimate():
 
 
 def test_readable():
-    assert accounting.readable(4.968e9) == "5.0 GB"
-    assert accounting.readable(112.4e9) == "113 GB"
-    assert accounting.readable(310e6) == "310 MB"
+    assert numbers.decimal_bytes(4.968e9) == "5.0 GB"
+    assert numbers.decimal_bytes(112.4e9) == "113 GB"
+    assert numbers.decimal_bytes(310e6) == "310 MB"

@@ -6,20 +6,11 @@ import json
 import pytest
 import torch
 
-from helpers import (
-    data_drawings,
-    drawings,
-    index,
-    layer_drawings,
-    layer_tensors,
-    number_formats,
-    recipes,
-    samples,
-    style,
-)
+from helpers import data_drawings, drawings, index, layer_drawings, layer_tensors, number_formats, recipes, samples
 from helpers.layout import Layout, rank_groups
 from helpers.machine import GPU, Machine
-from helpers.style import COLOURS
+from helpers.show import style
+from helpers.show.style import COLOURS
 
 LAYOUTS = {
     "one rank": (Layout(), 0),

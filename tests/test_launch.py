@@ -17,6 +17,7 @@ import pytest
 
 from helpers import launch, live, logs, machine, preflight, processes, run_directory, runs
 from helpers.machine import CPU, GPU, PROJECT, Machine
+from helpers.show import numbers
 
 STEP = (
     " [2026-11-23 09:13:20.000000] iteration {step:8d}/      20 | consumed samples:           {step:d} |"
@@ -58,7 +59,7 @@ def test_progress_forgets_the_steps_that_a_resumed_run_takes_again():
 
 @pytest.mark.parametrize(("seconds", "words"), [(4.4, "4 s"), (187, "3:07 min"), (7500, "2:05 h")])
 def test_durations(seconds, words):
-    assert live.duration(seconds) == words
+    assert numbers.duration(seconds) == words
 
 
 def test_the_live_figure_is_small_and_described():

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from test_runs import H200, RECIPE, curves, make_run
 
-from helpers import machine, plots, recipes, runs, style
+from helpers import machine, plots, recipes, runs
+from helpers.show import style
 
 SMALL = recipes.gpt3_345m().scaled_to("cpu").with_(train_iters=20)
 

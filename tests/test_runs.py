@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 
 from helpers import accounting, machine, processes, recipes, runs
-from helpers.results import after_warm_up, shown
+from helpers.results import after_warm_up
+from helpers.show.numbers import shown
 
 H200 = machine.Machine(gpus=(machine.GPU("NVIDIA H200", 150 * 10**9, (9, 0)),) * 2, transformer_engine=True)
 RECIPE = recipes.gpt3_345m().with_(tensor_parallel=2, global_batch_size=8)

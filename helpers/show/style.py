@@ -130,16 +130,6 @@ class Picture:
             file.write(self.png)
 
 
-def short_number(value: float) -> str:
-    """Three digits of a number, or all of a whole one below a million: "0.0156", "57,344", "3.39e+38"."""
-    return f"{value:,.0f}" if 1 <= value < 1e6 else f"{value:.3g}"
-
-
-def visible_spaces(token: str) -> str:
-    """A token as it can be read in a table or a figure: "·" for a space, "⏎" for a new line."""
-    return token.replace(" ", "·").replace("\n", "⏎")
-
-
 def in_groups(rows: Iterable[tuple[str, str]]) -> tuple[list[float], dict[float, str]]:
     """Heights for bars one below another, given as (heading, name): that of each bar, and the words at every height."""
     places, words, place, above = [], {}, -1.5, None
@@ -163,11 +153,3 @@ def name_rows(axes, names: Mapping[float, str]) -> None:
 def places(several) -> str:
     """Where runs were measured, each kind of GPU once and without its number: "recorded on NVIDIA H200"."""
     return "; ".join(dict.fromkeys(re.sub(r"\d+ × ", "", run.measured_on) for run in several))
-
-
-def whole_sentences(table):
-    """The same DataFrame; from now on pandas shows its sentences whole and not their first 50 letters."""
-    import pandas as pd
-
-    pd.set_option("display.max_colwidth", 120)
-    return table

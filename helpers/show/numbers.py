@@ -1,0 +1,58 @@
+"""How a number is written for a reader: bytes, seconds, counts, shares."""
+
+import math
+from math import ceil
+
+
+def short_number(value: float) -> str:
+    """Three digits of a number, or all of a whole one below a million: "0.0156", "57,344", "3.39e+38"."""
+    return f"{value:,.0f}" if 1 <= value < 1e6 else f"{value:.3g}"
+
+
+def decimal_bytes(size: float) -> str:
+    """Bytes in words: "5.0 GB", "310 MB" (powers of 1000, as disks and GPUs are sold)."""
+    for unit, factor in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
+        if size >= factor:
+            number = size / factor
+            return f"{number:.1f} {unit}" if number < 100 else f"{ceil(number):,} {unit}"
+    return f"{size / 1e3:.0f} kB"
+
+
+def shown(value: float | None) -> str:
+    """A figure as a reader wants it: thousands separated, four digits that count, "–" for what was not measured."""
+    if value is None or value != value:
+        return "–"
+    return f"{value:,.0f}" if abs(value) >= 1000 or value == int(value) else f"{value:.4g}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a reader says them: "42 s", "3:07 min", "2:05 h"."""
+    seconds = round(seconds)
+    if seconds < 60:
+        return f"{seconds} s"
+    if seconds < 3600:
+        return f"{seconds // 60}:{seconds % 60:02d} min"
+    return f"{seconds // 3600}:{seconds % 3600 // 60:02d} h"
+
+
+def short_count(count: float) -> str:
+    """ "354.9M", "8.03B"."""
+    for size, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if count >= size:
+            return f"{count / size:.3g}{unit}" if count < 100 * size else f"{count / size:.1f}{unit}"
+    return f"{count:.0f}"
+
+
+def percent(share: float) -> str:
+    """A share in whole percent, a half rounded up, as published tables do."""
+    return "–" if math.isnan(share) else f"{math.floor(100 * share + 0.5)}%"
+
+
+def bytes_per_second(bytes_per_second: float) -> str:
+    return f"{bytes_per_second / 1e9:.1f} GB/s" if bytes_per_second >= 1e9 else f"{bytes_per_second / 1e6:.0f} MB/s"
+
+
+def binary_bytes(size: int) -> str:
+    return next(
+        f"{size / unit:.0f} {name}" for unit, name in ((2**20, "MiB"), (2**10, "KiB"), (1, "B")) if size >= unit
+    )
