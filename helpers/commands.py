@@ -87,7 +87,7 @@ def loss_kernel(recipe, machine: Machine | None = None, entry_script: Path | str
     """The fused loss of a run: "te", "native" or None.
 
     Where Transformer Engine's is asked for and cannot be had, "native": it takes bf16 or fp32, Transformer Engine, and
-    our entry script, for Megatron's own refuses it (`helpers/ranks/transformer_engine_loss.py`). With
+    our entry script, for Megatron's own refuses it (`helpers/ranks/repairs/loss_kernel.py`). With
     `--deterministic-mode` Megatron allows neither.
     """
     asked = recipe.speed.cross_entropy_fusion

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from helpers import accounting, checkpoints, data_split, index, precision_rules, processes, rules
 from helpers.machine import Machine, here
-from helpers.ranks.scope import job_of
+from helpers.ranks.refused_flags import job_of
 from helpers.rules import Problem, error, warning
 from helpers.show import numbers
 

@@ -114,7 +114,7 @@ class Recipe:
         torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
         torchrun += ["--nproc-per-node", str(self.layout.world_size)]
         if entry_script is not None and machine.device == "cpu":
-            torchrun += ["-m", "helpers.ranks.cpu_device"]
+            torchrun += ["-m", "helpers.ranks.cpu.device"]
         script = (
             Path(entry_script).expanduser().resolve() if entry_script is not None else ENTRY_SCRIPT.relative_to(PROJECT)
         )

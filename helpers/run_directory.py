@@ -131,7 +131,7 @@ def _mending(python: str, groups: dict) -> list[str]:
     if not caches:
         return []
     why = "# Removes what a killed start left half-written: Megatron would take it for whole, and fail at every start."
-    return [why, shlex.join([python, "-m", "helpers.index_cache", *caches])]
+    return [why, shlex.join([python, "-m", "helpers.ranks.index_cache", *caches])]
 
 
 def environment(machine: Machine, variables: dict[str, tuple[str, str]]) -> dict:

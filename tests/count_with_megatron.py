@@ -17,9 +17,9 @@ os.environ["MEGATRON_CPU"] = "1"
 
 import torch  # noqa: E402
 
-from helpers.ranks import cpu_device  # noqa: E402
+from helpers.ranks.cpu import device  # noqa: E402
 
-cpu_device.switch_on()
+device.switch_on()
 
 from megatron.core import parallel_state  # noqa: E402
 from megatron.core.models.gpt.gpt_layer_specs import get_gpt_layer_local_spec  # noqa: E402

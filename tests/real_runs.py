@@ -151,7 +151,7 @@ def record_upstream(clone: Path, folder: Path) -> None:
 
     assert not git("status", "--porcelain", "--untracked-files=no"), f"{clone} is not as NVIDIA published it"
     write_corpus(folder)
-    script = ("-m", "helpers.ranks.cpu_device", str(clone / "pretrain_gpt.py"))
+    script = ("-m", "helpers.ranks.cpu.device", str(clone / "pretrain_gpt.py"))
     cases = {
         name: {
             "processes": processes,
@@ -161,7 +161,7 @@ def record_upstream(clone: Path, folder: Path) -> None:
         for name, (processes, flags) in CASES.items()
     }
     record = {
-        "what": "losses of NVIDIA's own pretrain_gpt.py, unmodified, on a CPU through helpers.ranks.cpu_device",
+        "what": "losses of NVIDIA's own pretrain_gpt.py, unmodified, on a CPU through helpers.ranks.cpu.device",
         "upstream": "https://github.com/NVIDIA/Megatron-LM",
         "commit": git("rev-parse", "HEAD"),
         "torch": version("torch"),

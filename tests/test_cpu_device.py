@@ -14,16 +14,16 @@ import torch
 torch.cuda.is_available = lambda: True
 for script in sys.argv[1:]:
     runpy.run_path(script, run_name="read")
-print(json.dumps([name for name in sys.modules if name.startswith("helpers.ranks.cpu_")]))
+print(json.dumps([name for name in sys.modules if name.startswith("helpers.ranks.cpu")]))
 """
 SPY = """
 import os, runpy, sys, types
 import torch
 class Called(Exception): pass
 def switch_on(): raise Called
-sys.modules["helpers.ranks.cpu_device"] = types.SimpleNamespace(switch_on=switch_on)
-import helpers.ranks
-helpers.ranks.cpu_device = sys.modules["helpers.ranks.cpu_device"]
+sys.modules["helpers.ranks.cpu.device"] = types.SimpleNamespace(switch_on=switch_on)
+import helpers.ranks.cpu
+helpers.ranks.cpu.device = sys.modules["helpers.ranks.cpu.device"]
 for there, asked in (False, "0"), (True, "1"):
     torch.cuda.is_available = lambda: there
     os.environ["MEGATRON_CPU"] = asked
@@ -60,11 +60,11 @@ def test_it_is_switched_on_where_there_is_none_and_where_it_is_asked_for():
 ANSWERS = """
 import json, os, time
 import torch
-from helpers.ranks import cpu_device
-cpu_device.switch_on()
+from helpers.ranks.cpu import device
+device.switch_on()
 zeros = torch.zeros
-cpu_device.switch_on()
-from helpers.ranks import cpu_megatron
+device.switch_on()
+from helpers.ranks.cpu import megatron
 
 torch.cuda.set_device(1)
 quiet = torch.cuda.memory_allocated()
@@ -110,9 +110,9 @@ print(json.dumps({
     "same": bool((drawn == drawn_again).all()),
     "name": torch.cuda.get_device_name(),
     "compiled": torch.compile(abs)(-3) + torch.compile(mode="max-autotune")(abs)(-4),
-    "order": cpu_megatron.sequence_order(2, 8).tolist(),
+    "order": megatron.sequence_order(2, 8).tolist(),
 }))
-cpu_device.main()
+device.main()
 """
 SOMEBODY_ELSES = """
 import sys, torch, its_module
@@ -176,7 +176,7 @@ def test_a_script_of_somebody_else_runs_with_its_own_folder_and_arguments(printe
 
 def test_no_script_is_a_question():
     done = subprocess.run(
-        [sys.executable, "-m", "helpers.ranks.cpu_device"], cwd=real_runs.PROJECT, capture_output=True, text=True
+        [sys.executable, "-m", "helpers.ranks.cpu.device"], cwd=real_runs.PROJECT, capture_output=True, text=True
     )
     assert done.returncode == 1
     assert done.stderr.startswith("Which script?")

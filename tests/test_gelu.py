@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from helpers.machine.hardware import visible_gpus
-from helpers.ranks import gelu
+from helpers.ranks.repairs import gelu
 
 needs_gpu = pytest.mark.skipif(not visible_gpus(), reason="Megatron compiles its fused functions for GPUs")
 

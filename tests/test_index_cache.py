@@ -5,7 +5,8 @@ import warnings
 import numpy as np
 import pytest
 
-from helpers import index_cache, samples
+from helpers import samples
+from helpers.ranks import index_cache
 
 SPLIT = "8,1,1"
 

@@ -3,7 +3,7 @@
 import torch
 from megatron.training.models import dist_utils
 
-from helpers.ranks import model_placement
+from helpers.ranks.repairs import model_placement
 
 WRAP = "prepare_existing_model_chunks_for_distributed_training"
 

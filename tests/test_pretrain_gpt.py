@@ -12,7 +12,7 @@ import pytest
 import real_runs
 from real_runs import CASES, EXPERTS, PROJECT, STEPS, largest_difference, train, words
 
-from helpers.ranks import scope
+from helpers.ranks import refused_flags
 
 HALF = STEPS // 2
 RESHARDABLE = words("--use-distributed-optimizer --dist-ckpt-optim-fully-reshardable")
@@ -222,7 +222,7 @@ def test_what_is_left_out_is_refused_by_name(flag):
 
 
 def test_flags_that_only_begin_alike_are_not_refused():
-    scope.refuse_what_is_left_out(["--sft-tokenizer-prompt-format", "--special", "x", "--fim-rate", "0.5"])
+    refused_flags.refuse_what_is_left_out(["--sft-tokenizer-prompt-format", "--special", "x", "--fim-rate", "0.5"])
 
 
 EARLY_END = """

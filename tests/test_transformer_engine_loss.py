@@ -9,7 +9,7 @@ from test_recipes import CPU, DATA, TWO_H200
 from helpers import recipes
 from helpers.commands import loss_kernel
 from helpers.machine import Machine
-from helpers.ranks import transformer_engine_loss
+from helpers.ranks.repairs import loss_kernel as repair
 
 RECIPE = recipes.gpt3_345m()
 WITHOUT_TE = Machine(gpus=TWO_H200.gpus)
@@ -30,14 +30,14 @@ WITHOUT_TE = Machine(gpus=TWO_H200.gpus)
 def test_transformer_engines_kernel_where_it_can_be_had(recipe, machine, entry_script, kernel):
     assert loss_kernel(recipe, machine, entry_script) == kernel
     words = recipe.command(DATA, machine, entry_script=entry_script).argv
-    given = [words[i + 1] for i, word in enumerate(words) if word == transformer_engine_loss.FLAG]
+    given = [words[i + 1] for i, word in enumerate(words) if word == repair.FLAG]
     assert given == ([kernel] if kernel else [])
 
 
 def test_other_command_lines_stay_as_they_are():
-    for words in ([], ["--bf16"], [transformer_engine_loss.FLAG], [transformer_engine_loss.FLAG, "native"]):
+    for words in ([], ["--bf16"], [repair.FLAG], [repair.FLAG, "native"]):
         before = list(words)
-        transformer_engine_loss.admit(words)
+        repair.admit(words)
         assert words == before
 
 
@@ -46,8 +46,8 @@ def test_loss_and_gradient_are_those_of_fp32(monkeypatch):
     from megatron.core.models.common.language_module import language_module
 
     monkeypatch.setattr(language_module, "fused_vocab_parallel_cross_entropy", None)
-    words = [sys.executable, transformer_engine_loss.FLAG, "te"]
-    transformer_engine_loss.admit(words)
+    words = [sys.executable, repair.FLAG, "te"]
+    repair.admit(words)
     assert words[-1] == "native"
 
     torch.manual_seed(0)

@@ -7,7 +7,7 @@ import types
 import pytest
 
 from helpers.machine.hardware import visible_gpus
-from helpers.ranks import transformer_engine_repairs
+from helpers.ranks.repairs import split_and_cast
 
 needs_gpu = pytest.mark.skipif(not visible_gpus(), reason="Transformer Engine casts on GPUs")
 
@@ -33,7 +33,7 @@ def test_a_flat_cast_has_the_same_bytes_and_no_transposed_copy(monkeypatch):
     source = torch.randn(64 * 128, device="cuda")
     shapes = ((64 * 128,), (1, 64 * 128), (64, 128))
     before = [cast(shape)._data.clone() for shape in shapes]
-    transformer_engine_repairs.apply()
+    split_and_cast.apply()
     after = [cast(shape) for shape in shapes]
     for old, new in zip(before, after, strict=True):
         assert torch.equal(old, new._data)
@@ -50,7 +50,7 @@ def test_the_split_is_transformer_engines_however_early_megatron_was_imported(mo
     split = types.SimpleNamespace(apply=object())
     sys.modules[names[-1]].SplitAlongDim = split
     monkeypatch.setattr(attention, "SplitAlongDim", None)
-    transformer_engine_repairs.apply()
+    split_and_cast.apply()
     assert attention.SplitAlongDim is split.apply
 
 
@@ -69,4 +69,4 @@ def test_the_program_of_a_run_splits_without_copies():
 def test_nothing_happens_where_transformer_engine_is_absent(monkeypatch):
     monkeypatch.setitem(sys.modules, "transformer_engine", None)
     monkeypatch.setitem(sys.modules, "transformer_engine.pytorch", None)
-    transformer_engine_repairs.apply()
+    split_and_cast.apply()

@@ -20,9 +20,9 @@ import torch.distributed as dist
 warnings.simplefilter("ignore")
 os.environ["PYTHONWARNINGS"] = "ignore"  # in the processes that write a checkpoint, too
 if os.environ.get("MEGATRON_CPU") == "1" or not torch.cuda.is_available():
-    from helpers.ranks import cpu_device
+    from helpers.ranks.cpu import device
 
-    cpu_device.switch_on()
+    device.switch_on()
 
 from megatron.core import dist_checkpointing, parallel_state
 from megatron.core.datasets.blended_megatron_dataset_builder import BlendedMegatronDatasetBuilder

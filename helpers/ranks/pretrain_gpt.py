@@ -4,9 +4,9 @@
 
 Megatron Core's wheel brings the training loop (`megatron.training.pretrain`) but no program around it. This is that
 program: which datasets there are, how one micro-batch becomes a loss, and `main`, which turns flags into a run. How a
-batch reaches all ranks is in `batches`. Every pretraining flag of Megatron works; `scope` lists the ones that belong to
-other jobs. The losses are those of NVIDIA's own `pretrain_gpt.py`: on a CPU bit for bit, on a GPU but for how one
-function rounds (`gelu`).
+batch reaches all ranks is in `batches`. Every pretraining flag of Megatron works; `refused_flags` lists the ones that
+belong to other jobs. The losses are those of NVIDIA's own `pretrain_gpt.py`: on a CPU bit for bit, on a GPU but for how
+one function rounds (`repairs/gelu`).
 """
 # ruff: noqa: E402
 
@@ -21,25 +21,26 @@ import os
 import sys
 from functools import partial
 
-from helpers.ranks import lifetime, scope
+from helpers.ranks import lifetime, refused_flags
+from helpers.ranks.repairs import adamw_resume, loss_kernel
 
 if __name__ == "__main__":  # at once: what is imported below takes seconds
     lifetime.end_with_torchrun()
-    scope.refuse_what_is_left_out(sys.argv[1:])
+    refused_flags.refuse_what_is_left_out(sys.argv[1:])
 
 gc.disable()  # what is imported below is never garbage: looking for some takes a rank half a second
 
 import torch
 
 if os.environ.get("MEGATRON_CPU") == "1" or not torch.cuda.is_available():
-    from helpers.ranks import cpu_device
+    from helpers.ranks.cpu import device
 
-    cpu_device.switch_on()
+    device.switch_on()
 else:
-    from helpers.ranks import gelu, model_placement, transformer_engine_repairs
+    from helpers.ranks.repairs import gelu, model_placement, split_and_cast
 
     model_placement.apply()
-    transformer_engine_repairs.apply()
+    split_and_cast.apply()
     gelu.apply()
 
 from megatron.core.datasets import utils as dataset_utils
@@ -56,7 +57,6 @@ from megatron.training.arguments import parse_and_validate_args
 from megatron.training.utils import get_blend_and_blend_per_split
 from torch.distributed.elastic.multiprocessing.errors import record
 
-from helpers.ranks import torch_adamw, transformer_engine_loss
 from helpers.ranks.batches import document_boundaries, get_batch, loads_data, transformer_config
 
 gc.freeze()
@@ -159,8 +159,8 @@ def keep_the_built_helpers() -> None:
 def main() -> None:
     set_startup_timestamps(program_start=PROGRAM_START, main_entry=time.time())
     keep_the_built_helpers()
-    transformer_engine_loss.admit(sys.argv)
-    torch_adamw.let_it_resume()
+    loss_kernel.admit(sys.argv)
+    adamw_resume.let_it_resume()
     train, store = inprocess_restart.maybe_wrap_for_inprocess_restart(pretrain)
     args = parse_and_validate_args(args_defaults={"tokenizer_type": "GPT2BPETokenizer"})
     config = pretrain_cfg_container_from_args(args, gpt_config_from_args(args))

@@ -24,9 +24,9 @@ from torch.distributed.elastic.multiprocessing.errors import record
 from torch.utils._python_dispatch import TorchDispatchMode
 
 if os.environ.get("MEGATRON_CPU") == "1" or not torch.cuda.is_available():
-    from helpers.ranks import cpu_device
+    from helpers.ranks.cpu import device
 
-    cpu_device.switch_on()
+    device.switch_on()
 
 from megatron.core.dist_checkpointing.mapping import ShardedTensor, ShardedTensorFactory
 from megatron.core.process_groups_config import ProcessGroupCollection

@@ -70,7 +70,9 @@ def ours(recipe, data, directory: Path) -> tuple[float, float, float]:
     first, step = figures((run.path / "log.txt").read_text(), started)
     before = processes.read_status(run.path)["torchrun_started"] - started
     mending = time.time()
-    subprocess.run([sys.executable, "-m", "helpers.index_cache", run.path / "index_cache"], cwd=PROJECT, check=True)
+    subprocess.run(
+        [sys.executable, "-m", "helpers.ranks.index_cache", run.path / "index_cache"], cwd=PROJECT, check=True
+    )
     return first, step, before + time.time() - mending
 
 

@@ -1,6 +1,6 @@
 """The places where Megatron itself refuses to run on a CPU, each with what stands in for it (megatron-core 0.19).
 
-`cpu_device.switch_on` calls `adapt`; with a GPU nothing here is imported.
+`device.switch_on` calls `adapt`; with a GPU nothing here is imported.
 """
 
 import copy
@@ -13,7 +13,7 @@ from megatron.core.tensor_parallel import gather_from_sequence_parallel_region
 from megatron.core.transformer import torch_norm
 from megatron.core.transformer.dot_product_attention import DotProductAttention
 
-from helpers.ranks import torch_adamw
+from helpers.ranks.repairs import adamw_resume
 
 
 def adapt() -> None:
@@ -21,7 +21,7 @@ def adapt() -> None:
     _let_attention_be_context_parallel()
     _leave_out_the_warm_up()
     _silence_the_shared_generator()
-    torch_adamw.let_it_resume()
+    adamw_resume.let_it_resume()
 
 
 def _let_norms_be_sequence_parallel() -> None:

@@ -1,16 +1,16 @@
 """A CPU in the place of each GPU: Megatron trains on a laptop with the same script and the same flags.
 
-    from helpers.ranks import cpu_device
-    cpu_device.switch_on()                  # after `import torch`, before `import megatron`
+    from helpers.ranks.cpu import device
+    device.switch_on()                      # after `import torch`, before `import megatron`
 
 Megatron speaks to `torch.cuda` by name. `switch_on` lets those names answer for the CPU: every process of the
 machine is one device, a tensor sent to "cuda" stays in main memory, streams are in order by themselves, and the
 memory figures are those of the process. Nothing pretends to compute: each number still comes from Megatron and
-torch. What Megatron itself refuses on a CPU is in `cpu_megatron`.
+torch. What Megatron itself refuses on a CPU is in `cpu.megatron`.
 
 A script of somebody else (NVIDIA's own `pretrain_gpt.py`, say) runs the same way:
 
-    torchrun --nproc-per-node 2 -m helpers.ranks.cpu_device ../Megatron-LM/pretrain_gpt.py <its flags>
+    torchrun --nproc-per-node 2 -m helpers.ranks.cpu.device ../Megatron-LM/pretrain_gpt.py <its flags>
 
 Replacing the functions costs less than a `torch.overrides.TorchFunctionMode` that does the same: the mode is
 asked about every torch call of a step, a replaced function only about calls of its own.
@@ -53,9 +53,9 @@ def switch_on() -> None:
     for missing in ("Transformer Engine and Apex", "Apex is not installed", "Only transformer-engine"):
         warnings.filterwarnings("ignore", message=missing)  # they are for GPUs, so nobody misses them here
 
-    from helpers.ranks import cpu_megatron
+    from helpers.ranks.cpu import megatron
 
-    cpu_megatron.adapt()
+    megatron.adapt()
 
 
 # ---- tensors -----------------------------------------------------------------------------------------------------
@@ -272,7 +272,7 @@ def _run_as_written(function=None, **options):
 def main() -> None:
     """Run the script named by the first argument, with the rest of them, on the CPU."""
     if len(sys.argv) < 2:
-        sys.exit("Which script? torchrun --nproc-per-node 2 -m helpers.ranks.cpu_device <script.py> <its flags>")
+        sys.exit("Which script? torchrun --nproc-per-node 2 -m helpers.ranks.cpu.device <script.py> <its flags>")
     sys.argv = sys.argv[1:]
     sys.path[0] = str(Path(sys.argv[0]).resolve().parent)  # as python does for a script: its own folder comes first
     switch_on()

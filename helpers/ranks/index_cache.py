@@ -1,6 +1,6 @@
 """The order of samples that Megatron keeps with a run (`--data-cache-path`), mended before each start.
 
-    python -m helpers.index_cache runs/gpt3_345m/20260301-101500/index_cache
+    python -m helpers.ranks.index_cache runs/gpt3_345m/20260301-101500/index_cache
 
 Every `command.sh` runs this before torchrun. It only needs Python's own library, so it takes a twentieth of a second.
 """
