@@ -150,15 +150,15 @@ class Tour:
 
 async def end_kernel(client, kernel: psutil.Process | None, made: list[Path]) -> None:
     """Shut the kernel down, then everything that it or its runs have left behind."""
-    from helpers import processes
+    from helpers.processes import control
 
     family = descendants(kernel)
     if client.km is not None and client.km.has_kernel:
         with contextlib.suppress(RuntimeError):
             await client._async_cleanup_kernel()
     for run in made:
-        if processes.state(run) == "running":
-            await asyncio.to_thread(processes.stop, run)
+        if control.state(run) == "running":
+            await asyncio.to_thread(control.stop, run)
     deadline = time.monotonic() + STUBBORN_SECONDS
     while (left := [process for process in family if is_alive(process)]) and time.monotonic() < deadline:
         await asyncio.sleep(0.1)
@@ -200,7 +200,7 @@ def last_words(cell) -> str:
 
 def failure(cell: int, error: str, traceback: str) -> Failure:
     """Name the fix: the error's own words first, then the table of known symptoms."""
-    from helpers import diagnosis
+    from helpers.processes import diagnosis
 
     if "\nFix: " in error:
         fix = error.split("\nFix: ", 1)[1].split("\n")[0]

@@ -188,12 +188,12 @@ def all_reduce(processes: int = 2, machine: Machine | None = None) -> Collective
     Raises:
         launch.TrainingFailed: a process died; the message names rank, cause and fix.
     """
-    from helpers import launch
+    from helpers.processes import programs
 
     machine = machine or here()
     if len(machine.gpus) < processes:
         machine = replace(machine, gpus=())
-    rows = told(launch.ranks("probe", processes, "collectives", machine=machine))
+    rows = told(programs.ranks("probe", processes, "collectives", machine=machine))
     return Collectives(rows[0]["backend"] if rows else "none", processes, tuple(rows))
 
 

@@ -6,9 +6,10 @@ from pathlib import Path
 
 from IPython.display import display
 
-from helpers import launch, layer_drawings, live, logs, plots, preflight, processes, runs
+from helpers import launch, layer_drawings, live, plots, preflight, runs
 from helpers.commands import environment
 from helpers.machine import Machine, here
+from helpers.processes import control, logs
 from helpers.recipes import Recipe
 from helpers.settings import Speed
 
@@ -144,7 +145,7 @@ def pull_the_plug(recipe: Recipe, data, step: int, timeout_seconds: float = 600)
             view.update(progress)
             time.sleep(0.05)
             progress.hear(tail.read())
-        processes.kill(processes.members(run.path))
+        control.kill(control.members(run.path))
         words = "killed"
         progress.hear(tail.read(final=True))
     except BaseException:
@@ -152,6 +153,6 @@ def pull_the_plug(recipe: Recipe, data, step: int, timeout_seconds: float = 600)
         raise
     finally:
         view.finish(progress, words)
-    processes.bury(run.path)
+    control.bury(run.path)
     print(f"Killed after step {progress.steps[-1]}: every process at once, nothing had time to save.")
     return runs.load(run.path)

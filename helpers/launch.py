@@ -1,63 +1,22 @@
 """Start a training run, watch it, and bring it back: `train`, `follow`, and `ranks` for the small programs.
 
-The notebook's kernel writes the run directory, starts a supervisor (`helpers/supervisor.py`) and from then on only
-reads what the run writes. Whatever happens to either, no process of the run lives on alone.
+The notebook's kernel writes the run directory, starts a supervisor (`helpers/processes/supervisor.py`) and from then on
+only reads what the run writes. Whatever happens to either, no process of the run lives on alone.
 """
 
 import contextlib
 import json
 import shutil
-import sys
-import tempfile
 import time
 from pathlib import Path
 
-from helpers import (
-    accounting,
-    checkpoints,
-    diagnosis,
-    live,
-    logs,
-    preflight,
-    processes,
-    recipes,
-    rules,
-    run_directory,
-    runs,
-)
-from helpers.machine import PROJECT, Machine, here, runs_root
-from helpers.machine.variables import device_environment
+from helpers import accounting, live, preflight, recipes, rules, runs
+from helpers.machine import Machine, here, runs_root
+from helpers.processes import control, logs, run_directory
+from helpers.processes.programs import how_to_resume, raise_if_failed
 from helpers.show import numbers
 
 POLL_SECONDS = 0.2
-
-
-class TrainingFailed(RuntimeError):
-    """A run that did not finish: which rank failed, its own last traceback, the cause and the fix where known.
-
-    Attributes:
-        rank: the rank that failed first; None when torchrun itself did.
-        traceback: that rank's last Python traceback, "" when it left none (it was killed, say).
-        cause, fix: from `helpers.diagnosis`; None for a symptom that is not in its table.
-        run_directory: where `log.txt` lies.
-    """
-
-    def __init__(self, run_directory: Path, headline: str, rank: int | None, traceback: str, found, resume: str):
-        self.run_directory, self.rank, self.traceback = Path(run_directory), rank, traceback
-        self.cause, self.fix = (found.cause, found.fix) if found else (None, None)
-        parts = [headline]
-        if found:
-            parts.append(f"Cause: {found.cause}\nFix: {found.fix}")
-        if traceback:
-            parts.append(f"The rank's last traceback:\n{traceback}" if rank is not None else traceback)
-        parts.append(f"Everything the ranks said: {self.run_directory / 'log.txt'}")
-        if resume:
-            parts.append(resume)
-        super().__init__("\n\n".join(parts))
-
-    def _render_traceback_(self) -> list[str]:
-        """In Jupyter: the message alone, without the frames of this module."""
-        return [f"{type(self).__name__}: {self}"]
 
 
 def train(
@@ -107,7 +66,7 @@ def train(
                 return runs.load(directory) if detach else follow(runs.load(directory))
             run_directory.write(directory, recipe, data, machine, identity, predict, entry_script)
             _say_what_it_keeps(recipe, directory)
-            supervisor = processes.start(
+            supervisor = control.start(
                 directory,
                 lock,
                 processes=recipe.layout.world_size,
@@ -137,59 +96,6 @@ def follow(run: runs.Run) -> runs.Run:
     return runs.load(run.path)
 
 
-def ranks(
-    script: str,
-    count: int,
-    *arguments,
-    machine: Machine | None = None,
-    timeout_seconds: float = 300,
-    variables: dict[str, tuple[str, str]] | None = None,
-) -> str:
-    """Run `helpers/ranks/<script>.py`, or a `.py` file of yours, in `count` processes under torchrun.
-
-    Returns what they printed.
-
-    The same rules of life and death as in `train` hold. `arguments` go to the script as they are; `variables` (name →
-    (value, why), as `commands.environment` gives them) are set for it where the learner has not set them.
-
-    Raises:
-        FileNotFoundError: there is no such script.
-        TrainingFailed: a rank failed, or `timeout_seconds` were not enough.
-    """
-    machine = machine or here()
-    own = str(script).endswith(".py")
-    path = Path(script).expanduser().resolve() if own else PROJECT / "helpers" / "ranks" / f"{script}.py"
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no {path} for torchrun to start: give the path of a .py file that is there.")
-    directory = Path(tempfile.mkdtemp(prefix=f"{path.stem}-", dir=run_directory.made(runs_root().resolve() / ".ranks")))
-    program = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
-    program += [str(path), *map(str, arguments)]
-    threads = {"OMP_NUM_THREADS": ("1", "what torchrun sets by itself, and warns of")}
-    environment = threads | device_environment(machine) | (variables or {})
-    run_directory.write_command(directory, f"{path.name} on {count} ranks", program, environment, {})
-    with processes.held(directory) as lock:
-        supervisor = processes.start(
-            directory, lock, processes=count, hang_timeout_seconds=timeout_seconds, trains=False
-        )
-    try:
-        deadline = time.monotonic() + timeout_seconds
-        while processes.state(directory) == "running" and time.monotonic() < deadline:
-            time.sleep(0.05)
-        if processes.state(directory) == "running":
-            processes.stop(directory)
-            headline = f"{path.name} did not end within {timeout_seconds:.0f} s."
-            raise TrainingFailed(directory, headline, None, "", None, "")
-        _raise_if_failed(directory, path.name)
-        text = (directory / "log.txt").read_text(errors="replace")
-        shutil.rmtree(directory, ignore_errors=True)
-        return "".join(line for line in text.splitlines(keepends=True) if not line.startswith(logs.LAUNCH_MARK))
-    except BaseException:
-        processes.stop(directory)
-        raise
-    finally:
-        supervisor.close()
-
-
 def _say_what_it_keeps(recipe, directory: Path) -> None:
     kept = recipe.checkpoints
     if kept.save_interval is None:
@@ -212,48 +118,27 @@ def _watch(directory: Path, interrupt_stops: bool) -> None:
     words = "failed"
     try:
         while True:
-            going = processes.state(directory) == "running"
+            going = control.state(directory) == "running"
             progress.hear(tail.read(final=not going))
             if not going:
                 break
             view.update(progress)
             time.sleep(POLL_SECONDS)
-        words = processes.state(directory)
+        words = control.state(directory)
         if words != "finished":
-            processes.bury(directory)
+            control.bury(directory)
     except KeyboardInterrupt:
         words = "still running, no longer shown"
         if interrupt_stops:
             print("Stopping every process of the run …")
-            processes.stop(directory)
-            print(f"Stopped. {_resume(directory)}".rstrip())
+            control.stop(directory)
+            print(f"Stopped. {how_to_resume(directory)}".rstrip())
             words = "stopped"
         raise
     finally:
         view.finish(progress, words)
-        if processes.state(directory) != "running" and not processes.read_status(directory).get("detached"):
+        if control.state(directory) != "running" and not control.read_status(directory).get("detached"):
             with contextlib.suppress(OSError):  # the disk is full: that is told below
                 runs.write_result(directory)
     if interrupt_stops or words == "failed":
-        _raise_if_failed(directory, described["name"])
-
-
-def _raise_if_failed(directory: Path, name: str) -> None:
-    status = processes.read_status(directory)
-    if status["state"] == "finished":
-        return
-    with open(directory / "log.txt", "rb") as file:
-        file.seek(status.get("log_start", 0))
-        text = file.read().decode(errors="replace")
-    rank = status.get("failing_rank")
-    who = f"rank {rank} " if rank is not None else ""
-    headline = f"{name} {status['state']}: {who}{status.get('reason') or ''}"
-    found = None
-    if status["state"] == "failed":
-        found = diagnosis.diagnose("\n".join([text, status.get("traceback", ""), status.get("reason") or ""]))
-    raise TrainingFailed(directory, headline, rank, status.get("traceback", ""), found, _resume(directory))
-
-
-def _resume(directory: Path) -> str:
-    step = checkpoints.latest(directory / "checkpoints")
-    return "" if step is None else f"Starting the same cell again picks the run up after step {step}."
+        raise_if_failed(directory, described["name"])

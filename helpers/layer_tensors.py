@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from helpers import checkpoints, number_formats
+from helpers import number_formats
 from helpers.number_formats import cast, errors, relative_error, scaling_of
+from helpers.processes import checkpoints
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -90,7 +91,7 @@ def of_run(run: Run, layer: int = -1, machine: Machine | None = None) -> dict[st
     """
     import torch
 
-    from helpers import launch
+    from helpers.processes import programs
 
     _checkpoint(run, None)
     with tempfile.TemporaryDirectory() as folder:
@@ -102,7 +103,7 @@ def of_run(run: Run, layer: int = -1, machine: Machine | None = None) -> dict[st
         known = run.environment.get("variables", {}).items()
         variables = {name: (value, "as the run had it") for name, value in known}
         ranks = run.layout.world_size
-        launch.ranks("layer_tensors", ranks, path, layer, *flags, machine=machine, variables=variables)
+        programs.ranks("layer_tensors", ranks, path, layer, *flags, machine=machine, variables=variables)
         kept = torch.load(path, weights_only=True)
     return {
         name: Linear(name, **steps[-1], before=Linear(name, **steps[0]) if len(steps) > 1 else None)

@@ -10,7 +10,7 @@ import statistics
 import sys
 import time
 
-from helpers import logs
+from helpers.processes import logs
 from helpers.show import style
 from helpers.show.numbers import duration
 

@@ -10,8 +10,9 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from helpers import accounting, checkpoints, data_split, index, precision_rules, processes, rules
+from helpers import accounting, data_split, index, precision_rules, rules
 from helpers.machine import Machine, here
+from helpers.processes import checkpoints, control
 from helpers.ranks.refused_flags import job_of
 from helpers.rules import Problem, error, warning
 from helpers.show import numbers
@@ -176,7 +177,7 @@ def directory(recipe, data, run_directory: Path) -> Iterator[Problem]:
         yield error(f"run directory {run_directory}", why, "MEGATRON_TOUR_RUNS=<a folder of yours> in the environment.")
         return
     same = [folder for folder in (run_directory, *sorted(run_directory.glob("*/"))) if _fingerprint(folder) == ours]
-    goes_on = same and processes.state(same[-1]) in ("failed", "stopped")
+    goes_on = same and control.state(same[-1]) in ("failed", "stopped")
     yield from _disk(recipe, parent, len(checkpoints.saved(same[-1] / "checkpoints")) if goes_on else 0)
 
 

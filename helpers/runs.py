@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from helpers import checkpoints, events, processes
+from helpers import events
 from helpers.machine import PROJECT, cache_root, runs_root
+from helpers.processes import checkpoints, control
 from helpers.results import Results
 from helpers.results import compare as compare  # part of this module's words
 from helpers.results import labels as labels
@@ -57,7 +58,7 @@ class Run(Results):
     @property
     def state(self) -> str:
         """ "running", "finished", "failed" or "stopped"; "never started" for a directory without a launch."""
-        return processes.state(self.path) if processes.read_status(self.path) else "never started"
+        return control.state(self.path) if control.read_status(self.path) else "never started"
 
     @property
     def scalars(self):
@@ -72,7 +73,7 @@ class Run(Results):
     @property
     def wall_seconds(self) -> float | None:
         """Seconds of all launches together, imports included; None before the first."""
-        status = processes.read_status(self.path)
+        status = control.read_status(self.path)
         if "started" not in status:
             return None
         now = time.time() - status["started"] if self.state == "running" else 0
@@ -94,7 +95,7 @@ class Run(Results):
 
     def stop(self) -> str:
         """End the run, whatever state it is in; returns its state once no process of it lives (35 s at most)."""
-        return processes.stop(self.path)
+        return control.stop(self.path)
 
     def checkpoints(self):
         """The whole checkpoints, oldest first: a DataFrame indexed by step, with GB on disk and path."""
@@ -126,7 +127,7 @@ class Run(Results):
     @property
     def headline(self) -> str:
         words = f"{self.recipe_name}, {self.path.name}: {self.state}"
-        status = processes.read_status(self.path)
+        status = control.read_status(self.path)
         if self.state == "failed":
             who = "" if status.get("failing_rank") is None else f"rank {status['failing_rank']} "
             words += f" ({who}{status.get('reason') or 'its supervisor was killed'})"
@@ -205,7 +206,7 @@ def recorded(machine_label: str, name: str | None = None) -> Recorded | None | l
 def write_result(run_directory) -> Path:
     """Write a run's `result.json`: figures, recipe, command, versions, machine, series; it names no path."""
     run = load(run_directory)
-    status = processes.read_status(run.path)
+    status = control.read_status(run.path)
     content = {
         "recipe": run.recipe,
         "environment": run.environment,

@@ -10,8 +10,9 @@ import time
 
 import pytest
 
-from helpers import processes, runs
+from helpers import runs
 from helpers.machine import PROJECT
+from helpers.processes import control
 
 # What one learner's notebook does: prepare the corpus, train. Both share the cache, the runs folder and the recipe.
 LEARNER = """
@@ -55,10 +56,10 @@ def test_two_learners_collide_in_nothing(tiny_recipe, small_jsonl, tmp_path):
     first, second = (learner(number, recipe_file, small_jsonl, tmp_path) for number in (0, 1))
     try:
         directories = started_runs(tmp_path, 2)
-        assert all(processes.state(directory) == "running" for directory in directories), "both train at this moment"
+        assert all(control.state(directory) == "running" for directory in directories), "both train at this moment"
         by_device = {}
         for directory in directories:
-            ranks = [p for p in processes.members(directory) if "RANK" in p.environ()]
+            ranks = [p for p in control.members(directory) if "RANK" in p.environ()]
             assert {p.environ()["RANK"] for p in ranks} == {"0", "1"}  # and the processes that read ahead for them
             devices = {p.environ()["CUDA_VISIBLE_DEVICES"] for p in ranks}
             ports = {p.environ()["MASTER_PORT"] for p in ranks}
@@ -70,7 +71,7 @@ def test_two_learners_collide_in_nothing(tiny_recipe, small_jsonl, tmp_path):
         first.send_signal(signal.SIGINT)  # the first learner interrupts; the second must not notice
         out, _ = first.communicate(timeout=60)
         assert "KeyboardInterrupt" in out
-        assert processes.state(by_device["0"][0]) == "stopped"
+        assert control.state(by_device["0"][0]) == "stopped"
         out, _ = second.communicate(timeout=240)
         assert second.returncode == 0, out
     finally:

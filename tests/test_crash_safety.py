@@ -12,8 +12,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from helpers import checkpoints, launch, logs, processes, runs
+from helpers import launch, runs
 from helpers.machine import CPU
+from helpers.processes import checkpoints, control, logs
 
 STEPS = 60
 
@@ -80,7 +81,7 @@ def kill_at(root: Path, step: int) -> threading.Thread:
             for path in root.glob("*/*/ranks/*/*/attempt_0/0/stdout.log"):
                 taken = [found.step for line in path.read_text().splitlines() if (found := logs.parse_step(line))]
                 run = path.parents[5]
-                if taken and taken[-1] >= step and (members := processes.members(run)):
+                if taken and taken[-1] >= step and (members := control.members(run)):
                     for process in members:
                         with contextlib.suppress(psutil.NoSuchProcess):
                             process.kill()

@@ -5,8 +5,8 @@ import re
 
 import pytest
 
-from helpers import diagnosis
-from helpers.symptoms import CONSEQUENCES, SYMPTOMS
+from helpers.processes import diagnosis
+from helpers.processes.symptoms import CONSEQUENCES, SYMPTOMS
 
 # What Megatron 0.19.2 and torch 2.11 wrote when the failure was provoked on CPU ranks.
 PROVOKED = {

@@ -9,7 +9,7 @@ import pytest
 
 from helpers import stars
 from helpers.machine import PROJECT
-from helpers.symptoms import SYMPTOMS
+from helpers.processes.symptoms import SYMPTOMS
 
 PAGE = PROJECT / "environment.md"
 FOR = {

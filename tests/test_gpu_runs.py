@@ -11,8 +11,9 @@ from types import SimpleNamespace
 import pytest
 from test_recipes import DATA, H200
 
-from helpers import diagnosis, preflight, runs
+from helpers import preflight, runs
 from helpers.machine import Machine
+from helpers.processes import diagnosis
 
 sys.path.append(str(Path(__file__).parent / "benchmarks"))
 import gpu_runs

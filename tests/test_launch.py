@@ -15,8 +15,9 @@ import nbformat
 import psutil
 import pytest
 
-from helpers import launch, live, logs, machine, preflight, processes, run_directory, runs
+from helpers import launch, live, machine, preflight, runs
 from helpers.machine import CPU, GPU, PROJECT, Machine
+from helpers.processes import control, logs, run_directory
 from helpers.show import numbers
 
 STEP = (
@@ -129,7 +130,7 @@ def test_directories_of_the_same_second_differ(tmp_path):
 def old_run(parent, name, state, **status):
     directory = run_directory.made(parent / name)
     (directory / "recipe.json").write_text(json.dumps({"fingerprint": "abc", "entry_script": None}))
-    processes.write_status(directory, state=state, launch=1, processes=1, **status)
+    control.write_status(directory, state=state, launch=1, processes=1, **status)
     return directory
 
 
@@ -164,14 +165,14 @@ def test_another_recipe_is_not_picked_up(tmp_path):
 def test_a_run_of_another_kernel_is_left_alone(tmp_path):
     old = old_run(tmp_path, "20260101-000000", "running")
     identity = {"fingerprint": "abc", "entry_script": None}
-    with processes.held(old), run_directory.claim(tmp_path, identity, False) as (directory, lock):
+    with control.held(old), run_directory.claim(tmp_path, identity, False) as (directory, lock):
         assert directory != old and lock is not None
 
 
 def test_a_detached_run_that_goes_on_is_followed(tmp_path):
     old = old_run(tmp_path, "20260101-000000", "running", detached=True)
     identity = {"fingerprint": "abc", "entry_script": None}
-    with processes.held(old), run_directory.claim(tmp_path, identity, False) as (directory, lock):
+    with control.held(old), run_directory.claim(tmp_path, identity, False) as (directory, lock):
         assert directory == old and lock is None
 
 
@@ -228,7 +229,7 @@ def test_ranks_that_do_not_end_after_training_do_not_fail_the_cell(tiny_recipe, 
         recipe, small_corpus, runs_dir=tmp_path, machine=CPU, entry_script=script, hang_timeout_seconds=2
     )
     assert run.state == "finished" and (run.path / "result.json").exists()
-    assert processes.members(run.path) == []
+    assert control.members(run.path) == []
     assert "finished: 20/20 steps" in capsys.readouterr().out
     assert "=== training was done, but the ranks did not end: " in (run.path / "log.txt").read_text()
 
@@ -251,7 +252,7 @@ def test_interrupting_the_cell_stops_every_process(tiny_recipe, small_corpus, tm
 
     def interrupt():
         run = run_with(tmp_path)
-        seen["members"] = processes.members(run.path)
+        seen["members"] = control.members(run.path)
         os.kill(os.getpid(), signal.SIGINT)
 
     threading.Thread(target=interrupt, daemon=True).start()
@@ -261,7 +262,7 @@ def test_interrupting_the_cell_stops_every_process(tiny_recipe, small_corpus, tm
     assert len(seen["members"]) >= 4  # supervisor, torchrun, two ranks
     assert psutil.wait_procs(seen["members"], timeout=5)[1] == []
     run = run_with(tmp_path)
-    assert run.state == "stopped" and processes.members(run.path) == []
+    assert run.state == "stopped" and control.members(run.path) == []
     out = capsys.readouterr().out
     assert "stopped: " in out and "Stopped." in out
 
@@ -290,7 +291,7 @@ def test_a_detached_run_survives_and_is_followed_and_stopped(tiny_recipe, small_
     other = launch.train(
         recipe.with_(exit_interval=5000), small_corpus, fresh=True, detach=True, runs_dir=tmp_path / "more", machine=CPU
     )
-    members = processes.members(run_with(tmp_path / "more").path)
+    members = control.members(run_with(tmp_path / "more").path)
     other.stop()
     assert psutil.wait_procs(members, timeout=5)[1] == []
     assert other.state == "stopped"
@@ -322,7 +323,7 @@ def test_ranks_that_take_too_long_are_ended(tmp_path):
     (tmp_path / "slow.py").write_text("import time\ntime.sleep(600)")
     with pytest.raises(launch.TrainingFailed, match="within 3 s") as failed:
         launch.ranks(str(tmp_path / "slow.py"), 2, machine=CPU, timeout_seconds=3)
-    assert processes.members(failed.value.run_directory) == []
+    assert control.members(failed.value.run_directory) == []
 
 
 # ---- in Jupyter ------------------------------------------------------------------------------------------------------
@@ -359,7 +360,7 @@ def test_interrupting_and_killing_a_jupyter_kernel(tiny_recipe, small_corpus, tm
     try:
         request = client.execute(CELL.format(what=str(tmp_path / "what")))
         run = run_with(tmp_path / "runs")
-        members = processes.members(run.path)
+        members = control.members(run.path)
         manager.interrupt_kernel()
         while (reply := client.get_shell_msg(timeout=35))["parent_header"]["msg_id"] != request:
             pass  # the start's own questions and answers
@@ -370,13 +371,13 @@ def test_interrupting_and_killing_a_jupyter_kernel(tiny_recipe, small_corpus, tm
         deadline = time.monotonic() + 90
         while (run.path / "log.txt").read_text().count("iteration        1/") < 2 and time.monotonic() < deadline:
             time.sleep(0.1)
-        members = processes.members(run.path)
+        members = control.members(run.path)
         assert len(members) >= 4
     finally:
         client.stop_channels()
         manager.shutdown_kernel(now=True)  # SIGKILL for the kernel's process group
     assert psutil.wait_procs(members, timeout=35)[1] == []
-    assert run.state == "stopped" and processes.members(run.path) == []
+    assert run.state == "stopped" and control.members(run.path) == []
 
 
 def test_a_picture_that_fails_never_ends_a_run_nor_hides_its_end(monkeypatch):

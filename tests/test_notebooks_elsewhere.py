@@ -11,8 +11,9 @@ import pytest
 from test_notebooks import NOTEBOOKS, code_cells
 from test_preflight import H200, RTX_2080, RTX_3090
 
-from helpers import corpus, diagnosis, experiments, launch, machine, preflight, runs
+from helpers import corpus, experiments, launch, machine, preflight, runs
 from helpers.machine import cuda_libraries, hardware, here
+from helpers.processes import diagnosis
 
 KNOWN = set(diagnosis.megatron_flags())
 MACHINES = {  # GPUs, Transformer Engine

@@ -30,10 +30,11 @@ import pynvml
 import pytest
 from test_processes import wait_for
 
-from helpers import launch, logs, processes, recipes, runs
+from helpers import launch, recipes, runs
 from helpers.machine import CPU, here
 from helpers.machine.cuda_libraries import transformer_engine_installed
 from helpers.machine.hardware import visible_gpus
+from helpers.processes import control, logs
 
 REHEARSE = os.environ.get("MEGATRON_TOUR_REHEARSE") == "1"
 GPUS = () if REHEARSE or os.environ.get("MEGATRON_CPU") == "1" else visible_gpus()
@@ -118,7 +119,7 @@ def leaves_nothing(case: str, root: Path):
     yield seen
     members = seen.get("members", [])
     assert psutil.wait_procs(members, timeout=5)[1] == []
-    assert [process for run in root.glob("*/*") for process in processes.members(run)] == []
+    assert [process for run in root.glob("*/*") for process in control.members(run)] == []
 
     def is_back() -> bool:
         ours = {process.pid for process in members}
@@ -146,7 +147,7 @@ def at_step(step: int, root: Path, seen: dict, fault) -> None:
 
     def watch():
         run = wait_for(run_at_step, 300, f"step {step}")
-        members, torchrun = processes.members(run), processes.read_status(run)["torchrun_pid"]
+        members, torchrun = control.members(run), control.read_status(run)["torchrun_pid"]
         ranks = {int(process.environ()["RANK"]): process for process in members if process.ppid() == torchrun}
         seen.update(members=members, during=gpus())
         fault(members, ranks)

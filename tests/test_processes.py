@@ -11,8 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from helpers import checkpoints, hang, logs, processes
 from helpers.machine import PROJECT
+from helpers.processes import checkpoints, control, hang, logs
 
 STEP_LINE = (
     " [2026-01-01 00:00:00.000000] iteration {:8d}/     100 | consumed samples: 8 |"
@@ -39,9 +39,9 @@ def write_run(directory: Path, script: str, count: int = 2) -> Path:
     return directory
 
 
-def start(directory: Path, count: int = 2, **options) -> processes.Supervisor:
-    with processes.held(directory) as lock:
-        return processes.start(directory, lock, processes=count, trains=False, **options)
+def start(directory: Path, count: int = 2, **options) -> control.Supervisor:
+    with control.held(directory) as lock:
+        return control.start(directory, lock, processes=count, trains=False, **options)
 
 
 def wait_for(condition, seconds: float = 40, what: str = "it"):
@@ -60,14 +60,14 @@ def log_of(directory: Path) -> str:
 def all_ranks(directory: Path, count: int = 2) -> list[psutil.Process]:
     """The rank processes, once each of them has taken a step."""
     wait_for(lambda: all(f"[rank {r}]  [20" in log_of(directory) for r in range(count)), 120, "first steps")
-    ranks = [p for p in processes.members(directory) if "RANK" in p.environ()]
+    ranks = [p for p in control.members(directory) if "RANK" in p.environ()]
     assert len(ranks) == count
     return sorted(ranks, key=lambda p: int(p.environ()["RANK"]))
 
 
 def end_of(directory: Path, seconds: float = 40) -> dict:
-    wait_for(lambda: processes.state(directory) != "running", seconds, "the run's end")
-    return processes.read_status(directory)
+    wait_for(lambda: control.state(directory) != "running", seconds, "the run's end")
+    return control.read_status(directory)
 
 
 def nobody_lives(directory: Path, pids: list[int], seconds: float = 2) -> bool:
@@ -76,7 +76,7 @@ def nobody_lives(directory: Path, pids: list[int], seconds: float = 2) -> bool:
     def alive(pid: int) -> bool:
         return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
 
-    return wait_for(lambda: not processes.members(directory) and not any(map(alive, pids)), seconds, "the last process")
+    return wait_for(lambda: not control.members(directory) and not any(map(alive, pids)), seconds, "the last process")
 
 
 @pytest.fixture
@@ -92,7 +92,7 @@ def run(tmp_path):
     yield go
     for directory, supervisor in started:
         supervisor.close()
-        processes.stop(directory)
+        control.stop(directory)
         supervisor.process.wait(10)
 
 
@@ -152,19 +152,19 @@ def test_a_killed_rank_is_named(run):
 
 def test_stop_ends_every_process(run):
     directory, _ = run("steps()")
-    pids = [p.pid for p in processes.members(directory)] + [p.pid for p in all_ranks(directory)]
+    pids = [p.pid for p in control.members(directory)] + [p.pid for p in all_ranks(directory)]
     start_time = time.monotonic()
-    assert processes.stop(directory) == "stopped"
+    assert control.stop(directory) == "stopped"
     assert time.monotonic() - start_time < 10
     assert nobody_lives(directory, pids)
-    assert processes.stop(directory) == "stopped"  # a second time changes nothing
+    assert control.stop(directory) == "stopped"  # a second time changes nothing
 
 
 def test_ranks_that_ignore_sigterm_are_killed_in_time(run):
     directory, _ = run("signal.signal(signal.SIGTERM, signal.SIG_IGN)\nsteps(10000)")
     ranks = all_ranks(directory)
     start_time = time.monotonic()
-    assert processes.stop(directory) == "stopped"
+    assert control.stop(directory) == "stopped"
     assert time.monotonic() - start_time < 35
     assert nobody_lives(directory, [p.pid for p in ranks])
 
@@ -194,11 +194,11 @@ def test_nothing_outlives_a_killed_supervisor(run):
     supervisor.process.kill()
     supervisor.process.wait()
     assert nobody_lives(directory, [p.pid for p in ranks], 35)
-    assert processes.state(directory) == "failed"
+    assert control.state(directory) == "failed"
     died = time.time()
     time.sleep(1.5)
-    processes.bury(directory)
-    status = processes.read_status(directory)
+    control.bury(directory)
+    status = control.read_status(directory)
     assert abs(status["ended"] - died) < 1.4  # when it last wrote something, not when somebody came to look
     assert status["wall_seconds"] == pytest.approx(status["ended"] - status["started"])
     last = [step.step for line in log_of(directory).splitlines() if (step := logs.parse_step(line))]
@@ -207,10 +207,10 @@ def test_nothing_outlives_a_killed_supervisor(run):
 
 
 def test_a_run_that_somebody_has_started_anew_is_not_buried(tmp_path):
-    marked = os.environ | {processes.MARK: str(tmp_path)}
-    with processes.held(tmp_path), subprocess.Popen(["sleep", "60"], env=marked) as member:
-        wait_for(lambda: processes.members(tmp_path))
-        processes.bury(tmp_path)
+    marked = os.environ | {control.MARK: str(tmp_path)}
+    with control.held(tmp_path), subprocess.Popen(["sleep", "60"], env=marked) as member:
+        wait_for(lambda: control.members(tmp_path))
+        control.bury(tmp_path)
         assert member.poll() is None
         member.kill()
 
@@ -218,19 +218,19 @@ def test_a_run_that_somebody_has_started_anew_is_not_buried(tmp_path):
 def test_a_killed_supervisor_and_torchrun_leave_what_stop_finds(run):
     directory, supervisor = run("steps(10000)")
     ranks = all_ranks(directory)
-    torchrun = psutil.Process(processes.read_status(directory)["torchrun_pid"])
+    torchrun = psutil.Process(control.read_status(directory)["torchrun_pid"])
     supervisor.process.send_signal(signal.SIGSTOP)  # so that it cannot clean up
     torchrun.kill()
     supervisor.process.kill()
     supervisor.process.wait()
-    assert processes.stop(directory) == "failed"
+    assert control.stop(directory) == "failed"
     assert nobody_lives(directory, [p.pid for p in ranks])
 
 
 def test_a_killed_torchrun_leaves_no_rank(run):
     directory, _ = run("steps(10000)")
     ranks = all_ranks(directory)
-    psutil.Process(processes.read_status(directory)["torchrun_pid"]).kill()
+    psutil.Process(control.read_status(directory)["torchrun_pid"]).kill()
     status = end_of(directory, 10)
     assert status["state"] == "failed" and "torchrun was killed by signal 9" in status["reason"]
     assert nobody_lives(directory, [p.pid for p in ranks])
@@ -347,26 +347,26 @@ def test_a_detached_run_outlives_the_kernel(tmp_path):
     notebook.wait()
     before = log_of(tmp_path / "run").count("iteration ")
     wait_for(lambda: log_of(tmp_path / "run").count("iteration ") > before + 20, what="further steps")
-    assert processes.state(tmp_path / "run") == "running"
-    assert processes.stop(tmp_path / "run") == "stopped"
+    assert control.state(tmp_path / "run") == "running"
+    assert control.stop(tmp_path / "run") == "stopped"
     assert nobody_lives(tmp_path / "run", [p.pid for p in ranks])
 
 
 def test_a_held_directory_is_refused(tmp_path):
-    with processes.held(tmp_path), pytest.raises(processes.Busy), processes.held(tmp_path):
+    with control.held(tmp_path), pytest.raises(control.Busy), control.held(tmp_path):
         pass
-    with processes.held(tmp_path):
-        assert processes.is_alive(tmp_path)
-    assert not processes.is_alive(tmp_path)
+    with control.held(tmp_path):
+        assert control.is_alive(tmp_path)
+    assert not control.is_alive(tmp_path)
 
 
 def test_status_is_replaced_whole_and_survives_a_full_disk(tmp_path, monkeypatch):
-    processes.write_status(tmp_path, state="running", launch=1)
-    processes.write_status(tmp_path, reason="x")
-    assert processes.read_status(tmp_path) == {"state": "running", "launch": 1, "reason": "x"}
+    control.write_status(tmp_path, state="running", launch=1)
+    control.write_status(tmp_path, reason="x")
+    assert control.read_status(tmp_path) == {"state": "running", "launch": 1, "reason": "x"}
     (tmp_path / "status.tmp").mkdir()  # nothing new can be written
-    processes.write_status(tmp_path, state="failed")
-    assert processes.read_status(tmp_path)["state"] == "failed"
+    control.write_status(tmp_path, state="failed")
+    assert control.read_status(tmp_path)["state"] == "failed"
 
 
 # ---- when silence is a hang ----------------------------------------------------------------------------------------
@@ -444,5 +444,5 @@ def test_closing_an_attached_run_waits_for_its_supervisor_to_be_gone():
     program = "import os, time; os.read(0, 1); time.sleep(0.5)"  # a supervisor: the last it does takes its time
     process = subprocess.Popen([sys.executable, "-c", program], stdin=reading)
     os.close(reading)
-    processes.Supervisor(process, lifeline).close()
+    control.Supervisor(process, lifeline).close()
     assert not psutil.pid_exists(process.pid)

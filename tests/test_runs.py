@@ -9,7 +9,8 @@ import time
 import pandas as pd
 import pytest
 
-from helpers import accounting, machine, processes, recipes, runs
+from helpers import accounting, machine, recipes, runs
+from helpers.processes import control
 from helpers.results import after_warm_up
 from helpers.show.numbers import shown
 
@@ -40,7 +41,7 @@ def make_run(path, recipe=RECIPE, machine_of_run=H200, scalars=None, state="fini
     (path / "environment.json").write_text(json.dumps({"date": "2026-11-23T08:00:00+0000", "machine": described}))
     (path / "command.sh").write_text(f"cd {path}\nexec torchrun")
     write_events(path / "tensorboard", scalars if scalars is not None else curves())
-    processes.write_status(path, state=state, started=time.time() - 60, wall_seconds=60.0)
+    control.write_status(path, state=state, started=time.time() - 60, wall_seconds=60.0)
     return runs.load(path)
 
 
@@ -119,7 +120,7 @@ def test_directories_without_a_step_speak_in_words(tmp_path):
     assert run.summary()["steps"].item() == 0 and math.isnan(run.summary()["tokens/s/GPU"].item())
     assert "never started, without a single step" in repr(run)
     failed = make_run(tmp_path / "f", scalars={}, state="failed")
-    processes.write_status(failed.path, failing_rank=1, reason="was killed by SIGKILL")
+    control.write_status(failed.path, failing_rank=1, reason="was killed by SIGKILL")
     assert "failed (rank 1 was killed by SIGKILL), without a single step" in failed._repr_html_()
     assert failed.checkpoints().empty and failed.summary()["tokens"].item() == 0
 
@@ -133,7 +134,7 @@ def test_checkpoints_of_a_going_run_are_not_deleted(tmp_path):
     run = make_run(tmp_path / "a", state="running")
     (run.path / "checkpoints/iter_0000010").mkdir(parents=True)
     (run.path / "checkpoints/iter_0000010/metadata.json").write_text("{}")
-    with processes.held(run.path), pytest.raises(RuntimeError, match="still running"):
+    with control.held(run.path), pytest.raises(RuntimeError, match="still running"):
         run.delete_checkpoints()
     assert run.checkpoints().index.tolist() == [10]
     run.delete_checkpoints()

@@ -22,7 +22,6 @@ import sys
 from functools import partial
 
 from helpers.ranks import lifetime, refused_flags
-from helpers.ranks.repairs import adamw_resume, loss_kernel
 
 if __name__ == "__main__":  # at once: what is imported below takes seconds
     lifetime.end_with_torchrun()
@@ -58,6 +57,7 @@ from megatron.training.utils import get_blend_and_blend_per_split
 from torch.distributed.elastic.multiprocessing.errors import record
 
 from helpers.ranks.batches import document_boundaries, get_batch, loads_data, transformer_config
+from helpers.ranks.repairs import adamw_resume, loss_kernel
 
 gc.freeze()
 gc.enable()

@@ -33,8 +33,9 @@ import time
 from itertools import combinations, product
 from pathlib import Path
 
-from helpers import corpus, launch, logs, recipes, run_directory, runs
+from helpers import corpus, launch, recipes, runs
 from helpers.machine import PROJECT, cuda_libraries, here
+from helpers.processes import logs, run_directory
 from helpers.recipes import Recipe
 from helpers.settings import Speed
 

@@ -25,8 +25,9 @@ from pathlib import Path
 
 import psutil
 
-from helpers import corpus, launch, logs, processes, recipes
+from helpers import corpus, launch, recipes
 from helpers.machine import CPU, PROJECT
+from helpers.processes import control, logs
 
 STAMP = re.compile(r"\[(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+)\] iteration ")
 START_SECONDS = 180
@@ -68,7 +69,7 @@ def ours(recipe, data, directory: Path) -> tuple[float, float, float]:
     with contextlib.redirect_stdout(io.StringIO()):
         run = launch.train(recipe, data, runs_dir=directory, machine=CPU, fresh=True)
     first, step = figures((run.path / "log.txt").read_text(), started)
-    before = processes.read_status(run.path)["torchrun_started"] - started
+    before = control.read_status(run.path)["torchrun_started"] - started
     mending = time.time()
     subprocess.run(
         [sys.executable, "-m", "helpers.ranks.index_cache", run.path / "index_cache"], cwd=PROJECT, check=True
@@ -99,7 +100,7 @@ def cost_of_watching(recipe, data, directory: Path, seconds: int) -> tuple[float
     )
     try:
         log = wait_for_first_step(directory, notebook)
-        watchers = [psutil.Process(notebook.pid), psutil.Process(processes.read_status(log.parents[5])["pid"])]
+        watchers = [psutil.Process(notebook.pid), psutil.Process(control.read_status(log.parents[5])["pid"])]
         taken = -cpu_seconds(watchers)
         time.sleep(seconds / 4)
         taken += cpu_seconds(watchers)
@@ -108,7 +109,7 @@ def cost_of_watching(recipe, data, directory: Path, seconds: int) -> tuple[float
         notebook.kill()
         notebook.wait()
         for run in directory.glob("runs/*/*"):
-            processes.stop(run)
+            control.stop(run)
     print(f"  steps while watched: {len(watched)}, while not: {len(alone)}")
     return taken / (seconds / 4), statistics.median(watched) / statistics.median(alone)
 

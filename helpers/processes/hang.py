@@ -7,7 +7,7 @@ import signal
 
 import psutil
 
-from helpers import logs
+from helpers.processes import logs
 
 QUIET_START_SECONDS = 1200  # before the first step: imports, index building, compiling
 QUIET_PHASE_SECONDS = 1200  # evaluating, or writing a checkpoint

@@ -1,6 +1,6 @@
 """The process that owns a run: it starts `command.sh` (torchrun), keeps the log, and sees to it that nothing lives on.
 
-    python -m helpers.supervisor --run-directory runs/gpt3_345m/20260301-101500 --processes 2 --lock 3
+    python -m helpers.processes.supervisor --run-directory runs/gpt3_345m/20260301-101500 --processes 2 --lock 3
 
 Started by `processes.start`, one a launch, in a session of its own. It stops the run when it is told to (SIGTERM,
 SIGINT), when the notebook's kernel is gone (end of file on standard input, unless `--detached`), when no step comes
@@ -22,7 +22,7 @@ from pathlib import Path
 
 import psutil
 
-from helpers import checkpoints, hang, logs, processes
+from helpers.processes import checkpoints, control, hang, logs
 
 POLL_SECONDS = 0.2
 LOW_DISK_BYTES = 32 * 2**20
@@ -35,7 +35,7 @@ class Run:
         self.options = options
         self.directory: Path = options.run_directory
         self.checkpoints = self.directory / "checkpoints"
-        self.status = processes.read_status(self.directory)
+        self.status = control.read_status(self.directory)
         self.rank_directory = self.directory / "ranks" / str(self.status["launch"])
         self.rank_logs = logs.RankLogs(self.rank_directory, self.directory / "log.txt", options.processes)
         self.watch = hang.HangWatch(options.hang_timeout_seconds, time.monotonic(), options.eval_interval)
@@ -52,7 +52,7 @@ class Run:
             "PET_REDIRECTS": "3",
             "PYTHONFAULTHANDLER": "1",  # a rank that is ended for hanging prints where it stood
         }
-        with processes.open_append(self.directory / "log.txt") as log:
+        with control.open_append(self.directory / "log.txt") as log:
             self.torchrun = subprocess.Popen(
                 ["bash", str(self.directory / "command.sh")],
                 env=environment | os.environ,
@@ -63,7 +63,7 @@ class Run:
                 preexec_fn=_before_torchrun,
             )
         me, torchrun_started = psutil.Process(), time.time()
-        processes.write_status(
+        control.write_status(
             self.directory,
             pid=me.pid,
             create_time=me.create_time(),
@@ -146,7 +146,7 @@ class Run:
         if self.torchrun.poll() is None:
             self.torchrun.terminate()
         told: set[int] = set()
-        deadline = time.monotonic() + processes.TERM_SECONDS
+        deadline = time.monotonic() + control.TERM_SECONDS
         while time.monotonic() < deadline and (living := self._living()):
             if self.torchrun.returncode is not None:  # orphans: nobody passes the signal on to them
                 for process in living:
@@ -157,7 +157,7 @@ class Run:
             time.sleep(0.1)
             self._look()
         while survivors := self._living():
-            processes.kill(survivors)
+            control.kill(survivors)
             self._bury_orphans()
         self.torchrun.wait()
         if text := self.rank_logs.merge(final=True):
@@ -212,7 +212,7 @@ class Run:
         if state == "finished":  # all of it is in log.txt
             shutil.rmtree(self.rank_directory, ignore_errors=True)
         ended = time.time()
-        processes.write_status(
+        control.write_status(
             self.directory,
             state=state,
             exit_code=self.torchrun.returncode,
@@ -225,7 +225,7 @@ class Run:
         )
 
     def _log(self, words: str) -> None:
-        with contextlib.suppress(OSError), processes.open_append(self.directory / "log.txt") as log:
+        with contextlib.suppress(OSError), control.open_append(self.directory / "log.txt") as log:
             log.write(f"=== {words} ===\n".encode())
 
 
@@ -251,7 +251,7 @@ def _lives(process: psutil.Process) -> bool:
 
 def _before_torchrun() -> None:
     """In the child, before `exec`: torchrun gets SIGTERM (and passes it on) should this supervisor be killed."""
-    processes.die_with_parent(signal.SIGTERM)
+    control.die_with_parent(signal.SIGTERM)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
@@ -268,7 +268,7 @@ def main() -> None:
     parser.add_argument("--trains", action="store_true", help="exit code 0 without training is a failure")
     options = parser.parse_args()
     os.set_inheritable(options.lock, False)  # the lock ends with this process, not with torchrun
-    processes.adopt_orphans()
+    control.adopt_orphans()
     run = Run(options)
 
     def ask(number, frame):

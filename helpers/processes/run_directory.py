@@ -14,8 +14,8 @@ import shlex
 import time
 from pathlib import Path
 
-from helpers import checkpoints, processes
 from helpers.machine import PROJECT, Machine, cuda_libraries, driver_versions
+from helpers.processes import checkpoints, control
 
 PACKAGES = ("torch", "megatron-core", "transformer-engine", "transformers", "tokenizers", "numpy")
 
@@ -28,17 +28,17 @@ def claim(parent: Path, identity: dict, fresh: bool):
     alone: two learners with one recipe get a directory each.
     """
     old = None if fresh else _newest(parent, identity)
-    if old is not None and processes.state(old) == "running" and processes.read_status(old).get("detached"):
+    if old is not None and control.state(old) == "running" and control.read_status(old).get("detached"):
         yield old, None
         return
-    if old is not None and processes.state(old) in ("failed", "stopped"):
+    if old is not None and control.state(old) in ("failed", "stopped"):
         with contextlib.ExitStack() as stack:
             try:
-                lock = stack.enter_context(processes.held(old))
-            except processes.Busy:
+                lock = stack.enter_context(control.held(old))
+            except control.Busy:
                 lock = None
             if lock is not None:
-                processes.bury_held(old)
+                control.bury_held(old)
                 repaired = checkpoints.repair(old / "checkpoints")
                 step = checkpoints.latest(old / "checkpoints")
                 where = "from step 1: it has no checkpoint yet" if step is None else f"after step {step}"
@@ -48,7 +48,7 @@ def claim(parent: Path, identity: dict, fresh: bool):
                 yield old, lock
                 return
     directory = _new_directory(parent)
-    with processes.held(directory) as lock:
+    with control.held(directory) as lock:
         yield directory, lock
 
 
@@ -61,7 +61,7 @@ def _newest(parent: Path, identity: dict) -> Path | None:
             continue
         if directory.stat().st_uid != os.getuid() or any(known.get(key) != value for key, value in identity.items()):
             continue
-        anothers = processes.state(directory) == "running" and not processes.read_status(directory).get("detached")
+        anothers = control.state(directory) == "running" and not control.read_status(directory).get("detached")
         if not anothers:
             return directory
     return None
@@ -93,10 +93,10 @@ def write(directory, recipe, data, machine, identity, predict, entry_script) -> 
         directory, recipe.name, command.argv[: len(command.argv) - flags], command.environment, command.groups
     )
     described = dataclasses.asdict(recipe) | identity | {"corpus": getattr(data, "name", "made-up tokens")}
-    _write_json(directory / "environment.json", environment(machine, command.environment))
+    write_json(directory / "environment.json", environment(machine, command.environment))
     if predict:
-        _write_json(directory / "predictions.json", predict)
-    _write_json(directory / "recipe.json", described)  # last: with it the directory counts as this recipe's run
+        write_json(directory / "predictions.json", predict)
+    write_json(directory / "recipe.json", described)  # last: with it the directory counts as this recipe's run
 
 
 def write_command(directory: Path, title: str, program: list[str], variables: dict, groups: dict) -> Path:
@@ -151,5 +151,5 @@ def environment(machine: Machine, variables: dict[str, tuple[str, str]]) -> dict
     }
 
 
-def _write_json(path: Path, value) -> None:
+def write_json(path: Path, value) -> None:
     path.write_text(json.dumps(value, indent=1, default=str) + "\n")

@@ -1,9 +1,9 @@
 """The life and death of a run's processes, seen from outside: start its supervisor, know its state, stop it for good.
 
-A run's processes are the supervisor (`helpers/supervisor.py`), the torchrun it starts and one process a rank. The
-supervisor holds the lock of the run directory as long as it lives, so "is this run going?" is asked of the lock, not of
-a process id that somebody else may have by now. Every process of a run carries the run directory in its environment:
-that finds the ones that outlived their parents.
+A run's processes are the supervisor (`helpers/processes/supervisor.py`), the torchrun it starts and one process a rank.
+The supervisor holds the lock of the run directory as long as it lives, so "is this run going?" is asked of the lock,
+not of a process id that somebody else may have by now. Every process of a run carries the run directory in its
+environment: that finds the ones that outlived their parents.
 """
 
 import contextlib
@@ -21,8 +21,8 @@ from pathlib import Path
 
 import psutil
 
-from helpers import logs
 from helpers.machine import PROJECT
+from helpers.processes import logs
 
 MARK = "MEGATRON_TOUR_RUN"  # environment variable of every process of a run: its directory
 TERM_SECONDS = 20  # what ranks get between SIGTERM and SIGKILL; torchrun itself would wait 30
@@ -163,7 +163,7 @@ def start(
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     try:
         process = subprocess.Popen(
-            [sys.executable, "-m", "helpers.supervisor", *arguments],
+            [sys.executable, "-m", "helpers.processes.supervisor", *arguments],
             cwd=PROJECT,
             env=environment | {MARK: str(run_directory)},
             stdin=subprocess.DEVNULL if detach else reading,

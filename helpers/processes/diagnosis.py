@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from helpers.machine import PROJECT
-from helpers.symptoms import SYMPTOMS, Symptom
+from helpers.processes.symptoms import SYMPTOMS, Symptom
 
 # What stands before a rank's own words: "[rank 1] " (our log), "[default1]:" (torchrun --tee), "[rank1]: " (torch).
 PREFIX = re.compile(r"^(?:\[rank \d+\] |\[\w+?\d+\]:)?(?:\[rank\d+\]: ?)?", re.MULTILINE)

@@ -1,0 +1,111 @@
+"""Programs on ranks, started, waited for and, where one fails, told in words: which rank, why, and the fix."""
+
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from helpers.machine import PROJECT, Machine, here, runs_root
+from helpers.machine.variables import device_environment
+from helpers.processes import checkpoints, control, diagnosis, logs, run_directory
+
+
+class TrainingFailed(RuntimeError):
+    """A run that did not finish: which rank failed, its own last traceback, the cause and the fix where known.
+
+    Attributes:
+        rank: the rank that failed first; None when torchrun itself did.
+        traceback: that rank's last Python traceback, "" when it left none (it was killed, say).
+        cause, fix: from `helpers.processes.diagnosis`; None for a symptom that is not in its table.
+        run_directory: where `log.txt` lies.
+    """
+
+    def __init__(self, run_directory: Path, headline: str, rank: int | None, traceback: str, found, resume: str):
+        self.run_directory, self.rank, self.traceback = Path(run_directory), rank, traceback
+        self.cause, self.fix = (found.cause, found.fix) if found else (None, None)
+        parts = [headline]
+        if found:
+            parts.append(f"Cause: {found.cause}\nFix: {found.fix}")
+        if traceback:
+            parts.append(f"The rank's last traceback:\n{traceback}" if rank is not None else traceback)
+        parts.append(f"Everything the ranks said: {self.run_directory / 'log.txt'}")
+        if resume:
+            parts.append(resume)
+        super().__init__("\n\n".join(parts))
+
+    def _render_traceback_(self) -> list[str]:
+        """In Jupyter: the message alone, without the frames of this module."""
+        return [f"{type(self).__name__}: {self}"]
+
+
+def ranks(
+    script: str,
+    count: int,
+    *arguments,
+    machine: Machine | None = None,
+    timeout_seconds: float = 300,
+    variables: dict[str, tuple[str, str]] | None = None,
+) -> str:
+    """Run `helpers/ranks/<script>.py`, or a `.py` file of yours, in `count` processes under torchrun.
+
+    Returns what they printed.
+
+    The same rules of life and death as in `train` hold. `arguments` go to the script as they are; `variables` (name →
+    (value, why), as `commands.environment` gives them) are set for it where the learner has not set them.
+
+    Raises:
+        FileNotFoundError: there is no such script.
+        TrainingFailed: a rank failed, or `timeout_seconds` were not enough.
+    """
+    machine = machine or here()
+    own = str(script).endswith(".py")
+    path = Path(script).expanduser().resolve() if own else PROJECT / "helpers" / "ranks" / f"{script}.py"
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no {path} for torchrun to start: give the path of a .py file that is there.")
+    directory = Path(tempfile.mkdtemp(prefix=f"{path.stem}-", dir=run_directory.made(runs_root().resolve() / ".ranks")))
+    program = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
+    program += [str(path), *map(str, arguments)]
+    threads = {"OMP_NUM_THREADS": ("1", "what torchrun sets by itself, and warns of")}
+    environment = threads | device_environment(machine) | (variables or {})
+    run_directory.write_command(directory, f"{path.name} on {count} ranks", program, environment, {})
+    with control.held(directory) as lock:
+        supervisor = control.start(directory, lock, processes=count, hang_timeout_seconds=timeout_seconds, trains=False)
+    try:
+        deadline = time.monotonic() + timeout_seconds
+        while control.state(directory) == "running" and time.monotonic() < deadline:
+            time.sleep(0.05)
+        if control.state(directory) == "running":
+            control.stop(directory)
+            headline = f"{path.name} did not end within {timeout_seconds:.0f} s."
+            raise TrainingFailed(directory, headline, None, "", None, "")
+        raise_if_failed(directory, path.name)
+        text = (directory / "log.txt").read_text(errors="replace")
+        shutil.rmtree(directory, ignore_errors=True)
+        return "".join(line for line in text.splitlines(keepends=True) if not line.startswith(logs.LAUNCH_MARK))
+    except BaseException:
+        control.stop(directory)
+        raise
+    finally:
+        supervisor.close()
+
+
+def raise_if_failed(directory: Path, name: str) -> None:
+    status = control.read_status(directory)
+    if status["state"] == "finished":
+        return
+    with open(directory / "log.txt", "rb") as file:
+        file.seek(status.get("log_start", 0))
+        text = file.read().decode(errors="replace")
+    rank = status.get("failing_rank")
+    who = f"rank {rank} " if rank is not None else ""
+    headline = f"{name} {status['state']}: {who}{status.get('reason') or ''}"
+    found = None
+    if status["state"] == "failed":
+        found = diagnosis.diagnose("\n".join([text, status.get("traceback", ""), status.get("reason") or ""]))
+    raise TrainingFailed(directory, headline, rank, status.get("traceback", ""), found, how_to_resume(directory))
+
+
+def how_to_resume(directory: Path) -> str:
+    step = checkpoints.latest(directory / "checkpoints")
+    return "" if step is None else f"Starting the same cell again picks the run up after step {step}."
