@@ -1,7 +1,7 @@
 """Pictures of a corpus: a text cut into tokens, the bytes of a .bin, the parts that --split gives."""
 
-from helpers import data_split, drawings
-from helpers.corpus import Corpus
+from helpers import drawings
+from helpers.corpus import Corpus, data_split
 from helpers.show import style, tables
 from helpers.show.style import FAINT, INK, RUN_COLOURS, Picture
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from helpers import drawings, number_formats
-from helpers import index as indices
+from helpers.corpus import index
 from helpers.number_formats import BF16, E4M3, E5M2, FP16, Format, Scaling
 from helpers.show import style
 from helpers.show.style import FAINT, INK, REFERENCE, RUN_COLOURS, Picture
@@ -193,8 +193,8 @@ def index_bytes(prefix, first: int = 2) -> Picture:
     """
     from matplotlib.patches import Rectangle
 
-    table = indices.fields(prefix, first)
-    raw = indices.idx_path(prefix).read_bytes()
+    table = index.fields(prefix, first)
+    raw = index.idx_path(prefix).read_bytes()
     with style.apply():
         from matplotlib.figure import Figure
 
@@ -221,7 +221,7 @@ def index_bytes(prefix, first: int = 2) -> Picture:
     listed = ", ".join(
         f"{row.field} = {'MMIDIDX' if row.field == 'magic' else row.value}" for row in table.itertuples()
     )
-    return Picture(figure, f"Bytes of {indices.idx_path(prefix).name}, field by field: {listed}.")
+    return Picture(figure, f"Bytes of {index.idx_path(prefix).name}, field by field: {listed}.")
 
 
 def packing(samples) -> Picture:

@@ -10,7 +10,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from helpers import accounting, data_split, index, precision_rules, rules
+from helpers import accounting, precision_rules, rules
+from helpers.corpus import data_split, index
 from helpers.machine import Machine, here
 from helpers.processes import checkpoints, control
 from helpers.ranks.refused_flags import job_of

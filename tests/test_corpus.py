@@ -20,11 +20,11 @@ import numpy as np
 import psutil
 import pytest
 
-from helpers import corpus, encoder, index, tokenizer
-from helpers.corpus import CorpusError
-from helpers.encoder import UnreadableText
-from helpers.sources import SourceError
-from helpers.tokenizer import TokenizerError
+from helpers import corpus
+from helpers.corpus import CorpusError, encoder, index, tokenizer
+from helpers.corpus.encoding_process import UnreadableText
+from helpers.corpus.sources import SourceError
+from helpers.corpus.tokenizer import TokenizerError
 
 UPSTREAM = {
     "sotu-gpt2": (
@@ -313,7 +313,7 @@ def test_no_tokenizing_process_outlives_a_failed_preparation(long_jsonl, tmp_pat
     with pytest.raises(told) as kept:
         corpus.prepare(str(long_jsonl), workers=2, cache=tmp_path)
     children = [child.cmdline() for child in psutil.Process().children()]
-    assert [command for command in children if "helpers.encoder" in command] == []
+    assert [command for command in children if "encoding_process" in command] == []
     assert ("MEGATRON_TOUR_CACHE" in str(kept.value)) == (told is SourceError)
 
 

@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from helpers import corpus, corpus_drawings, samples
+from helpers import corpus, corpus_drawings
+from helpers.corpus.corpus import short
 
 
 def test_pieces_lists_each_tokenizers_tokens(small_corpus):
@@ -49,13 +50,13 @@ def test_compare_counts_what_is_in_the_files(small_corpus):
 
 
 def test_home_is_written_as_a_tilde():
-    assert corpus.short(Path.home() / "a" / "b") == "~/a/b"
-    assert corpus.short(Path("/elsewhere/b")) == "/elsewhere/b"
+    assert short(Path.home() / "a" / "b") == "~/a/b"
+    assert short(Path("/elsewhere/b")) == "/elsewhere/b"
 
 
 @pytest.mark.parametrize(("reset", "after_the_end"), [(False, 1), (True, None)])
 def test_around_a_document_end(small_corpus, reset, after_the_end):
-    drawn = samples.draw(small_corpus, 2048, split="100,0,0", count=6, reset_position_ids=reset, eod_mask_loss=reset)
+    drawn = corpus.draw(small_corpus, 2048, split="100,0,0", count=6, reset_position_ids=reset, eod_mask_loss=reset)
     table = drawn.around_document_end(before=2, after=3)
     assert len(table) == 6
     assert table["id"].iloc[2] == small_corpus.eod_id

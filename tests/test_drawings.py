@@ -6,7 +6,8 @@ import json
 import pytest
 import torch
 
-from helpers import data_drawings, drawings, index, layer_drawings, layer_tensors, number_formats, recipes, samples
+from helpers import corpus, data_drawings, drawings, layer_drawings, layer_tensors, number_formats, recipes
+from helpers.corpus import index
 from helpers.layout import Layout, rank_groups
 from helpers.machine import GPU, Machine
 from helpers.show import style
@@ -275,7 +276,7 @@ def test_index_bytes_are_the_file_s(small_corpus):
 
 
 def test_packing_shows_documents_and_their_ends(small_corpus):
-    drawn = samples.draw(small_corpus, 2048, split="90,5,5", count=4)
+    drawn = corpus.draw(small_corpus, 2048, split="90,5,5", count=4)
     picture = data_drawings.packing(drawn)
     assert looks_right(picture)
     ends = sum(len(drawn.document_ends(i)) for i in range(4))

@@ -7,8 +7,8 @@ import sys
 import numpy as np
 import pytest
 
-from helpers import data_split, index
-from helpers.index import InvalidIndex
+from helpers.corpus import data_split, index
+from helpers.corpus.index import InvalidIndex
 
 # Three documents: two sequences, none, one.
 SEQUENCES = [[1, 2, 3], [4, 5], [6, 7, 8, 9]]

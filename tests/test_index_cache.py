@@ -5,7 +5,7 @@ import warnings
 import numpy as np
 import pytest
 
-from helpers import samples
+from helpers.corpus import samples
 from helpers.ranks import index_cache
 
 SPLIT = "8,1,1"

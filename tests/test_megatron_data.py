@@ -2,11 +2,11 @@
 
 import pytest
 
-from helpers import megatron_data
+from helpers import corpus
 
 
 def test_megatrons_builder_writes_the_same_bytes(small_jsonl, small_corpus):
-    table = megatron_data.written_by_megatron(small_jsonl, small_corpus)
+    table = corpus.written_by_megatron(small_jsonl, small_corpus)
     assert list(table["file"]) == ["small_text_document.bin", "small_text_document.idx"]
     assert table["identical"].all()
     assert table["bytes"].tolist() == [2 * small_corpus.tokens, 34 + 12 * 80 + 8 * 81]
@@ -16,11 +16,11 @@ def test_another_text_gives_other_bytes(tmp_path, small_jsonl, small_corpus):
     lines = small_jsonl.read_text().splitlines(keepends=True)
     fewer = tmp_path / "fewer.jsonl"
     fewer.write_text("".join(lines[:-1]))
-    assert not megatron_data.written_by_megatron(fewer, small_corpus)["identical"].any()
+    assert not corpus.written_by_megatron(fewer, small_corpus)["identical"].any()
 
 
 def test_an_empty_part_is_never_built(small_corpus):
-    build = megatron_data.watch_build(small_corpus, "949,50,1", 64, seconds=4)
+    build = corpus.watch_build(small_corpus, "949,50,1", 64, seconds=4)
     assert not build.finished
     assert build.stack[-1].startswith("megatron/core/datasets/gpt_dataset.py")
     assert build.stack[-1].endswith("in _get_num_epochs")
@@ -28,7 +28,7 @@ def test_an_empty_part_is_never_built(small_corpus):
 
 
 def test_a_split_with_documents_in_each_part_is_built(small_corpus):
-    build = megatron_data.watch_build(small_corpus, "90,5,5", 64, seconds=60)
+    build = corpus.watch_build(small_corpus, "90,5,5", 64, seconds=60)
     assert build.finished
     assert 0 < build.seconds < 60
     assert "built the three parts" in repr(build)
@@ -36,4 +36,4 @@ def test_a_split_with_documents_in_each_part_is_built(small_corpus):
 
 def test_another_failure_is_told(small_corpus):
     with pytest.raises(RuntimeError, match="could not build"):
-        megatron_data.watch_build(small_corpus, "1,2,3,4", 64, seconds=60)
+        corpus.watch_build(small_corpus, "1,2,3,4", 64, seconds=60)

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from ask_megatron import ask_megatron, described, placed
 
-from helpers import accounting, index, preflight, recipes, runs
-from helpers.corpus import Corpus
+from helpers import accounting, preflight, recipes, runs
+from helpers.corpus import Corpus, index
 from helpers.layout import Layout
 from helpers.machine import CPU, GPU, PROJECT, Machine
 from helpers.settings import Speed

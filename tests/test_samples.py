@@ -3,15 +3,15 @@
 import numpy as np
 import pytest
 
-from helpers import data_split, samples
-from helpers.corpus import CorpusError
+from helpers import corpus
+from helpers.corpus import CorpusError, data_split
 
 SPLIT = "8,1,1"
 
 
 @pytest.fixture(scope="module")
 def drawn(small_corpus):
-    return samples.draw(small_corpus, 64, split=SPLIT, count=40)
+    return corpus.draw(small_corpus, 64, split=SPLIT, count=40)
 
 
 def test_a_sample_is_a_piece_of_the_packed_documents(drawn, small_corpus):
@@ -35,7 +35,7 @@ def test_where_a_document_ends_the_sample_runs_on(drawn, small_corpus):
     table = drawn.table(ending, row.position - 1, 2)
     assert table.token.iloc[0] == "<|endoftext|>" and table.position_id.tolist() == [row.position - 1, row.position]
 
-    reset = samples.draw(small_corpus, 64, split=SPLIT, count=40, reset_position_ids=True, eod_mask_loss=True)
+    reset = corpus.draw(small_corpus, 64, split=SPLIT, count=40, reset_position_ids=True, eod_mask_loss=True)
     assert (reset.tokens == drawn.tokens).all()
     assert reset.position_ids[ending, row.position] == 0
     assert reset.loss_mask[ending].tolist() == [float(i != row.position - 1) for i in range(64)]
@@ -48,9 +48,9 @@ def test_samples_show_themselves(drawn):
 
 def test_a_split_with_an_empty_part_is_refused_and_not_waited_for(small_corpus):
     with pytest.raises(CorpusError, match=r"gives test 0\.10% of 80 documents, which rounds to none"):
-        samples.draw(small_corpus, 64, split="949,50,1")
+        corpus.draw(small_corpus, 64, split="949,50,1")
     with pytest.raises(CorpusError, match="leaves nothing for test"):
-        samples.draw(small_corpus, 64, split="9,1,0", part="test")
+        corpus.draw(small_corpus, 64, split="9,1,0", part="test")
 
 
 def test_nothing_asks_for_a_gpu(drawn):

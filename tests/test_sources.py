@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
 
-from helpers import sources
-from helpers.sources import OPENWEBTEXT, HubSilent, SourceError
+from helpers.corpus import sources
+from helpers.corpus.sources import OPENWEBTEXT, HubSilent, SourceError
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 PARQUET = "data/train-00000-of-00001.parquet"

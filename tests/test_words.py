@@ -6,8 +6,8 @@ import random
 import numpy as np
 import pytest
 
-from helpers import tokenizer, words
-from helpers.words import WordEncoder
+from helpers.corpus import tokenizer, word_encoder
+from helpers.corpus.word_encoder import WordEncoder
 
 ALPHABET = "aaabcdeES't.,;:!?\"-—’  \n\n\t0123é½\xa0\u2003\x1c\x00€ſ$ll ve 're"
 
@@ -30,12 +30,12 @@ def test_each_known_character_is_cut_as_the_library_cuts_it(gpt2):
     from tokenizers import Tokenizer
 
     cut = Tokenizer.from_file(str(gpt2)).pre_tokenizer.pre_tokenize_str
-    known = [chr(i) for i in range(0x10000) if not words.UNKNOWN.match(chr(i)) and not 0xD800 <= i < 0xE000]
+    known = [chr(i) for i in range(0x10000) if not word_encoder.UNKNOWN.match(chr(i)) and not 0xD800 <= i < 0xE000]
     assert len(known) == 0x180 + 0x5F + 2
     for c in known:
         text = f"a{c}a1{c}1!{c}! {c} \n{c}\n{c}{c}  {c}x"
         spans = [end for _, (_, end) in cut(text)]
-        assert np.cumsum([len(word) for word in words.WORD.findall(text)]).tolist() == spans, hex(ord(c))
+        assert np.cumsum([len(word) for word in word_encoder.WORD.findall(text)]).tolist() == spans, hex(ord(c))
 
 
 def test_texts_give_the_ids_of_the_library(gpt2, small_texts):
@@ -49,7 +49,7 @@ def test_texts_give_the_ids_of_the_library(gpt2, small_texts):
 
 
 def test_forgetting_words_changes_nothing(gpt2, small_texts, monkeypatch):
-    monkeypatch.setattr(words, "REMEMBERED_WORDS", 100)
+    monkeypatch.setattr(word_encoder, "REMEMBERED_WORDS", 100)
     encoder = WordEncoder(gpt2, "uint16")
     assert [encoder.encode([text])[0] for text in small_texts] == library(gpt2, small_texts)
     assert len(encoder.words) < 2000

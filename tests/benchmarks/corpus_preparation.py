@@ -25,9 +25,10 @@ from pathlib import Path
 
 import numpy as np
 
-from helpers import corpus, encoder, index
-from helpers.tokenizer import backend_file
-from helpers.words import WordEncoder
+from helpers import corpus
+from helpers.corpus import encoding_process, index
+from helpers.corpus.tokenizer import backend_file
+from helpers.corpus.word_encoder import WordEncoder
 
 
 def line_at_a_time(encode: Callable[[str], list[int]], eod_id: int, line: bytes) -> np.ndarray:
@@ -57,7 +58,7 @@ def tokenization(data: corpus.Corpus, lines: list[bytes], repeats: int) -> dict[
 
     def ours() -> bytes:
         words = WordEncoder(backend, "uint16")
-        return b"".join(encoder.encode_block(words, block, data.eod_id, "text")[0] for block in blocks)
+        return b"".join(encoding_process.encode_block(words, block, data.eod_id, "text")[0] for block in blocks)
 
     ways = {
         "a line a time, through transformers (preprocess_data.py's loop)": lambda: one_by_one(

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
-from helpers import index, samples
-from helpers.corpus import Corpus
+from helpers.corpus import index, samples
+from helpers.corpus.corpus import Corpus
 from helpers.machine import PROJECT, quietly
 
 TRAINING_SAMPLES = 100
@@ -85,7 +85,7 @@ def watch_build(data: Corpus, split: str, sequence_length: int, seconds: float =
     asked = json.dumps([str(data.prefix), str(data.tokenizer_path), sequence_length, split, seconds])
     path = os.pathsep.join([str(PROJECT), *filter(None, [os.environ.get("PYTHONPATH")])])
     child = subprocess.run(
-        [sys.executable, "-P", "-m", "helpers.megatron_data", asked],
+        [sys.executable, "-P", __file__, asked],
         env=os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from helpers import data_split
-from helpers.corpus import Corpus, CorpusError
+from helpers.corpus import data_split
+from helpers.corpus.corpus import Corpus, CorpusError
 from helpers.machine import quietly
 
 

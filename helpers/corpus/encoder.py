@@ -1,15 +1,13 @@
-"""JSON lines → token ids, in processes of their own. Run as a program, this file is one such process.
+"""JSON lines → token ids, in processes of their own (`encoding_process`).
 
-The parent hands out blocks of whole lines (about 0.5 MB) and takes back their ids in order. At most two blocks a
+This one hands out blocks of whole lines (about 0.5 MB) and takes back their ids in order. At most two blocks a
 process are under way, so memory does not grow with the corpus. A process ends when its stdin ends, so none outlives
 its parent. They are plain subprocesses and not `multiprocessing` ones, which import the caller's script again: a
 script without `if __name__ == "__main__"` would start everything anew.
 """
 
-import json
 import os
 import queue
-import re
 import struct
 import subprocess
 import sys
@@ -21,16 +19,11 @@ from pathlib import Path
 
 import numpy as np
 
+from helpers.corpus.encoding_process import REPLY, UnreadableText, documents
 from helpers.machine import PROJECT
-from helpers.words import WordEncoder
 
+PROGRAM = Path(__file__).with_name("encoding_process.py")
 BLOCK_BYTES = 1 << 19
-REPLY = struct.Struct("<QQQQqQ")
-HALF_A_PAIR = re.compile("[\ud800-\udfff]")
-
-
-class UnreadableText(ValueError):
-    """A file that cannot be read, or a line that is not a JSON object with the text asked for; the message names it."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +52,7 @@ def encode_file(
         UnreadableText: names the file and line.
         RuntimeError: a process was killed, for memory perhaps; names the file and line.
     """
-    command = [sys.executable, "-P", "-m", "helpers.encoder", str(backend), dtype, str(eod_id), text_key]
+    command = [sys.executable, "-P", str(PROGRAM), str(backend), dtype, str(eod_id), text_key]
     path = os.pathsep.join([str(PROJECT), *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = os.environ | {"PYTHONPATH": path, "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1"}
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
@@ -141,31 +134,6 @@ def _read(stream, size: int) -> bytes:
     return data
 
 
-def documents(block: bytes, text_key: str) -> Iterator[list[str]]:
-    """The texts of each document in a block of JSON lines: a value is a string or a list of them. Blank lines pass.
-
-    Raises:
-        UnreadableText: its message starts with the line's offset in the block.
-    """
-    for offset, line in enumerate(block.split(b"\n")):
-        if not line.strip():
-            continue
-        try:
-            value = json.loads(line)
-        except ValueError as error:
-            raise UnreadableText(f"{offset} not JSON ({error}); each line must be one JSON object.") from error
-        if not isinstance(value, dict) or text_key not in value:
-            keys = ", ".join(value) if isinstance(value, dict) else f"a {type(value).__name__}"
-            raise UnreadableText(f"{offset} no {text_key!r} in it, only {keys}. Name the key: text_key=...")
-        texts = value[text_key] if isinstance(value[text_key], list) else [value[text_key]]
-        for text in texts:
-            if not isinstance(text, str):
-                raise UnreadableText(f"{offset} {text_key!r} is {type(text).__name__}, not text.")
-            if HALF_A_PAIR.search(text):
-                raise UnreadableText(f"{offset} {text_key!r} has half a surrogate pair, which is no character.")
-        yield texts
-
-
 def texts(jsonl: Path, text_key: str) -> Iterator[str]:
     """Every text of a .jsonl file, in order. Raises UnreadableText, which names the file and line."""
     for first_line, block in _blocks(jsonl):
@@ -179,47 +147,3 @@ def texts(jsonl: Path, text_key: str) -> Iterator[str]:
 def _located(jsonl: Path, first_line: int, offset_and_message: str) -> UnreadableText:
     offset, message = offset_and_message.split(" ", 1)
     return UnreadableText(f"{jsonl}, line {first_line + int(offset)}: {message}")
-
-
-def encode_block(words: WordEncoder, block: bytes, eod_id: int, text_key: str) -> tuple[bytes, list, list, int]:
-    """Tokens as bytes, sequence lengths, sequences per document, UTF-8 bytes of text, in the order and form of
-    Megatron-LM's `tools/preprocess_data.py --append-eod`: an empty text is no sequence, an empty document has none."""
-    of_document = list(documents(block, text_key))
-    texts = [text for texts in of_document for text in texts]
-    encoded = iter(words.encode(texts))
-    end = np.array([eod_id], dtype=words.dtype).tobytes()
-    tokens: list[bytes] = []
-    lengths: list[int] = []
-    counts: list[int] = []
-    for texts_here in of_document:
-        sequences = [ids for _ in texts_here if (ids := next(encoded))]
-        if sequences:
-            sequences[-1] += end
-        tokens += sequences
-        lengths += [len(ids) // words.dtype.itemsize for ids in sequences]
-        counts.append(len(sequences))
-    text_bytes = sum(len(text) if text.isascii() else len(text.encode()) for text in texts)
-    return b"".join(tokens), lengths, counts, text_bytes
-
-
-def serve(backend: str, dtype: str, eod_id: int, text_key: str) -> None:
-    """Answer blocks from stdin on stdout until stdin ends."""
-    words = WordEncoder(backend, dtype)
-    stdin, stdout = sys.stdin.buffer, sys.stdout.buffer
-    while size := stdin.read(8):
-        block = stdin.read(struct.unpack("<Q", size)[0])
-        error = b""
-        try:
-            tokens, lengths, counts, text_bytes = encode_block(words, block, eod_id, text_key)
-        except UnreadableText as unreadable:
-            tokens, lengths, counts, text_bytes, error = b"", [], [], 0, str(unreadable).encode()
-        largest = int(np.frombuffer(tokens, dtype=dtype).max()) if tokens else -1
-        lengths_data = np.array(lengths, dtype=np.int32).tobytes()
-        counts_data = np.array(counts, dtype=np.int64).tobytes()
-        head = REPLY.pack(len(tokens), len(lengths_data), len(counts_data), text_bytes, largest, len(error))
-        stdout.write(head + tokens + lengths_data + counts_data + error)
-        stdout.flush()
-
-
-if __name__ == "__main__":
-    serve(sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4])

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from helpers.index import Index, inspect
+from helpers.corpus.index import Index, inspect
 
 PARTS = ("train", "valid", "test")
 

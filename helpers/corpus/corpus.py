@@ -16,8 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
-from helpers import data_split, encoder, index, machine, sources
-from helpers import tokenizer as tokenizers
+from helpers import machine
+from helpers.corpus import data_split, encoder, index, sources
+from helpers.corpus import tokenizer as tokenizers
 from helpers.layout import Flag
 from helpers.show.tables import visible_spaces
 
@@ -57,7 +58,7 @@ class Corpus:
         return self.bytes / self.tokens if self.tokens else 0.0
 
     def tokenizer_flags(self) -> list[Flag]:
-        """Megatron's flags for this corpus's tokenizer (why not GPT2BPETokenizer: see helpers/tokenizer.py)."""
+        """Megatron's flags for this corpus's tokenizer (why not GPT2BPETokenizer: see helpers/corpus/tokenizer.py)."""
         return [
             Flag("--tokenizer-type", "HuggingFaceTokenizer", "the class that reads the vocabulary"),
             Flag("--tokenizer-model", str(self.tokenizer_path), "the vocabulary the corpus was cut with"),

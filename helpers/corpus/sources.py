@@ -193,7 +193,7 @@ def _downloaded_before(dataset: str) -> bool:
 def _fetch_in_child(dataset: str, text_key: str, jsonl: Path, environment) -> str | None:
     """Fetch in a child process, killed when the hub has not answered after HUB_SECONDS: the hub's client retries and
     waits far longer by itself. None when the file is written, else why the hub counts as silent."""
-    program = Path(__file__).with_name("hub.py")
+    program = Path(__file__).with_name("hub_process.py")
     child = subprocess.Popen(
         [sys.executable, "-P", str(program), dataset, text_key, str(jsonl)],
         env=dict(environment) | {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"},

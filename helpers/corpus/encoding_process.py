@@ -1,0 +1,90 @@
+"""One of the processes that cut text into tokens: blocks of JSON lines on stdin, tokens on stdout.
+
+python helpers/corpus/encoding_process.py tokenizer.json uint16 50256 text
+"""
+
+import json
+import re
+import struct
+import sys
+from collections.abc import Iterator
+
+import numpy as np
+
+from helpers.corpus.word_encoder import WordEncoder
+
+REPLY = struct.Struct("<QQQQqQ")
+HALF_A_PAIR = re.compile("[\ud800-\udfff]")
+
+
+class UnreadableText(ValueError):
+    """A file that cannot be read, or a line that is not a JSON object with the text asked for; the message names it."""
+
+
+def documents(block: bytes, text_key: str) -> Iterator[list[str]]:
+    """The texts of each document in a block of JSON lines: a value is a string or a list of them. Blank lines pass.
+
+    Raises:
+        UnreadableText: its message starts with the line's offset in the block.
+    """
+    for offset, line in enumerate(block.split(b"\n")):
+        if not line.strip():
+            continue
+        try:
+            value = json.loads(line)
+        except ValueError as error:
+            raise UnreadableText(f"{offset} not JSON ({error}); each line must be one JSON object.") from error
+        if not isinstance(value, dict) or text_key not in value:
+            keys = ", ".join(value) if isinstance(value, dict) else f"a {type(value).__name__}"
+            raise UnreadableText(f"{offset} no {text_key!r} in it, only {keys}. Name the key: text_key=...")
+        texts = value[text_key] if isinstance(value[text_key], list) else [value[text_key]]
+        for text in texts:
+            if not isinstance(text, str):
+                raise UnreadableText(f"{offset} {text_key!r} is {type(text).__name__}, not text.")
+            if HALF_A_PAIR.search(text):
+                raise UnreadableText(f"{offset} {text_key!r} has half a surrogate pair, which is no character.")
+        yield texts
+
+
+def encode_block(words: WordEncoder, block: bytes, eod_id: int, text_key: str) -> tuple[bytes, list, list, int]:
+    """Tokens as bytes, sequence lengths, sequences per document, UTF-8 bytes of text, in the order and form of
+    Megatron-LM's `tools/preprocess_data.py --append-eod`: an empty text is no sequence, an empty document has none."""
+    of_document = list(documents(block, text_key))
+    texts = [text for texts in of_document for text in texts]
+    encoded = iter(words.encode(texts))
+    end = np.array([eod_id], dtype=words.dtype).tobytes()
+    tokens: list[bytes] = []
+    lengths: list[int] = []
+    counts: list[int] = []
+    for texts_here in of_document:
+        sequences = [ids for _ in texts_here if (ids := next(encoded))]
+        if sequences:
+            sequences[-1] += end
+        tokens += sequences
+        lengths += [len(ids) // words.dtype.itemsize for ids in sequences]
+        counts.append(len(sequences))
+    text_bytes = sum(len(text) if text.isascii() else len(text.encode()) for text in texts)
+    return b"".join(tokens), lengths, counts, text_bytes
+
+
+def serve(backend: str, dtype: str, eod_id: int, text_key: str) -> None:
+    """Answer blocks from stdin on stdout until stdin ends."""
+    words = WordEncoder(backend, dtype)
+    stdin, stdout = sys.stdin.buffer, sys.stdout.buffer
+    while size := stdin.read(8):
+        block = stdin.read(struct.unpack("<Q", size)[0])
+        error = b""
+        try:
+            tokens, lengths, counts, text_bytes = encode_block(words, block, eod_id, text_key)
+        except UnreadableText as unreadable:
+            tokens, lengths, counts, text_bytes, error = b"", [], [], 0, str(unreadable).encode()
+        largest = int(np.frombuffer(tokens, dtype=dtype).max()) if tokens else -1
+        lengths_data = np.array(lengths, dtype=np.int32).tobytes()
+        counts_data = np.array(counts, dtype=np.int64).tobytes()
+        head = REPLY.pack(len(tokens), len(lengths_data), len(counts_data), text_bytes, largest, len(error))
+        stdout.write(head + tokens + lengths_data + counts_data + error)
+        stdout.flush()
+
+
+if __name__ == "__main__":
+    serve(sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4])
