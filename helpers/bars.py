@@ -1,8 +1,8 @@
 """Stacked bars: where memory and parameters are."""
 
-from helpers import accounting
 from helpers.drawings import MODEL_PARTS
 from helpers.machine import GPU, Machine
+from helpers.recipes import accounting
 from helpers.show import numbers, style
 from helpers.show.style import INK, MEMORY_PARTS, RECORDED_HATCH, Picture
 

@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
-from helpers import accounting
-from helpers.layout import Layout, rank_groups
 from helpers.machine import Machine
+from helpers.recipes import Layout, accounting
+from helpers.recipes.layout import rank_groups
 from helpers.show import style
 from helpers.show.numbers import decimal_bytes, short_count
 from helpers.show.style import COLOURS, GREY, INK, MEMORY_PARTS, REFERENCE, RUN_COLOURS, Picture

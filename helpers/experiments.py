@@ -6,12 +6,12 @@ from pathlib import Path
 
 from IPython.display import display
 
-from helpers import launch, layer_drawings, live, plots, preflight, runs
-from helpers.commands import environment
+from helpers import launch, layer_drawings, live, plots, runs
 from helpers.machine import Machine, here
 from helpers.processes import control, logs
-from helpers.recipes import Recipe
-from helpers.settings import Speed
+from helpers.recipes import Recipe, preflight
+from helpers.recipes.command import environment
+from helpers.recipes.settings import Speed
 
 OUT_OF_MEMORY = re.compile("memory is full|main memory was full")
 

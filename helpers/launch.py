@@ -10,10 +10,12 @@ import shutil
 import time
 from pathlib import Path
 
-from helpers import accounting, live, preflight, recipes, rules, runs
+from helpers import live, recipes, runs
 from helpers.machine import Machine, here, runs_root
 from helpers.processes import control, logs, run_directory
 from helpers.processes.programs import how_to_resume, raise_if_failed
+from helpers.recipes import accounting, preflight
+from helpers.recipes.preflight import problem
 from helpers.show import numbers
 
 POLL_SECONDS = 0.2
@@ -51,12 +53,12 @@ def train(
     if entry_script is not None and not Path(entry_script).expanduser().is_file():
         why = "There is no such file for torchrun to start."
         raise preflight.PreflightError(
-            [rules.error(f"entry_script={str(entry_script)!r}", why, "Give its whole path.")]
+            [problem.error(f"entry_script={str(entry_script)!r}", why, "Give its whole path.")]
         )
     root = (Path(runs_dir) if runs_dir else runs_root()).resolve()
     place = root / recipe.name / "new" if fresh else root / recipe.name  # beside the unfinished ones, or among them
-    for problem in preflight.refuse(preflight.check(recipe, data, machine, place, entry_script)):
-        print(problem)
+    for warning in preflight.refuse(preflight.check(recipe, data, machine, place, entry_script)):
+        print(warning)
     identity = {"fingerprint": recipe.fingerprint(data), "entry_script": entry_script and str(entry_script)}
     supervisor = None
     try:

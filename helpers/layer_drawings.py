@@ -9,7 +9,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from helpers.drawings import canvas, rounded, tint
-from helpers.layout import Layout, rank_groups
+from helpers.recipes import Layout
+from helpers.recipes.layout import rank_groups
 from helpers.show import style
 from helpers.show.numbers import decimal_bytes
 from helpers.show.style import COLOURS, FAINT, INK, Picture

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from helpers.settings import Model
+from helpers.recipes.settings import Model
 
 # Step times in ms by global batch and tensor-parallel size, sequence 1024, bf16, 8 × H100 80 GB, without sequence
 # parallelism: github.com/vuiseng9/megatron-tutorials, 02-tp-sp.md, rows R1 to R8 (weak) and R11 to R18 (strong).

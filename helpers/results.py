@@ -3,10 +3,9 @@
 import dataclasses
 import math
 
-from helpers import accounting
-from helpers.layout import Layout
 from helpers.machine import GPU
-from helpers.settings import Model, Precision, Speed
+from helpers.recipes import Layout, accounting
+from helpers.recipes.settings import Model, Precision, Speed
 from helpers.show.numbers import shown
 
 PARTS = ("model", "speed", "batch", "schedule")  # of a recipe.json, for labels; layout and precision have names

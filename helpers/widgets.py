@@ -13,8 +13,8 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from helpers import data_drawings, drawings, number_formats
-from helpers.layout import Layout
 from helpers.machine import Machine
+from helpers.recipes import Layout
 from helpers.show.message import Message, headless
 from helpers.show.style import Picture
 

@@ -1,7 +1,7 @@
 """Sums a learner can check with a pencil: FLOPs of a token, MFU of a run, one run's speed over another's."""
 
-from helpers import accounting
-from helpers.settings import Model
+from helpers.recipes import accounting
+from helpers.recipes.settings import Model
 from helpers.show.tables import whole_sentences
 
 GPU_ROOM = {"24 GB": 25.8, "80 GB (H100)": 85, "141 GB (H200)": 151, "192 GB (B200)": 192}  # as sold → 10⁹ bytes

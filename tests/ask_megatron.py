@@ -6,9 +6,9 @@ import subprocess
 import sys
 from dataclasses import asdict
 
-from helpers.layout import Layout
 from helpers.machine import PROJECT
-from helpers.settings import Model
+from helpers.recipes import Layout
+from helpers.recipes.settings import Model
 
 
 def ask_megatron(questions: list[dict]) -> list:

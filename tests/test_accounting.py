@@ -3,10 +3,11 @@ from dataclasses import asdict, replace
 import pytest
 from ask_megatron import ask_megatron, described, placed
 
-from helpers import accounting, recipes, runs
-from helpers.layout import Layout
+from helpers import recipes, runs
 from helpers.machine import CPU, GPU, Machine
-from helpers.settings import Batch, Model, Precision, Speed
+from helpers.recipes import Layout, accounting
+from helpers.recipes.accounting import megatron_estimate
+from helpers.recipes.settings import Batch, Model, Precision, Speed
 from helpers.show import numbers
 
 H200 = GPU("NVIDIA H200", 143_771 * 2**20, (9, 0))
@@ -68,7 +69,7 @@ def megatron():
             question = {"what": "parameters", "model": described(model), "layout": placed(layout), "rank": rank}
             questions["split", i, stage] = question
     for i, recipe in enumerate([*FULL, recipes.gpt3_345m().with_(num_experts=8)]):
-        arguments = vars(accounting.megatron_arguments(recipe))
+        arguments = vars(megatron_estimate.megatron_arguments(recipe))
         questions["flops", i] = {"what": "flops", "arguments": arguments, "batch_size": 3}
     for i, (model, micro_batch, dtype, recompute) in enumerate(KEPT):
         questions["kept", i] = {

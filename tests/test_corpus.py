@@ -25,6 +25,7 @@ from helpers.corpus import CorpusError, encoder, index, tokenizer
 from helpers.corpus.encoding_process import UnreadableText
 from helpers.corpus.sources import SourceError
 from helpers.corpus.tokenizer import TokenizerError
+from helpers.recipes.command import corpus_flags, tokenizer_flags
 
 UPSTREAM = {
     "sotu-gpt2": (
@@ -140,7 +141,7 @@ def test_megatron_reads_the_tokenizer_as_we_do(name, request):
     from megatron.core.tokenizers import MegatronTokenizer
 
     data = request.getfixturevalue(name)
-    flags = {flag.name: flag.value for flag in data.tokenizer_flags()}
+    flags = {flag.name: flag.value for flag in tokenizer_flags(data)}
     assert flags.keys() == {"--tokenizer-type", "--tokenizer-model"}
     assert flags["--tokenizer-type"] == "HuggingFaceTokenizer"
     theirs = MegatronTokenizer.from_pretrained(flags["--tokenizer-model"], {"library": "huggingface"})
@@ -367,7 +368,7 @@ def test_memory_does_not_grow_with_the_corpus(long_jsonl, tmp_path):
 
 
 def test_flags_name_the_files_and_a_cache_of_the_runs_own(speeches, tmp_path):
-    assert {flag.name: flag.value for flag in speeches.data_flags(tmp_path)} == {
+    assert {flag.name: flag.value for flag in corpus_flags(speeches, tmp_path)} == {
         "--data-path": str(speeches.prefix),
         "--data-cache-path": str(tmp_path / "index_cache"),
     }

@@ -8,8 +8,9 @@ import torch
 
 from helpers import corpus, data_drawings, drawings, layer_drawings, layer_tensors, number_formats, recipes
 from helpers.corpus import index
-from helpers.layout import Layout, rank_groups
 from helpers.machine import GPU, Machine
+from helpers.recipes import Layout
+from helpers.recipes.layout import rank_groups
 from helpers.show import style
 from helpers.show.style import COLOURS
 
@@ -121,7 +122,7 @@ def test_sizes_stack_to_the_whole(recipe):
     for bar in picture.figure.axes[0].patches:
         bars.setdefault(round(bar.get_y(), 3), []).append(bar.get_width())
     parameters, memory = bars.values()
-    from helpers import accounting
+    from helpers.recipes import accounting
 
     for widths, parts in (
         (parameters, accounting.parameter_counts(recipe.model)),

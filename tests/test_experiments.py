@@ -3,8 +3,10 @@ from types import SimpleNamespace
 import pytest
 from test_recipes import CPU, RTX_3090, TWO_H200
 
-from helpers import accounting, experiments, launch, preflight, recipes, rules
+from helpers import experiments, launch, recipes
 from helpers.machine import Machine
+from helpers.recipes import accounting, preflight
+from helpers.recipes.preflight import problem as rules
 
 
 def test_a_sweep_changes_one_setting(tiny_recipe):

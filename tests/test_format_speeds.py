@@ -4,7 +4,7 @@ import pytest
 from recorded_runs import recorded
 
 from helpers import format_speeds, recipes
-from helpers.settings import Speed
+from helpers.recipes.settings import Speed
 
 LLAMA = recipes.llama3_8b().with_(processes=2, global_batch_size=4, speed=Speed(cuda_graph=True))
 TOKENS = 4 * 8192 / 2

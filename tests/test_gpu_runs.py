@@ -11,9 +11,10 @@ from types import SimpleNamespace
 import pytest
 from test_recipes import DATA, H200
 
-from helpers import preflight, runs
+from helpers import runs
 from helpers.machine import Machine
 from helpers.processes import diagnosis
+from helpers.recipes import preflight
 
 sys.path.append(str(Path(__file__).parent / "benchmarks"))
 import gpu_runs

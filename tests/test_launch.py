@@ -15,9 +15,10 @@ import nbformat
 import psutil
 import pytest
 
-from helpers import launch, live, machine, preflight, runs
+from helpers import launch, live, machine, runs
 from helpers.machine import CPU, GPU, PROJECT, Machine
 from helpers.processes import control, logs, run_directory
+from helpers.recipes import preflight
 from helpers.show import numbers
 
 STEP = (

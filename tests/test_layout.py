@@ -1,6 +1,7 @@
 import pytest
 
-from helpers.layout import Layout, rank_groups
+from helpers.recipes import Layout
+from helpers.recipes.layout import rank_groups
 
 
 def test_world_size_is_what_the_sizes_need():

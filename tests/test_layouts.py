@@ -7,9 +7,9 @@ import subprocess
 
 import pytest
 
-from helpers import accounting, preflight, recipes
-from helpers.layout import Layout
+from helpers import recipes
 from helpers.machine import CPU, PROJECT
+from helpers.recipes import Layout, accounting, preflight
 
 TINY = {
     "num_layers": 2,

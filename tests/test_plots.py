@@ -129,7 +129,7 @@ def test_throughput_shows_medians_after_warm_up(run, recorded):
 
 
 def test_memory_stacks_the_parts_in_their_order(recorded):
-    from helpers import accounting
+    from helpers.recipes import accounting
 
     picture = plots.memory(RECIPE, recorded)
     (axes,) = picture.figure.axes

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from ask_megatron import ask_megatron, described, placed
 
-from helpers import accounting, preflight, recipes, runs
+from helpers import recipes, runs
 from helpers.corpus import Corpus, index
-from helpers.layout import Layout
 from helpers.machine import CPU, GPU, PROJECT, Machine
-from helpers.settings import Speed
+from helpers.recipes import Layout, accounting, preflight
+from helpers.recipes.preflight import checklist
+from helpers.recipes.settings import Speed
 
 H200 = GPU("NVIDIA H200", 143_771 * 2**20, (9, 0))
 B200 = GPU("NVIDIA B200", 183_359 * 2**20, (10, 0))
@@ -337,8 +338,8 @@ def test_a_script_of_the_learners_own_may_do_other_jobs():
 
 
 def test_no_disk_for_a_checkpoint(tmp_path, monkeypatch):
-    usage = preflight.shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(preflight.shutil, "disk_usage", lambda path: usage._replace(free=12 * 10**9))
+    usage = checklist.shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(checklist.shutil, "disk_usage", lambda path: usage._replace(free=12 * 10**9))
     recipe = BIG.with_(train_iters=200, save_interval=50, keep=2)
     message = refusal(recipe, None, TWO_H200, tmp_path / "new")
     for word in ("save_interval=50 with keep=2", "5.0 GB", "3 on disk at once 14.9 GB", "12.0 GB is free", "keep=1"):
@@ -358,7 +359,7 @@ def test_no_disk_for_a_checkpoint(tmp_path, monkeypatch):
 
 
 def test_checkpoints_of_8b_need_a_disk(tmp_path):
-    free = preflight.shutil.disk_usage(tmp_path).free
+    free = checklist.shutil.disk_usage(tmp_path).free
     recipe = LLAMA.with_(tensor_parallel=2, sequence_parallel=True, save_interval=1, train_iters=10**6, keep=10**5)
     assert accounting.checkpoint_bytes(recipe) * 10**5 > free
     assert "113 GB" in refusal(recipe, None, TWO_H200, tmp_path)

@@ -5,9 +5,9 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
-from helpers import launch, preflight, recipes
-from helpers.layout import Flag, Layout
+from helpers import launch, recipes
 from helpers.machine import CPU, GPU, Machine
+from helpers.recipes import Layout, preflight
 
 H200 = GPU("NVIDIA H200", 143_771 * 2**20, (9, 0))
 H100 = GPU("NVIDIA H100 80GB HBM3", 81_559 * 2**20, (9, 0))
@@ -16,11 +16,7 @@ RTX_2080 = GPU("NVIDIA GeForce RTX 2080", 8 * 2**30, (7, 5))
 TWO_H200 = Machine(gpus=(H200, H200), transformer_engine=True)
 ALL = (recipes.gpt3_345m, recipes.gpt3_857m, recipes.llama3_8b, recipes.upstream_345m_label)
 
-DATA = SimpleNamespace(
-    fingerprint="abc",
-    data_flags=lambda run_directory: [Flag("--data-path", "corpus_text_document", "")],
-    tokenizer_flags=lambda: [Flag("--tokenizer-type", "GPT2BPETokenizer", "")],
-)
+DATA = SimpleNamespace(fingerprint="abc", prefix="corpus_text_document", tokenizer_path="tokenizer")
 
 
 @pytest.mark.parametrize(
@@ -33,7 +29,7 @@ DATA = SimpleNamespace(
     ],
 )
 def test_sizes_are_counted_not_labelled(recipe, millions, tolerance):
-    from helpers import accounting
+    from helpers.recipes import accounting
 
     parameters = accounting.parameters(recipe().model)["parameters"].sum()
     assert abs(parameters / 1e6 - millions) <= millions * tolerance
@@ -90,7 +86,7 @@ def test_scaled_to_a_cpu_keeps_the_features(build):
 @pytest.mark.parametrize("build", ALL)
 @pytest.mark.parametrize("gpu", [RTX_2080, RTX_3090, H200])
 def test_scaled_to_a_gpu_fits_its_memory(build, gpu):
-    from helpers import accounting
+    from helpers.recipes import accounting
 
     machine = Machine(gpus=(gpu,), transformer_engine=gpu is H200)
     recipe = build().scaled_to(machine)

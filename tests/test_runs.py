@@ -9,8 +9,9 @@ import time
 import pandas as pd
 import pytest
 
-from helpers import accounting, machine, recipes, runs
+from helpers import machine, recipes, runs
 from helpers.processes import control
+from helpers.recipes import accounting
 from helpers.results import after_warm_up
 from helpers.show.numbers import shown
 

@@ -3,8 +3,9 @@
 import pytest
 from recorded_runs import recorded
 
-from helpers import accounting, published, recipes, runs, speedups
-from helpers.settings import Speed
+from helpers import published, recipes, runs, speedups
+from helpers.recipes import accounting
+from helpers.recipes.settings import Speed
 
 
 def gpt(name, gpus=1, batch=20, graph=False, model=1, **changes):

@@ -7,9 +7,9 @@ import torch
 from test_recipes import CPU, DATA, TWO_H200
 
 from helpers import recipes
-from helpers.commands import loss_kernel
 from helpers.machine import Machine
 from helpers.ranks.repairs import loss_kernel as repair
+from helpers.recipes.command import loss_kernel
 
 RECIPE = recipes.gpt3_345m()
 WITHOUT_TE = Machine(gpus=TWO_H200.gpus)

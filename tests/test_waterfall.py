@@ -8,7 +8,7 @@ from recorded_runs import recorded
 from test_runs import make_run
 
 from helpers import machine, recipes, waterfall
-from helpers.settings import Speed
+from helpers.recipes.settings import Speed
 
 UNFUSED = ("--no-gradient-accumulation-fusion",)
 PLAIN = recipes.gpt3_345m().with_(

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from helpers import recipes, widgets
-from helpers.layout import Layout
+from helpers.recipes import Layout
 
 TENSORS = {
     "weight": torch.randn(1024, 1024, generator=torch.Generator().manual_seed(0)) * 0.02,

@@ -19,7 +19,6 @@ import numpy as np
 from helpers import machine
 from helpers.corpus import data_split, encoder, index, sources
 from helpers.corpus import tokenizer as tokenizers
-from helpers.layout import Flag
 from helpers.show.tables import visible_spaces
 
 FORMAT = 1
@@ -56,25 +55,6 @@ class Corpus:
     def bytes_per_token(self) -> float:
         """UTF-8 bytes of text per token: how much the tokenizer compresses (about 4.4 for GPT-2 on English)."""
         return self.bytes / self.tokens if self.tokens else 0.0
-
-    def tokenizer_flags(self) -> list[Flag]:
-        """Megatron's flags for this corpus's tokenizer (why not GPT2BPETokenizer: see helpers/corpus/tokenizer.py)."""
-        return [
-            Flag("--tokenizer-type", "HuggingFaceTokenizer", "the class that reads the vocabulary"),
-            Flag("--tokenizer-model", str(self.tokenizer_path), "the vocabulary the corpus was cut with"),
-        ]
-
-    def data_flags(self, run_directory: Path | str = "") -> list[Flag]:
-        """Megatron's flags for this corpus's files, and for the cache of its sample index.
-
-        Megatron takes that cache for whole if its files exist, so each run has its own, in its run directory: no two
-        runs write the same files, and index_cache.mend removes what a killed start left half-written.
-        """
-        index_cache = Path(run_directory) / "index_cache"
-        return [
-            Flag("--data-path", str(self.prefix), "prefix of the .bin and .idx files"),
-            Flag("--data-cache-path", str(index_cache), "the order of samples, kept with the run"),
-        ]
 
     def open_index(self) -> index.Index:
         """The opened index. Raises index.InvalidIndex when the files were damaged since."""

@@ -37,7 +37,7 @@ from helpers import corpus, launch, recipes, runs
 from helpers.machine import PROJECT, cuda_libraries, here
 from helpers.processes import logs, run_directory
 from helpers.recipes import Recipe
-from helpers.settings import Speed
+from helpers.recipes.settings import Speed
 
 FILES = ("pretrain_gpt.py", "gpt_builders.py", "model_provider.py")
 WARM_UP = 10

@@ -27,7 +27,7 @@ from helpers import corpus, launch, recipes, runs, timeline
 from helpers.machine import Machine, here
 from helpers.published import WEAK_SIZES
 from helpers.recipes import Recipe
-from helpers.settings import Speed
+from helpers.recipes.settings import Speed
 
 UNFUSED = ("--no-gradient-accumulation-fusion",)
 PROFILE = ("--profile", "--use-pytorch-profiler", "--profile-step-start", "15", "--profile-step-end", "16")

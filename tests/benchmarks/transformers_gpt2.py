@@ -18,8 +18,9 @@ from pathlib import Path
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from helpers import accounting, corpus, recipes
+from helpers import corpus, recipes
 from helpers.machine import driver_versions, here
+from helpers.recipes import accounting
 
 WARM_UP = 10
 

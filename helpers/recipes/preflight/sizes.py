@@ -5,9 +5,9 @@ The demands are those of `arguments.py:validate_args`, `transformer_config.py`, 
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from helpers.machine import Machine
+from helpers.recipes.preflight.problem import Problem, error, nearest_multiple, warning
 
 KNOWN = {
     "normalization": ("LayerNorm", "RMSNorm"),
@@ -19,27 +19,6 @@ KNOWN = {
     "recompute": (None, "selective", "full"),
     "wandb_mode": ("offline", "online"),
 }
-
-
-@dataclass(frozen=True)
-class Problem:
-    """Something that cannot work (`severity` "error") or will surprise ("warning"): what was asked, why, what to do."""
-
-    severity: str
-    asked: str
-    why: str
-    change: str
-
-    def __str__(self) -> str:
-        return f"{self.asked}\n  why:    {self.why}\n  change: {self.change}"
-
-
-def error(asked: str, why: str, change: str) -> Problem:
-    return Problem("error", asked, why, change)
-
-
-def warning(asked: str, why: str, change: str) -> Problem:
-    return Problem("warning", asked, why, change)
 
 
 def values(recipe) -> Iterator[Problem]:
@@ -272,10 +251,6 @@ def _divisors(number: int) -> str:
 def _closest(number: int, wanted: int) -> int:
     """The divisor of `number` nearest to `wanted`."""
     return min((n for n in range(1, number + 1) if number % n == 0), key=lambda n: abs(n - wanted))
-
-
-def nearest_multiple(number: int, step: int) -> int:
-    return max(step, round(number / step) * step)
 
 
 def _words(numbers: list[int]) -> str:

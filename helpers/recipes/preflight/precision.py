@@ -3,9 +3,9 @@
 import os
 from collections.abc import Iterator
 
-from helpers import accounting
 from helpers.machine import Machine
-from helpers.rules import Problem, error, nearest_multiple, warning
+from helpers.recipes import accounting
+from helpers.recipes.preflight.problem import Problem, error, nearest_multiple, warning
 from helpers.show import numbers
 
 FP8_RECIPE_NEEDS = {"blockwise": ((9, 0), "Hopper"), "mxfp8": ((10, 0), "Blackwell")}

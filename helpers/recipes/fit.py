@@ -2,10 +2,11 @@
 
 from dataclasses import replace
 
-from helpers import accounting, precision_rules
-from helpers.layout import Layout
 from helpers.machine import Machine
-from helpers.settings import Batch, Model, Precision, Speed
+from helpers.recipes import accounting
+from helpers.recipes.layout import Layout
+from helpers.recipes.preflight import precision as precision_rules
+from helpers.recipes.settings import Batch, Model, Precision, Speed
 
 
 def fit(recipe, machine: Machine):

@@ -1,11 +1,11 @@
 """The parts of a recipe, each a value that knows its Megatron flags."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
-from helpers.layout import Flag
+from helpers.machine import PROJECT
+from helpers.recipes.flag import Flag
 
-TENSOR_PARALLEL_OVERLAP = Path(__file__).parent / "ranks" / "tensor_parallel_overlap.yaml"
+TENSOR_PARALLEL_OVERLAP = PROJECT / "helpers" / "ranks" / "tensor_parallel_overlap.yaml"
 
 
 @dataclass(frozen=True)

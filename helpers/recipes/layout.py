@@ -2,21 +2,9 @@
 
 from dataclasses import dataclass
 from math import lcm
-from typing import NamedTuple
 
 from helpers.machine import quietly
-
-
-class Flag(NamedTuple):
-    """One Megatron flag; `value` is None for a switch. `why` is one short sentence for a learner."""
-
-    name: str
-    value: str | None
-    why: str
-
-    @property
-    def words(self) -> list[str]:
-        return [self.name] if self.value is None else [self.name, self.value]
+from helpers.recipes.flag import Flag
 
 
 @dataclass(frozen=True)

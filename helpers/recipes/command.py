@@ -4,9 +4,9 @@ import shlex
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from helpers.layout import Flag
 from helpers.machine import Machine
 from helpers.machine.variables import device_environment
+from helpers.recipes.flag import Flag
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,27 @@ def data_flags(recipe, data, run_directory: Path | str) -> list[Flag]:
         null = [Flag("--tokenizer-type", "NullTokenizer", "token ids, no text")]
         null.append(Flag("--vocab-size", str(recipe.model.vocab_size - 1), "ids to draw from"))
         return [Flag("--mock-data", None, "made-up tokens"), *null, *split, *loading]
-    return [*data.data_flags(run_directory), *data.tokenizer_flags(), *split, *loading]
+    return [*corpus_flags(data, run_directory), *tokenizer_flags(data), *split, *loading]
+
+
+def tokenizer_flags(data) -> list[Flag]:
+    """Megatron's flags for a corpus's tokenizer (why not GPT2BPETokenizer: see helpers/corpus/tokenizer.py)."""
+    return [
+        Flag("--tokenizer-type", "HuggingFaceTokenizer", "the class that reads the vocabulary"),
+        Flag("--tokenizer-model", str(data.tokenizer_path), "the vocabulary the corpus was cut with"),
+    ]
+
+
+def corpus_flags(data, run_directory: Path | str) -> list[Flag]:
+    """Megatron's flags for a corpus's files, and for the cache of its sample index.
+
+    Megatron takes that cache for whole if its files exist, so each run has its own, in its run directory: no two
+    runs write the same files, and `ranks/index_cache.mend` removes what a killed start left half-written.
+    """
+    return [
+        Flag("--data-path", str(data.prefix), "prefix of the .bin and .idx files"),
+        Flag("--data-cache-path", str(Path(run_directory) / "index_cache"), "the order of samples, kept with the run"),
+    ]
 
 
 def device_flags(recipe, machine: Machine, entry_script: Path | str | None = None) -> list[Flag]:

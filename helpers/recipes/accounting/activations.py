@@ -5,9 +5,9 @@ layers that Megatron builds today: flash attention with Transformer Engine on a 
 scores, elsewhere and in fp32.
 """
 
-from helpers.commands import loss_kernel
 from helpers.machine import Machine
-from helpers.settings import Model
+from helpers.recipes.command import loss_kernel
+from helpers.recipes.settings import Model
 
 
 def element_bytes(precision) -> int:

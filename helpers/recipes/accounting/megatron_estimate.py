@@ -1,0 +1,65 @@
+"""Megatron's own estimate of a rank's memory."""
+
+from helpers.machine import quietly
+
+
+def megatron_memory(recipe) -> dict[str, float]:
+    """Megatron's own estimate, bytes on the fullest rank: `weights and optimizer` and `activations`.
+
+    From `megatron/training/theoretical_memory_usage.py`. It assumes bf16 and knows neither context parallelism nor
+    FP8, flash attention or full recomputation. Imports Megatron (seconds).
+    """
+    with quietly():
+        from megatron.training import theoretical_memory_usage as theory
+
+    arguments = megatron_arguments(recipe)
+    micro_batches = recipe.batch.global_batch_size // (recipe.batch.micro_batch_size * recipe.layout.data_parallel)
+    precise = recipe.layout.sequence_parallel and recipe.batch.recompute == "selective"
+    estimate = theory.compute_activation_memory if precise else theory.compute_activation_memory_without_sp
+    return {
+        "weights and optimizer": theory.compute_weight_and_optimizer_memory(arguments),
+        "activations": estimate(arguments, micro_batches),
+    }
+
+
+def megatron_arguments(recipe):
+    """The arguments that Megatron's accounting functions read, under Megatron's names."""
+    from types import SimpleNamespace
+
+    model, layout, batch = recipe.model, recipe.layout, recipe.batch
+    chunks = layout.virtual_pipeline_chunks
+    return SimpleNamespace(
+        num_layers=model.num_layers,
+        hidden_size=model.hidden_size,
+        ffn_hidden_size=model.ffn_size,
+        num_attention_heads=model.num_attention_heads,
+        kv_channels=model.head_size,
+        group_query_attention=model.num_query_groups is not None,
+        num_query_groups=model.query_groups,
+        seq_length=model.sequence_length,
+        padded_vocab_size=model.vocab_size,
+        swiglu=model.activation == "swiglu",
+        normalization=model.normalization,
+        add_bias_linear=model.linear_bias,
+        untie_embeddings_and_output_weights=not model.tied_embeddings,
+        num_experts=model.num_experts,
+        moe_router_topk=model.moe_router_topk,
+        moe_layer_freq=1,
+        moe_ffn_hidden_size=model.ffn_size,
+        moe_shared_expert_intermediate_size=None,
+        moe_latent_size=None,
+        mtp_num_layers=None,
+        multi_latent_attention=False,
+        attention_output_gate=False,
+        experimental_attention_variant=None,
+        hybrid_layer_pattern=None,
+        micro_batch_size=batch.micro_batch_size,
+        world_size=layout.world_size,
+        data_parallel_size=layout.data_parallel,
+        tensor_model_parallel_size=layout.tensor_parallel,
+        pipeline_model_parallel_size=layout.pipeline_parallel,
+        virtual_pipeline_model_parallel_size=chunks if chunks > 1 else None,
+        expert_model_parallel_size=layout.expert_parallel,
+        expert_tensor_parallel_size=layout.expert_tensor_parallel or layout.tensor_parallel,
+        use_distributed_optimizer=layout.distributed_optimizer,
+    )

@@ -1,0 +1,105 @@
+"""Memory of one rank, and of a checkpoint on disk, counted from the sizes of a recipe."""
+
+from helpers.machine import Machine
+from helpers.recipes.accounting import activations
+from helpers.recipes.accounting.parameter_count import parameter_counts, rank_parameters
+from helpers.recipes.layout import Layout
+from helpers.recipes.settings import Model
+
+GIB = 2**30
+# Not counted but set aside: on a GPU an allowance for the CUDA context, NCCL's buffers and the libraries' workspaces
+# (not measured); on a CPU what Python, PyTorch and Megatron take in each rank once imported (measured: 388 MB of its
+# own, beside 334 MB that all ranks share).
+OVERHEAD_BYTES = {"cuda": GIB, "cpu": 400 * 2**20}
+PARTS = ("weights", "gradients", "optimizer", "activations", "other")
+
+
+def memory(recipe, machine: Machine | None = None, pipeline_rank: int | None = None) -> dict[str, float]:
+    """Bytes on one rank at the fullest moment of a step, as the five stacked parts of `PARTS`.
+
+    States: mixed precision as in Rajbhandari et al. 2020 (ZeRO, section 3.1), with Megatron's fp32 gradients for bf16;
+    the distributed optimizer divides the optimizer's part by data × context ranks. FP8 keeps the bf16 weights and adds
+    two FP8 copies of every layer matrix (one transposed), or with `--fp8-param-gather` keeps those copies alone.
+    Activations: see `activations`; or what the optimizer lays out for its step, once they are gone, where that is more.
+
+    Args:
+        recipe: a `recipes.Recipe`.
+        machine: where it would run; None plans for GPUs with Transformer Engine.
+        pipeline_rank: the pipeline stage; None takes the fullest.
+    """
+    if pipeline_rank is None:
+        stages = (memory(recipe, machine, rank) for rank in range(recipe.layout.pipeline_parallel))
+        return max(stages, key=lambda parts: sum(parts.values()))
+    model, layout, precision = recipe.model, recipe.layout, recipe.precision
+    dense, experts = rank_parameters(model, layout, pipeline_rank)
+    count = dense + experts
+    element = activations.element_bytes(precision)
+    weights = element * count
+    if precision.fp8_format:
+        matrices = (_layer_matrices(model, layout)) * model.num_layers / layout.pipeline_parallel
+        weights += (2 if not precision.fp8_param_gather else 2 - element) * matrices
+    share = count
+    if layout.distributed_optimizer:
+        expert_data = max(1, layout.world_size // layout.expert_model_parallel)
+        data = max(1, layout.data_parallel * layout.context_parallel)
+        share = dense / data + experts / expert_data
+    kept = activations.activation_bytes(recipe, machine, pipeline_rank)
+    return {
+        "weights": weights,
+        "gradients": _gradient_bytes(precision) * count,
+        "optimizer": _state_bytes(precision) * share,
+        "activations": max(kept, _step_bytes(precision) * share),
+        "other": float(OVERHEAD_BYTES["cpu" if machine and machine.device == "cpu" else "cuda"]),
+    }
+
+
+def _gradient_bytes(precision) -> int:
+    """Of each parameter: Megatron adds gradients up in fp32, unless they are reduced in 16 bits."""
+    return 2 if precision.dtype == "fp16" or precision.grad_reduce_in_bf16 else 4
+
+
+def _state_bytes(precision) -> int:
+    """Of each parameter that a rank steps: fp32 weight and two moments."""
+    if precision.dtype == "fp32":
+        return 8
+    return 6 if _adam_keeps_remainders(precision) else 12 - 4 * precision.moments_in_bf16
+
+
+def _step_bytes(precision) -> int:
+    """Of each parameter that a rank steps, during the step: fp32 copies of 16-bit gradients, and with
+    `--fp8-param-gather` the new weights in bf16 before they are cast (measured: 24 GB for 4 billion of them)."""
+    copies = _gradient_bytes(precision) == 2 and not _adam_keeps_remainders(precision)
+    return 4 * copies + 2 * (precision.fp8_format is not None and precision.fp8_param_gather)
+
+
+def _adam_keeps_remainders(precision) -> bool:
+    """Transformer Engine's Adam keeps of a fp32 weight only the 2 bytes that bf16 left out, and reads 16-bit gradients.
+
+    See `use_precision_aware_optimizer_no_fp8_or_ds_fp8` in Megatron's `core/optimizer/optimizer_config.py`.
+    """
+    return precision.moments_in_bf16 and (precision.fp8_format is None or precision.fp8_recipe == "delayed")
+
+
+def _layer_matrices(model: Model, layout: Layout) -> float:
+    """Weights of one layer's matrices on one rank: what FP8 computes with."""
+    q, k = model.head_size * model.num_attention_heads, model.head_size * model.query_groups
+    matrices = 3 if model.activation == "swiglu" else 2
+    attention = (model.hidden_size * (q + 2 * k) + q * model.hidden_size) / layout.tensor_parallel
+    mlp = matrices * model.hidden_size * model.ffn_size
+    if model.num_experts:
+        expert_tensor = layout.expert_tensor_parallel or layout.tensor_parallel
+        return attention + mlp * model.num_experts / (layout.expert_parallel * expert_tensor)
+    return attention + mlp / layout.tensor_parallel
+
+
+def checkpoint_bytes(recipe) -> int:
+    """Bytes of one checkpoint on disk, whatever the layout.
+
+    The weights as they are computed with (2 bytes in mixed precision) and the optimizer's three fp32 numbers for each:
+    the master copy, Adam's first and second moment. In fp32 the weights are the master copy; the distributed optimizer
+    writes it a second time.
+    """
+    count = sum(parameter_counts(recipe.model).values())
+    if recipe.precision.dtype == "fp32":
+        return count * (16 if recipe.layout.distributed_optimizer else 12)
+    return count * 14

@@ -1,0 +1,13 @@
+"""What cannot work, told before anything starts."""
+
+from helpers.recipes.preflight.checklist import PreflightError, check, refuse
+from helpers.recipes.preflight.memory import TOO_LARGE
+from helpers.recipes.preflight.problem import Problem
+
+__all__ = [
+    "PreflightError",
+    "Problem",
+    "TOO_LARGE",
+    "check",
+    "refuse",
+]

@@ -1,0 +1,66 @@
+"""Does the corpus give every part of the split a document, and the model the tokens it knows?"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from helpers.corpus import data_split, index
+from helpers.recipes.preflight.problem import Problem, error
+
+
+def corpus_problems(recipe, data) -> Iterator[Problem]:
+    """The tokenizer, the two data files and the three parts of the corpus."""
+    tokenizer = Path(data.tokenizer_path)
+    if not tokenizer.exists() or (tokenizer.is_dir() and not any(tokenizer.iterdir())):
+        why = f"Megatron reads the vocabulary from {tokenizer}, and there is nothing."
+        yield error(f"tokenizer {data.tokenizer}", why, f'corpus.prepare("{data.name}") fetches it again.')
+    try:
+        found = index.inspect(data.prefix, dtype=data.token_dtype)
+    except index.InvalidIndex as invalid:
+        yield error(f"corpus {data.name}", str(invalid), f'corpus.prepare("{data.name}") writes both files again.')
+        return
+    rows = recipe.model.vocab_size
+    if data.max_token_id >= rows:
+        why = f"The largest token id is {data.max_token_id:,}, and the embedding has rows 0 to {rows - 1:,}."
+        padded = -(-data.vocab_size // 128) * 128
+        change = f'vocab_size={padded}, or corpus.prepare("{data.name}", tokenizer="{recipe.tokenizer}").'
+        yield error(f"vocab_size={rows} with the tokens of {data.tokenizer}", why, change)
+    yield from _parts(recipe, found)
+
+
+def _parts(recipe, found: index.Index) -> Iterator[Problem]:
+    """Empty and short parts, as `gpt_dataset.py` and `data_samplers.py` meet them."""
+    s, length = recipe.schedule, recipe.model.sequence_length
+    try:
+        parts = {part["part"]: part for part in data_split.parts(found, s.split, length)}
+    except ValueError as invalid:
+        yield error(f"split={s.split!r}", str(invalid), 'split="90,5,5".')
+        return
+    needed = {"train": True, "valid": s.eval_iters > 0, "test": False}
+    for name, part in parts.items():
+        asked = f'split="{s.split}" of {found.sequences:,} documents'
+        if part["weight"] == 0 and needed[name]:
+            why = (
+                f"The {name} part has weight 0, so there is nothing to {'train' if name == 'train' else 'evaluate'} on."
+            )
+            change = 'split="90,5,5"' + (", or eval_iters=0." if name == "valid" else ".")
+            yield error(asked, why, change)
+        elif part["problem"] == "empty":
+            why = (
+                f"The {name} part gets {part['weight']:.2%} of the documents, which rounds to {part['documents']} "
+                f"documents with {part['tokens']} tokens: Megatron's index builder would add up nothing for ever."
+            )
+            share = max(1, -(-1000 // max(1, found.sequences)))
+            roomy = f"{max(1, 1000 - 2 * share)},{share},{share}"
+            change = f'split="{roomy}" gives each part a document, or weight 0 leaves the part out.'
+            yield error(asked, why, change if found.sequences > 2 else "A corpus of at least 3 documents.")
+        elif part["problem"] == "too short":
+            why = (
+                f"The {name} part has {part['tokens']:,} tokens, and one sample takes sequence_length + 1 = "
+                f"{length + 1:,}: Megatron would stop, or fill every sample with copies of the same text."
+            )
+            change = f"A larger weight for {name}, a larger corpus, or sequence_length={_power_below(part['tokens'])}."
+            yield error(asked, why, change)
+
+
+def _power_below(tokens: int) -> int:
+    return 1 << max(0, (max(2, tokens) - 1).bit_length() - 1)

@@ -1,0 +1,58 @@
+"""Can the run directory take the run: its disk, and what lies in it?"""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from helpers.processes import checkpoints, control
+from helpers.recipes import accounting
+from helpers.recipes.preflight.problem import Problem, error
+from helpers.show import numbers
+
+
+def directory(recipe, data, run_directory: Path) -> Iterator[Problem]:
+    """Another recipe's checkpoint, a place that cannot be written to, too little disk for the checkpoints."""
+    step, ours = checkpoints.latest(run_directory / "checkpoints"), recipe.fingerprint(data)
+    holds = _fingerprint(run_directory)
+    if step is not None and holds != ours:
+        why = (
+            f"It holds a checkpoint of step {step} of another recipe or corpus ({holds or 'unknown'}, this one is "
+            f"{ours}): Megatron would continue from weights of another shape or meaning."
+        )
+        yield error(f"run directory {run_directory}", why, "fresh=True starts a run directory of its own.")
+    parent = next(path for path in (run_directory, *run_directory.parents) if path.exists())
+    try:
+        with tempfile.TemporaryFile(dir=parent):
+            pass
+    except OSError as refusal:
+        why = f"{parent} cannot be written to: {refusal.strerror}."
+        yield error(f"run directory {run_directory}", why, "MEGATRON_TOUR_RUNS=<a folder of yours> in the environment.")
+        return
+    same = [folder for folder in (run_directory, *sorted(run_directory.glob("*/"))) if _fingerprint(folder) == ours]
+    goes_on = same and control.state(same[-1]) in ("failed", "stopped")
+    yield from _disk(recipe, parent, len(checkpoints.saved(same[-1] / "checkpoints")) if goes_on else 0)
+
+
+def _fingerprint(run_directory: Path) -> str | None:
+    try:
+        return json.loads((run_directory / "recipe.json").read_text())["fingerprint"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _disk(recipe, folder: Path, there: int) -> Iterator[Problem]:
+    """`there` is how many of the run's checkpoints lie on the disk already."""
+    keep, interval = recipe.checkpoints.keep, recipe.checkpoints.save_interval
+    if interval is None:
+        return
+    size, one, free = numbers.decimal_bytes, accounting.checkpoint_bytes(recipe), shutil.disk_usage(folder).free
+    steps = recipe.schedule.exit_interval or recipe.schedule.train_iters
+    # The next checkpoint is whole before the oldest goes.
+    count = max(1, min(keep + 1, -(-steps // interval)) - there)
+    if one * count > free:
+        why = f"A checkpoint takes {size(one)}, {count} on disk at once {size(one * count)}; {size(free)} is free."
+        fits = int(free // one) + there
+        change = f"keep={fits - 1}" if fits >= 2 else "save_interval=None (no checkpoints)"
+        yield error(f"save_interval={interval} with keep={keep}", why, f"{change}, or free {size(one * count - free)}.")

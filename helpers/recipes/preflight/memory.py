@@ -1,0 +1,73 @@
+"""Does it fit? If not, what would."""
+
+from collections.abc import Iterator
+
+from helpers.machine import Machine
+from helpers.recipes import accounting
+from helpers.recipes.preflight import sizes
+from helpers.recipes.preflight.problem import Problem, error
+from helpers.show import numbers
+
+TOO_LARGE = "One rank would take about"  # how the reason begins when the memory is too small
+
+
+def memory(recipe, machine: Machine) -> Iterator[Problem]:
+    """The estimate of `accounting.memory` against the GPU's memory, or against the machine's on a CPU."""
+    size = numbers.decimal_bytes
+    parts = accounting.memory(recipe, machine)
+    need = sum(parts.values())
+    if machine.device == "cpu":
+        world = recipe.layout.world_size
+        if need * world > machine.memory_bytes:
+            each = f"{world} × {size(need)}" if world > 1 else size(need)
+            why = f"It would take about {each} of memory; the machine has {size(machine.memory_bytes)}."
+            change = _lower(recipe, machine, machine.memory_bytes / world)
+            yield error(f"{recipe.name} ({recipe.layout.name}) on {machine.name}", why, f"{change}.")
+        return
+    have = min(gpu.memory_bytes for gpu in machine.gpus)
+    if need > have:
+        shares = ", ".join(f"{part} {size(part_bytes)}" for part, part_bytes in parts.items())
+        why = f"{TOO_LARGE} {size(need)} ({shares}): {size(need - have)} more than the GPU's {size(have)}."
+        asked = f"{recipe.name} ({recipe.layout.name}) on {machine.name}"
+        yield error(asked, why, f"{_lower(recipe, machine, have)}.")
+
+
+def _lower(recipe, machine: Machine, room: float) -> str:
+    """What would save memory, and how much: the changes that the layout allows, largest saving first."""
+    lay, b = recipe.layout, recipe.batch
+    changes: list[dict] = []
+    if b.micro_batch_size > 1:
+        changes += [{"micro_batch_size": b.micro_batch_size // 2}, {"micro_batch_size": 1}]
+    if b.recompute != "full":
+        changes.append({"recompute": "full"})
+    if lay.data_parallel * lay.context_parallel > 1 and not lay.distributed_optimizer:
+        changes.append({"distributed_optimizer": True})
+    gpus, wider = len(machine.gpus), lay.tensor_parallel * 2
+    if lay.world_size < gpus:
+        changes.append({"processes": gpus, "distributed_optimizer": True})
+    if wider <= gpus and not list(sizes.shapes(recipe.with_(**_wider(recipe, wider)))):
+        changes.append(_wider(recipe, wider))
+    everything = {name: value for change in changes for name, value in change.items()}
+    if len(changes) > 1 and not any(_total(recipe, change, machine) <= room for change in changes):
+        changes.append(everything)
+    need, options = _total(recipe, {}, machine), {}
+    for change in changes:
+        total = _total(recipe, change, machine)
+        words = ", ".join(f"{name}={value!r}" for name, value in change.items())
+        if total < need:
+            fits = ", which fits" if total <= room else ""
+            options[f"{words} (saves {numbers.decimal_bytes(need - total)}{fits})"] = total
+    ordered = sorted(options, key=options.get)
+    if not ordered or options[ordered[0]] > room:
+        ordered.append("recipe.scaled_to(machine), a smaller model of the same architecture")
+    return "; or ".join(ordered)
+
+
+def _total(recipe, change: dict, machine: Machine) -> float:
+    return sum(accounting.memory(recipe.with_(**change), machine).values())
+
+
+def _wider(recipe, tensor_parallel: int) -> dict:
+    lay = recipe.layout
+    world = max(lay.world_size, tensor_parallel * lay.pipeline_parallel * lay.context_parallel)
+    return {"tensor_parallel": tensor_parallel, "sequence_parallel": True, "processes": world}
