@@ -1,8 +1,8 @@
 """What eight bits buy: Llama3-8B by layout and number format, in speed and memory, beside NVIDIA's own figures."""
 
-from helpers import published
 from helpers.data_drawings import RECIPE_STYLE
 from helpers.recipes import accounting
+from helpers.runs import published
 from helpers.show import message, style, tables
 from helpers.show.message import Absence
 from helpers.show.numbers import shown

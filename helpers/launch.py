@@ -7,6 +7,7 @@ only reads what the run writes. Whatever happens to either, no process of the ru
 import contextlib
 import json
 import shutil
+import sys
 import time
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from helpers.recipes.preflight import problem
 from helpers.show import numbers
 
 POLL_SECONDS = 0.2
+KEEP_RESULT = "import sys; from helpers import runs; runs.write_result(sys.argv[1])"  # where no kernel is left to do it
 
 
 def train(
@@ -73,6 +75,7 @@ def train(
                 lock,
                 processes=recipe.layout.world_size,
                 detach=detach,
+                afterwards=[sys.executable, "-c", KEEP_RESULT, str(directory)] if detach else (),
                 hang_timeout_seconds=hang_timeout_seconds,
                 eval_interval=recipe.schedule.eval_interval,
                 keep=recipe.checkpoints.keep if recipe.checkpoints.save_interval else 0,

@@ -5,7 +5,7 @@ Recorded runs are dotted or hatched and named with their machine; reference line
 
 import math
 
-from helpers.bars import memory as memory  # bars and drawings are part of this module's words
+from helpers.bars import memory as memory
 from helpers.bars import parameters as parameters
 from helpers.corpus_drawings import pieces as pieces
 from helpers.corpus_drawings import split_parts as split_parts
@@ -17,7 +17,8 @@ from helpers.data_drawings import quantization_error as quantization_error
 from helpers.drawings import rank_grid as rank_grid
 from helpers.layer_drawings import collectives as collectives
 from helpers.layer_drawings import shards as shards
-from helpers.results import after_warm_up, labels
+from helpers.runs import labels
+from helpers.runs.results import after_warm_up  # bars and drawings are part of this module's words
 from helpers.show import message, style
 from helpers.show.message import Absence
 from helpers.show.numbers import shown

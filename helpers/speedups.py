@@ -2,9 +2,9 @@
 
 import math
 
-from helpers import published
-from helpers.published import PAPER, PAPER_BATCH, PAPER_GPUS, TUTORIALS, TUTORIALS_GPUS
 from helpers.recipes import accounting
+from helpers.runs import published
+from helpers.runs.published import PAPER, PAPER_BATCH, PAPER_GPUS, TUTORIALS, TUTORIALS_GPUS
 from helpers.show import message, style, tables
 from helpers.show.message import Absence
 from helpers.show.numbers import percent

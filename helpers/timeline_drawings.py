@@ -4,10 +4,10 @@ from collections.abc import Mapping
 
 from helpers.bars import on
 from helpers.drawings import PALE
+from helpers.runs.timeline import CATEGORIES, IDLE, Kernel, Timeline, Window
 from helpers.show import style
 from helpers.show.message import Absence
 from helpers.show.style import COLOURS, INK, RECORDED_HATCH, RUN_COLOURS, Picture
-from helpers.timeline import CATEGORIES, IDLE, Kernel, Timeline, Window
 
 KERNEL_COLOURS = {
     "matrix products": RUN_COLOURS[1],

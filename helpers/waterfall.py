@@ -3,7 +3,7 @@
 import textwrap
 
 from helpers.drawings import tint
-from helpers.results import settings_of
+from helpers.runs.comparison import settings_of
 from helpers.show import message, style, tables
 from helpers.show.message import Absence
 from helpers.show.numbers import shown

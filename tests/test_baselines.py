@@ -5,12 +5,13 @@ import json
 import pytest
 from recorded_runs import recorded
 
-from helpers import baselines, recipes, runs
+from helpers import recipes
+from helpers.runs import baselines, records
 
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    monkeypatch.setattr(runs, "RECORDED", tmp_path / "recorded")
+    monkeypatch.setattr(records, "RECORDED", tmp_path / "recorded")
     (tmp_path / "recorded" / "h200" / "baselines").mkdir(parents=True)
     return tmp_path / "recorded" / "h200" / "baselines"
 

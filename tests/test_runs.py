@@ -12,7 +12,8 @@ import pytest
 from helpers import machine, recipes, runs
 from helpers.processes import control
 from helpers.recipes import accounting
-from helpers.results import after_warm_up
+from helpers.runs import records
+from helpers.runs.results import after_warm_up
 from helpers.show.numbers import shown
 
 H200 = machine.Machine(gpus=(machine.GPU("NVIDIA H200", 150 * 10**9, (9, 0)),) * 2, transformer_engine=True)
@@ -185,7 +186,7 @@ def test_compare_is_one_table(tmp_path):
 def test_a_recorded_run_answers_like_the_live_one(tmp_path, monkeypatch):
     live = make_run(tmp_path / "a")
     (live.path / "predictions.json").write_text('{"loss": 5}')
-    monkeypatch.setattr(runs, "RECORDED", tmp_path / "recorded")
+    monkeypatch.setattr(records, "RECORDED", tmp_path / "recorded")
     assert runs.recorded("h200", "gpt") is None and runs.recorded("h200") == []
     path = runs.record(live, "gpt", tmp_path / "recorded")
     assert path == tmp_path / "recorded" / "h200" / "gpt.json" and path.stat().st_size < 20_000
@@ -201,7 +202,7 @@ def test_a_recorded_run_answers_like_the_live_one(tmp_path, monkeypatch):
 
 def test_recorded_runs_of_a_pattern_come_in_the_order_of_their_numbers(tmp_path, monkeypatch):
     live = make_run(tmp_path / "a")
-    monkeypatch.setattr(runs, "RECORDED", tmp_path / "recorded")
+    monkeypatch.setattr(records, "RECORDED", tmp_path / "recorded")
     for name in ("micro_16", "micro_8", "micro_128", "other"):
         runs.record(live, name, tmp_path / "recorded")
     assert [run.path.stem for run in runs.recorded("h200", "micro_*")] == ["micro_8", "micro_16", "micro_128"]

@@ -3,9 +3,10 @@
 import pytest
 from recorded_runs import recorded
 
-from helpers import published, recipes, runs, speedups
+from helpers import recipes, runs, speedups
 from helpers.recipes import accounting
 from helpers.recipes.settings import Speed
+from helpers.runs import published
 
 
 def gpt(name, gpus=1, batch=20, graph=False, model=1, **changes):

@@ -7,8 +7,9 @@ import pytest
 from test_plots import as_deuteranope
 from test_runs import make_run
 
-from helpers import runs, timeline, timeline_drawings
-from helpers.timeline import CATEGORIES, IDLE, Kernel, Timeline, Window
+from helpers import runs, timeline_drawings
+from helpers.runs import records, timeline
+from helpers.runs.timeline import CATEGORIES, IDLE, Kernel, Timeline, Window
 
 NAMES = {  # as they stand in real traces of an H200, shortened
     "norm": "void transformer_engine::normalization::ln_fwd_tuned_kernel<Kernel_traits<float> >(LaunchParams)",
@@ -159,17 +160,17 @@ def test_a_runs_timeline_is_kept_small_and_found_again(tmp_path, monkeypatch):
     placed, length = events([*FORWARD * 3, *LOSS, *BACKWARD * 3, "adam"])
     (run.path / "torch_profile").mkdir()
     write(run.path / timeline.TRACE, placed, length)
-    monkeypatch.setattr(runs, "RECORDED", tmp_path / "recorded")
+    monkeypatch.setattr(records, "RECORDED", tmp_path / "recorded")
     runs.record(run, "a_run", tmp_path / "recorded")
-    path = timeline.record(run, "a_run", tmp_path / "recorded")
+    path = runs.record(run, "a_run", tmp_path / "recorded")
     assert path == tmp_path / "recorded" / "h200" / "timelines" / "a_run.json" and path.stat().st_size < 10_000
-    kept = timeline.recorded("h200", "a_run")
+    kept = runs.recorded("h200", "a_run")
     assert kept.usual_step_ms == 500 and kept.forward.kernels[1] == Kernel(
         "matrix products", 10.0, 8.0, 7, NAMES["product"], "qkv"
     )
     assert str(tmp_path) not in path.read_text() and json.loads(path.read_text())["layers"] == 3
     assert [run.path.stem for run in runs.recorded("h200")] == ["a_run"]
-    assert repr(timeline.recorded("h200", "other")).startswith("No timeline of other is recorded yet")
+    assert repr(runs.recorded("h200", "other")).startswith("No timeline of other is recorded yet")
 
 
 def test_pieces_of_a_product_that_follow_each_other_have_one_name():
@@ -186,7 +187,7 @@ def small(step_ms=2.0, usual=None) -> Timeline:
 
 
 def test_collectives_of_a_layer_have_a_lane_of_their_own():
-    picture = timeline_drawings.layer({"eager": small(), "missing": timeline.recorded("h200", "none")})
+    picture = timeline_drawings.layer({"eager": small(), "missing": runs.recorded("h200", "none")})
     (axes,) = picture.figure.axes
     assert [tick.get_text() for tick in axes.get_yticklabels()] == ["eager, forward", "between GPUs", "eager, backward"]
     boxes = [(p.get_x(), round(p.get_width(), 9), round(p.get_y() + 0.35)) for p in axes.patches if p.get_width() != 1]
@@ -212,7 +213,7 @@ def test_shares_fill_the_step():
 
 def test_no_timeline_is_its_sentence():
     for drawing in (timeline_drawings.layer, timeline_drawings.shares):
-        assert "No timeline of none is recorded yet" in repr(drawing({"a": timeline.recorded("h200", "none")}))
+        assert "No timeline of none is recorded yet" in repr(drawing({"a": runs.recorded("h200", "none")}))
 
 
 def test_kinds_of_kernels_stay_apart_for_colour_blind_readers():

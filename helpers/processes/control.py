@@ -15,7 +15,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -138,19 +138,21 @@ def start(
     trains: bool = True,
     eval_interval: int = 0,
     keep: int = 0,
+    afterwards: Sequence[str] = (),
 ) -> Supervisor:
     """Start the supervisor of a run directory that holds `command.sh`; `lock` comes from `held`.
 
     `processes` is the number of ranks, `keep` how many checkpoints stay (0: all), `trains` whether an end without
-    Megatron's closing words counts as a failure. The supervisor has a session of its own: what a terminal or Jupyter
-    sends to the kernel's process group does not reach it. It hears of the kernel's end through a pipe that only the
-    kernel holds open.
+    Megatron's closing words counts as a failure, `afterwards` a command that the supervisor runs last. It has a session
+    of its own: what a terminal or Jupyter sends to the kernel's process group does not reach it. It hears of the
+    kernel's end through a pipe that only the kernel holds open.
     """
     reading, lifeline = (None, None) if detach else os.pipe()  # neither end goes to other children of this process
     run_directory = Path(run_directory).resolve()
     arguments = ["--run-directory", str(run_directory), "--processes", str(processes), "--lock", str(lock)]
     arguments += ["--hang-timeout-seconds", str(hang_timeout_seconds), "--eval-interval", str(eval_interval)]
     arguments += ["--keep", str(keep), *["--detached"] * detach, *["--trains"] * trains]
+    arguments += ["--afterwards", json.dumps(afterwards)]
     last = read_status(run_directory)
     log = open_append(Path(run_directory) / "log.txt")
     launch = last.get("launch", 0) + 1

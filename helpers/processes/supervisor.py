@@ -2,7 +2,7 @@
 
     python -m helpers.processes.supervisor --run-directory runs/gpt3_345m/20260301-101500 --processes 2 --lock 3
 
-Started by `processes.start`, one a launch, in a session of its own. It stops the run when it is told to (SIGTERM,
+Started by `control.start`, one a launch, in a session of its own. It stops the run when it is told to (SIGTERM,
 SIGINT), when the notebook's kernel is gone (end of file on standard input, unless `--detached`), when no step comes
 any more, or when training is done and the ranks do not end. It reads a few file sizes five times a second and sleeps
 otherwise.
@@ -10,6 +10,7 @@ otherwise.
 
 import argparse
 import contextlib
+import json
 import os
 import resource
 import select
@@ -22,6 +23,7 @@ from pathlib import Path
 
 import psutil
 
+from helpers.machine import PROJECT
 from helpers.processes import checkpoints, control, hang, logs
 
 POLL_SECONDS = 0.2
@@ -265,6 +267,7 @@ def main() -> None:
     parser.add_argument("--eval-interval", type=int, default=0, help="steps between evaluations; 0: none")
     parser.add_argument("--keep", type=int, default=0, help="checkpoints to keep; 0 keeps all")
     parser.add_argument("--detached", action="store_true", help="outlive the kernel")
+    parser.add_argument("--afterwards", type=json.loads, help="a command, as JSON: run once the run has ended")
     parser.add_argument("--trains", action="store_true", help="exit code 0 without training is a failure")
     options = parser.parse_args()
     os.set_inheritable(options.lock, False)  # the lock ends with this process, not with torchrun
@@ -280,11 +283,9 @@ def main() -> None:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
     run.start()
     run.supervise()
-    if options.detached and options.trains:  # otherwise the notebook does it
-        from helpers import runs
-
+    if options.afterwards:
         os.close(options.lock)
-        runs.write_result(run.directory)
+        subprocess.run(options.afterwards, cwd=PROJECT)
 
 
 if __name__ == "__main__":

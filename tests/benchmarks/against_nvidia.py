@@ -33,11 +33,12 @@ import time
 from itertools import combinations, product
 from pathlib import Path
 
-from helpers import corpus, launch, recipes, runs
+from helpers import corpus, launch, recipes
 from helpers.machine import PROJECT, cuda_libraries, here
 from helpers.processes import logs, run_directory
 from helpers.recipes import Recipe
 from helpers.recipes.settings import Speed
+from helpers.runs import records
 
 FILES = ("pretrain_gpt.py", "gpt_builders.py", "model_provider.py")
 WARM_UP = 10
@@ -111,7 +112,7 @@ def measured(program: str, recipe: Recipe, data, runs_dir: Path, script: Path) -
         "milliseconds": [step.milliseconds for step in steps],
         "losses": [step.loss for step in steps],
         "flags": [word.replace(str(directory), "runs/<run>") for word in words],
-        "command": runs.without_paths(str(command).replace(str(script.parent), "Megatron-LM"), directory),
+        "command": records.without_paths(str(command).replace(str(script.parent), "Megatron-LM"), directory),
     }
     print(f"{program}: {median([found]):.1f} ms a step, {wall:.0f} s with its start and end", flush=True)
     return found
@@ -170,7 +171,7 @@ def main() -> None:
     content = environment | {"nvidia's files": blobs, **compared(made, recipe), "runs": made}
     options.out.mkdir(parents=True, exist_ok=True)
     target = options.out / "against_nvidia.json"
-    target.write_text(runs.without_paths(json.dumps(content, indent=1), folder) + "\n")
+    target.write_text(records.without_paths(json.dumps(content, indent=1), folder) + "\n")
     for name in ("tokens_per_second", "speed_of_ours", "largest_loss_difference"):
         print(f"{name.replace('_', ' ')}: " + ", ".join(f"{key} {value}" for key, value in content[name].items()))
     print(target)

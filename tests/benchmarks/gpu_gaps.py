@@ -13,7 +13,7 @@ import re
 from collections import Counter
 from pathlib import Path
 
-from helpers.timeline import TRACE
+from helpers.runs.timeline import TRACE
 
 ON_GPU = ("kernel", "gpu_memcpy", "gpu_memset")
 ON_CPU = ("python_function", "cuda_runtime", "cpu_op")

@@ -23,11 +23,12 @@ from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
-from helpers import corpus, launch, recipes, runs, timeline
+from helpers import corpus, launch, recipes, runs
 from helpers.machine import Machine, here
-from helpers.published import WEAK_SIZES
 from helpers.recipes import Recipe
 from helpers.recipes.settings import Speed
+from helpers.runs import records
+from helpers.runs.published import WEAK_SIZES
 
 UNFUSED = ("--no-gradient-accumulation-fusion",)
 PROFILE = ("--profile", "--use-pytorch-profiler", "--profile-step-start", "15", "--profile-step-end", "16")
@@ -202,7 +203,7 @@ def make(name: str, recorded: Path, is_smoke: bool) -> None:
         run = launch.train(recipe, data, fresh=True, machine=machine)
     runs.record(run, name, recorded)
     if "--profile" in recipe.extra_flags:
-        timeline.record(run, name, recorded)
+        runs.record(run, name, recorded)
     figures = run.figures()
     print(f"{name}: " + ", ".join(f"{key} {figures[key]}" for key in ("tokens/s/GPU", "MFU", "peak memory GB")))
 
@@ -262,7 +263,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="names or patterns, comma-separated, in order")
     parser.add_argument("--seconds", type=float, default=36000, help="no run goes on for longer")
     parser.add_argument("--least-seconds", type=float, default=45, help="no run starts with less left")
-    parser.add_argument("--recorded", type=Path, default=runs.RECORDED)
+    parser.add_argument("--recorded", type=Path, default=records.RECORDED)
     parser.add_argument("--smoke", action="store_true")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     options = parser.parse_args()

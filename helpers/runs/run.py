@@ -1,39 +1,16 @@
-"""What a run left behind, as tables: a run directory here, or a recorded run of another machine."""
+"""What a run left in its directory, as tables."""
 
 import json
-import re
 import shutil
-import sys
-import sysconfig
 import time
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass
 from pathlib import Path
 
-from helpers import events
-from helpers.machine import PROJECT, cache_root, runs_root
+from helpers.machine import runs_root
 from helpers.processes import checkpoints, control
-from helpers.results import Results
-from helpers.results import compare as compare  # part of this module's words
-from helpers.results import labels as labels
+from helpers.runs import events
+from helpers.runs.results import Results
 from helpers.show import numbers
-
-__all__ = [
-    "Recorded",
-    "Run",
-    "compare",
-    "labels",
-    "latest",
-    "load",
-    "read_result",
-    "record",
-    "recorded",
-    "write_result",
-]
-
-RECORDED = PROJECT / "notebooks" / "recorded"
-STATUS_KEPT = ("state", "exit_code", "reason", "failing_rank", "launch", "started", "ended", "processes")
-MAX_POINTS = 1000  # of one series in a result.json
 
 
 @dataclass(frozen=True, repr=False)
@@ -134,39 +111,6 @@ class Run(Results):
         return words if len(self.losses) else f"{words}, without a single step"
 
 
-@dataclass(frozen=True, repr=False)
-class Recorded(Results):
-    """A run of a named machine, from `notebooks/recorded/<label>/<name>.json`: asked like a run of this machine."""
-
-    path: Path
-    recipe: dict = field(hash=False)
-    environment: dict = field(hash=False)
-    predictions: dict = field(hash=False)
-    status: dict = field(hash=False)
-    command: str
-    wall_seconds: float | None
-    peak_memory_bytes: float | None
-    packed: dict = field(hash=False)
-
-    @property
-    def state(self) -> str:
-        return self.status.get("state", "finished")
-
-    @property
-    def recorded_on(self) -> str:
-        """The machine, such as "2 × NVIDIA H200"."""
-        return self.machine
-
-    @cached_property
-    def scalars(self):
-        return events.unpack(self.packed)
-
-    @property
-    def headline(self) -> str:
-        day = self.environment.get("date", "")[:10]
-        return f"{self.recipe_name}: recorded on {self.recorded_on}, {day}"
-
-
 def load(path) -> Run:
     """The run of a run directory.
 
@@ -190,75 +134,6 @@ def latest(name: str, runs_dir: Path | None = None) -> Run:
     if not found:
         raise FileNotFoundError(f"No run of {name} lies under {root}. Make one: launch.train(recipe, data).")
     return load(found[-1])
-
-
-def recorded(machine_label: str, name: str | None = None) -> Recorded | None | list[Recorded]:
-    """Recorded runs of a machine ("h200"): the one called `name`, or None; without a name all there are, maybe none.
-
-    A name with "*" or "[" is a pattern, and all that fit it come back, in the order of the numbers in their names.
-    """
-    folder = RECORDED / machine_label
-    if name is None or set("*[") & set(name):
-        return [read_result(path) for path in sorted(folder.glob(f"{name or '*'}.json"), key=_by_numbers)]
-    return read_result(folder / f"{name}.json") if (folder / f"{name}.json").is_file() else None
-
-
-def write_result(run_directory) -> Path:
-    """Write a run's `result.json`: figures, recipe, command, versions, machine, series; it names no path."""
-    run = load(run_directory)
-    status = control.read_status(run.path)
-    content = {
-        "recipe": run.recipe,
-        "environment": run.environment,
-        "predictions": run.predictions,
-        "status": {key: status[key] for key in STATUS_KEPT if key in status},
-        "command": run.command,
-        "wall_seconds": run.wall_seconds,
-        "peak_memory_bytes": run.peak_memory_bytes,
-        "figures": run.figures(),
-        "series": events.pack(run.scalars, MAX_POINTS),
-    }
-    target = run.path / "result.json"
-    fresh = target.with_suffix(".tmp")
-    fresh.write_text(without_paths(json.dumps(content, ensure_ascii=False), run.path) + "\n")
-    fresh.replace(target)
-    return target
-
-
-def record(run: Run, name: str, recorded_dir: Path = RECORDED) -> Path:
-    """Keep a run for readers on other machines, as `notebooks/recorded/<label of this machine>/<name>.json`."""
-    folder = recorded_dir / run.environment["machine"]["label"]
-    folder.mkdir(parents=True, exist_ok=True)
-    return Path(shutil.copyfile(write_result(run.path), folder / f"{name}.json"))
-
-
-def read_result(path) -> Recorded:
-    """A run from its `result.json`."""
-    content = json.loads(Path(path).read_text())
-    names = ("recipe", "environment", "predictions", "status", "command", "wall_seconds", "peak_memory_bytes")
-    return Recorded(path=Path(path), packed=content["series"], **{name: content[name] for name in names})
-
-
-def _by_numbers(path: Path) -> list:
-    """A key that puts `micro_8` before `micro_16`."""
-    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", path.stem)]
-
-
-def without_paths(text: str, run_directory: Path) -> str:
-    """The text with the folders of this machine and its user replaced by what they are."""
-    places = {
-        str(run_directory): "runs/<run>",
-        sys.executable: "python",
-        str(cache_root()): "<cache>",
-        str(runs_root()): "runs",
-        sysconfig.get_path("purelib"): "<site-packages>",
-        str(PROJECT): ".",
-        str(Path.home()): "~",
-    }
-    for place, name in places.items():
-        if len(place) > 1:
-            text = text.replace(place, name)
-    return text
 
 
 def _read_json(path: Path) -> dict:

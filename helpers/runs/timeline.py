@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from itertools import groupby, takewhile
 from pathlib import Path
 
-from helpers import runs
-from helpers.results import after_warm_up
+from helpers.runs import records
+from helpers.runs.results import after_warm_up
 from helpers.show import message
 from helpers.show.message import Absence
 
@@ -161,7 +161,7 @@ def read(path) -> Timeline:
     return Timeline(**content)
 
 
-def record(run, name: str, recorded_dir: Path = runs.RECORDED) -> Path:
+def record(run, name: str, recorded_dir: Path = records.RECORDED) -> Path:
     """Keep a profiled run's timeline for readers elsewhere, as `<recorded>/<label>/timelines/<name>.json`."""
     label = run.environment["machine"]["label"]
     return write(of_run(run), recorded_dir / label / FOLDER / f"{name}.json")
@@ -169,7 +169,7 @@ def record(run, name: str, recorded_dir: Path = runs.RECORDED) -> Path:
 
 def recorded(machine_label: str, name: str) -> Timeline | Absence:
     """The recorded timeline called `name` of a machine ("h200"); a sentence where there is none."""
-    path = runs.RECORDED / machine_label / FOLDER / f"{name}.json"
+    path = records.RECORDED / machine_label / FOLDER / f"{name}.json"
     return read(path) if path.is_file() else message.nothing_recorded(f"timeline of {name}")
 
 

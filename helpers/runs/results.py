@@ -5,12 +5,8 @@ import math
 
 from helpers.machine import GPU
 from helpers.recipes import Layout, accounting
-from helpers.recipes.settings import Model, Precision, Speed
+from helpers.recipes.settings import Model, Speed
 from helpers.show.numbers import shown
-
-PARTS = ("model", "speed", "batch", "schedule")  # of a recipe.json, for labels; layout and precision have names
-DIGITS = {"tokens/s/GPU": 0, "TFLOP/s/GPU": 1, "MFU": 3, "peak memory GB": 1, "wall time s": 1}  # of a comparison
-MAX_WORDS = 3
 
 
 class Results:
@@ -39,15 +35,15 @@ class Results:
 
     @property
     def model(self) -> Model | None:
-        return _rebuilt(Model, self.recipe.get("model"))
+        return rebuilt(Model, self.recipe.get("model"))
 
     @property
     def layout(self) -> Layout:
-        return _rebuilt(Layout, self.recipe.get("layout")) or Layout()
+        return rebuilt(Layout, self.recipe.get("layout")) or Layout()
 
     @property
     def speed(self) -> Speed:
-        return _rebuilt(Speed, self.recipe.get("speed")) or Speed()
+        return rebuilt(Speed, self.recipe.get("speed")) or Speed()
 
     @property
     def tokens_per_step(self) -> int | None:
@@ -149,55 +145,7 @@ def after_warm_up(series):
     return series.iloc[skipped:] if len(series) > skipped else series.iloc[-1:]
 
 
-def compare(several):
-    """The summaries of several runs in one table, one row a run, named by what tells them apart (see `labels`)."""
-    import pandas as pd
-
-    several = [run for run in several if run is not None]
-    if not several:
-        return pd.DataFrame()
-    table = pd.concat([run.summary() for run in several]).round(DIGITS)
-    table.index = pd.Index(labels(several), name="run")
-    if len({run.machine for run in several}) > 1:
-        table.insert(0, "machine", [run.machine for run in several])
-    return table
-
-
-def labels(several) -> list[str]:
-    """A name for each run: the settings in which these runs differ, else the recipe; recorded: its machine."""
-    settings = [settings_of(run.recipe) for run in several]
-    every_key = dict.fromkeys(key for values in settings for key in values)
-    keys = [key for key in every_key if len({repr(values.get(key)) for values in settings}) > 1]
-    told_by_settings = len({run.recipe_name for run in several}) == 1 and 0 < len(keys) <= MAX_WORDS
-    sizes = len({run.model for run in several}) > 1
-    found = []
-    for run, values in zip(several, settings, strict=True):
-        words = [_setting(key, values.get(key)) for key in keys] if told_by_settings else [run.recipe_name]
-        if sizes and not told_by_settings and run.model:  # one recipe, scaled to two machines
-            words.append(f"{run.model.num_layers} × {run.model.hidden_size}")
-        found.append(", ".join(words) + (f" (recorded on {run.recorded_on})" if run.recorded_on else ""))
-    return [
-        label if found.count(label) == 1 else f"{label}, {run.path.stem}"
-        for label, run in zip(found, several, strict=True)
-    ]
-
-
-def settings_of(recipe: dict) -> dict:
-    """The settings of a recipe.json that decide a run: name → value; layout and precision by their short names."""
-    flat = {key: value for part in PARTS for key, value in recipe.get(part, {}).items()}
-    flat |= {"corpus": recipe.get("corpus")}
-    if layout := _rebuilt(Layout, recipe.get("layout")):
-        flat["layout"] = layout.name
-    if precision := _rebuilt(Precision, recipe.get("precision")):
-        flat["precision"] = precision.name
-    return flat
-
-
-def _setting(key: str, value) -> str:
-    return str(value) if key in ("layout", "precision", "corpus") else f"{key} {value}"
-
-
-def _rebuilt(kind, values: dict | None):
+def rebuilt(kind, values: dict | None):
     """A settings object from its JSON, whatever fields other versions added."""
     if not values:
         return None

@@ -6,7 +6,7 @@ Hugging Face's GPT-2; their files lie in `recorded/<machine>/baselines`.
 
 import json
 
-from helpers import runs
+from helpers.runs import records
 from helpers.show import message, tables
 
 NVIDIA = {
@@ -33,7 +33,7 @@ def table(machine: str):
 
 
 def _read(machine: str, pattern: str) -> list[dict]:
-    folder = runs.RECORDED / machine / "baselines"
+    folder = records.RECORDED / machine / "baselines"
     return [json.loads(path.read_text()) for path in sorted(folder.glob(pattern))]
 
 
@@ -57,7 +57,7 @@ def _transformers(machine: str) -> list[dict]:
         batch, dropout = kept["batch"][1], kept["dropout"]
         ours = [
             run.figures()["tokens/s/GPU"]
-            for run in runs.recorded(machine, "gpt3_345m_[1-9]_*")
+            for run in records.recorded(machine, "gpt3_345m_[1-9]_*")
             if (run.recipe["batch"]["global_batch_size"], run.recipe["model"]["dropout"]) == (batch, dropout)
         ]
         if ours:

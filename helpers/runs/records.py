@@ -1,0 +1,122 @@
+"""Runs kept as small JSON files, for readers on other machines."""
+
+import json
+import re
+import shutil
+import sys
+import sysconfig
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from helpers.machine import PROJECT, cache_root, runs_root
+from helpers.processes import control
+from helpers.runs import events
+from helpers.runs.results import Results
+from helpers.runs.run import Run, load
+
+RECORDED = PROJECT / "notebooks" / "recorded"
+STATUS_KEPT = ("state", "exit_code", "reason", "failing_rank", "launch", "started", "ended", "processes")
+MAX_POINTS = 1000  # of one series in a result.json
+
+
+@dataclass(frozen=True, repr=False)
+class Recorded(Results):
+    """A run of a named machine, from `notebooks/recorded/<label>/<name>.json`: asked like a run of this machine."""
+
+    path: Path
+    recipe: dict = field(hash=False)
+    environment: dict = field(hash=False)
+    predictions: dict = field(hash=False)
+    status: dict = field(hash=False)
+    command: str
+    wall_seconds: float | None
+    peak_memory_bytes: float | None
+    packed: dict = field(hash=False)
+
+    @property
+    def state(self) -> str:
+        return self.status.get("state", "finished")
+
+    @property
+    def recorded_on(self) -> str:
+        """The machine, such as "2 × NVIDIA H200"."""
+        return self.machine
+
+    @cached_property
+    def scalars(self):
+        return events.unpack(self.packed)
+
+    @property
+    def headline(self) -> str:
+        day = self.environment.get("date", "")[:10]
+        return f"{self.recipe_name}: recorded on {self.recorded_on}, {day}"
+
+
+def recorded(machine_label: str, name: str | None = None) -> Recorded | None | list[Recorded]:
+    """Recorded runs of a machine ("h200"): the one called `name`, or None; without a name all there are, maybe none.
+
+    A name with "*" or "[" is a pattern, and all that fit it come back, in the order of the numbers in their names.
+    """
+    folder = RECORDED / machine_label
+    if name is None or set("*[") & set(name):
+        return [read_result(path) for path in sorted(folder.glob(f"{name or '*'}.json"), key=_by_numbers)]
+    return read_result(folder / f"{name}.json") if (folder / f"{name}.json").is_file() else None
+
+
+def write_result(run_directory) -> Path:
+    """Write a run's `result.json`: figures, recipe, command, versions, machine, series; it names no path."""
+    run = load(run_directory)
+    status = control.read_status(run.path)
+    content = {
+        "recipe": run.recipe,
+        "environment": run.environment,
+        "predictions": run.predictions,
+        "status": {key: status[key] for key in STATUS_KEPT if key in status},
+        "command": run.command,
+        "wall_seconds": run.wall_seconds,
+        "peak_memory_bytes": run.peak_memory_bytes,
+        "figures": run.figures(),
+        "series": events.pack(run.scalars, MAX_POINTS),
+    }
+    target = run.path / "result.json"
+    fresh = target.with_suffix(".tmp")
+    fresh.write_text(without_paths(json.dumps(content, ensure_ascii=False), run.path) + "\n")
+    fresh.replace(target)
+    return target
+
+
+def record(run: Run, name: str, recorded_dir: Path = RECORDED) -> Path:
+    """Keep a run for readers on other machines, as `notebooks/recorded/<label of this machine>/<name>.json`."""
+    folder = recorded_dir / run.environment["machine"]["label"]
+    folder.mkdir(parents=True, exist_ok=True)
+    return Path(shutil.copyfile(write_result(run.path), folder / f"{name}.json"))
+
+
+def read_result(path) -> Recorded:
+    """A run from its `result.json`."""
+    content = json.loads(Path(path).read_text())
+    names = ("recipe", "environment", "predictions", "status", "command", "wall_seconds", "peak_memory_bytes")
+    return Recorded(path=Path(path), packed=content["series"], **{name: content[name] for name in names})
+
+
+def _by_numbers(path: Path) -> list:
+    """A key that puts `micro_8` before `micro_16`."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", path.stem)]
+
+
+def without_paths(text: str, run_directory: Path) -> str:
+    """The text with the folders of this machine and its user replaced by what they are."""
+    places = {
+        str(run_directory): "runs/<run>",
+        sys.executable: "python",
+        str(cache_root()): "<cache>",
+        str(runs_root()): "runs",
+        sysconfig.get_path("purelib"): "<site-packages>",
+        str(PROJECT): ".",
+        str(Path.home()): "~",
+    }
+    for place, name in places.items():
+        if len(place) > 1:
+            text = text.replace(place, name)
+    return text
