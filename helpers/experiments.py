@@ -6,7 +6,8 @@ from pathlib import Path
 
 from IPython.display import display
 
-from helpers import launch, layer_drawings, live, plots, runs
+from helpers import launch, layer_drawings, plots, runs
+from helpers.launch import live
 from helpers.machine import Machine, here
 from helpers.processes import control, logs
 from helpers.recipes import Recipe, preflight

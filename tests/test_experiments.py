@@ -4,6 +4,7 @@ import pytest
 from test_recipes import CPU, RTX_3090, TWO_H200
 
 from helpers import experiments, launch, recipes
+from helpers.launch import training
 from helpers.machine import Machine
 from helpers.recipes import accounting, preflight
 from helpers.recipes.preflight import problem as rules
@@ -115,7 +116,7 @@ def test_an_interrupt_while_the_plug_waits_stops_the_run(tiny_recipe, monkeypatc
 
 @pytest.mark.train
 def test_a_run_whose_plug_was_pulled_is_picked_up(tiny_recipe, small_corpus, monkeypatch, capsys):
-    monkeypatch.setattr(launch, "here", lambda: CPU)
+    monkeypatch.setattr(training, "here", lambda: CPU)
     recipe = tiny_recipe.with_(save_interval=5, name="plug")
     cut = experiments.pull_the_plug(recipe, small_corpus, step=8)
     assert cut.state == "failed" and max(cut.losses.index) < 30

@@ -15,7 +15,8 @@ import nbformat
 import psutil
 import pytest
 
-from helpers import launch, live, machine, runs
+from helpers import launch, machine, runs
+from helpers.launch import live
 from helpers.machine import CPU, GPU, PROJECT, Machine
 from helpers.processes import control, logs, run_directory
 from helpers.recipes import preflight

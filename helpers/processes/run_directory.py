@@ -86,19 +86,6 @@ def made(directory: Path) -> Path:
     return directory
 
 
-def write(directory, recipe, data, machine, identity, predict, entry_script) -> None:
-    command = recipe.command(data, machine, run_directory=directory, entry_script=entry_script)
-    flags = sum(len(flag.words) for group in command.groups.values() for flag in group)
-    write_command(
-        directory, recipe.name, command.argv[: len(command.argv) - flags], command.environment, command.groups
-    )
-    described = dataclasses.asdict(recipe) | identity | {"corpus": getattr(data, "name", "made-up tokens")}
-    write_json(directory / "environment.json", environment(machine, command.environment))
-    if predict:
-        write_json(directory / "predictions.json", predict)
-    write_json(directory / "recipe.json", described)  # last: with it the directory counts as this recipe's run
-
-
 def write_command(directory: Path, title: str, program: list[str], variables: dict, groups: dict) -> Path:
     """`command.sh`: the whole launch as a script that runs by itself, from anywhere, each flag with its reason.
 

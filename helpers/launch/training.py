@@ -1,20 +1,23 @@
-"""Start a training run, watch it, and bring it back: `train`, `follow`, and `ranks` for the small programs.
+"""Start a training run, watch it, and bring it back: `train` and `follow`.
 
 The notebook's kernel writes the run directory, starts a supervisor (`helpers/processes/supervisor.py`) and from then on
 only reads what the run writes. Whatever happens to either, no process of the run lives on alone.
 """
 
 import contextlib
+import dataclasses
 import json
 import shutil
 import sys
 import time
 from pathlib import Path
 
-from helpers import live, recipes, runs
+from helpers import recipes, runs
+from helpers.launch import live
 from helpers.machine import Machine, here, runs_root
 from helpers.processes import control, logs, run_directory
 from helpers.processes.programs import how_to_resume, raise_if_failed
+from helpers.processes.run_directory import environment, write_command, write_json
 from helpers.recipes import accounting, preflight
 from helpers.recipes.preflight import problem
 from helpers.show import numbers
@@ -68,7 +71,7 @@ def train(
             if lock is None:
                 print(f"This run is going on by itself in {directory}. fresh=True would start another.")
                 return runs.load(directory) if detach else follow(runs.load(directory))
-            run_directory.write(directory, recipe, data, machine, identity, predict, entry_script)
+            _write(directory, recipe, data, machine, identity, predict, entry_script)
             _say_what_it_keeps(recipe, directory)
             supervisor = control.start(
                 directory,
@@ -147,3 +150,16 @@ def _watch(directory: Path, interrupt_stops: bool) -> None:
                 runs.write_result(directory)
     if interrupt_stops or words == "failed":
         raise_if_failed(directory, described["name"])
+
+
+def _write(directory, recipe, data, machine, identity, predict, entry_script) -> None:
+    command = recipe.command(data, machine, run_directory=directory, entry_script=entry_script)
+    flags = sum(len(flag.words) for group in command.groups.values() for flag in group)
+    write_command(
+        directory, recipe.name, command.argv[: len(command.argv) - flags], command.environment, command.groups
+    )
+    described = dataclasses.asdict(recipe) | identity | {"corpus": getattr(data, "name", "made-up tokens")}
+    write_json(directory / "environment.json", environment(machine, command.environment))
+    if predict:
+        write_json(directory / "predictions.json", predict)
+    write_json(directory / "recipe.json", described)  # last: with it the directory counts as this recipe's run

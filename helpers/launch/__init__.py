@@ -1,0 +1,11 @@
+"""Recipe + corpus → run, shown while it trains."""
+
+from helpers.launch.training import follow, train
+from helpers.processes.programs import TrainingFailed, ranks
+
+__all__ = [
+    "TrainingFailed",
+    "follow",
+    "ranks",
+    "train",
+]
