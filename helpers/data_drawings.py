@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from helpers import drawings, number_formats
+from helpers import drawings
 from helpers.corpus import index
-from helpers.number_formats import BF16, E4M3, E5M2, FP16, Format, Scaling
+from helpers.formats import number_formats
+from helpers.formats.number_formats import BF16, E4M3, E5M2, FP16, Format, Scaling
 from helpers.show import style
 from helpers.show.style import FAINT, INK, REFERENCE, RUN_COLOURS, Picture
 

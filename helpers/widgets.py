@@ -12,7 +12,8 @@ from functools import cached_property
 from math import prod
 from typing import TYPE_CHECKING
 
-from helpers import data_drawings, drawings, number_formats
+from helpers import data_drawings, drawings
+from helpers.formats import number_formats
 from helpers.machine import Machine
 from helpers.recipes import Layout
 from helpers.show.message import Message, headless

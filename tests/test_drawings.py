@@ -6,8 +6,9 @@ import json
 import pytest
 import torch
 
-from helpers import corpus, data_drawings, drawings, layer_drawings, layer_tensors, number_formats, recipes
+from helpers import corpus, data_drawings, drawings, formats, layer_drawings, recipes
 from helpers.corpus import index
+from helpers.formats import layer_tensors, number_formats
 from helpers.machine import GPU, Machine
 from helpers.recipes import Layout
 from helpers.recipes.layout import rank_groups
@@ -250,7 +251,7 @@ def test_the_formats_alone():
 
 def test_bars_are_as_tall_as_the_errors():
     linear = layer_tensors.Linear("linear_fc2", GRADIENT.T * 1e3, GRADIENT * 1e5, GRADIENT[:, :128])
-    table = layer_tensors.cast_errors(linear)
+    table = formats.cast_errors(linear)
     picture = data_drawings.quantization_error(table)
     assert looks_right(picture)
     drawn = sorted(bar.get_height() for bar in picture.figure.axes[0].patches)
@@ -260,7 +261,7 @@ def test_bars_are_as_tall_as_the_errors():
 @pytest.mark.parametrize("largest", [0.0342, 0.055, 0.2])
 def test_no_two_ticks_of_the_errors_read_alike(largest):
     linear = layer_tensors.Linear("linear_fc2", GRADIENT.T * 1e3, GRADIENT * 1e5, GRADIENT[:, :128])
-    table = layer_tensors.cast_errors(linear)
+    table = formats.cast_errors(linear)
     table["relative_error"] *= largest / table["relative_error"].max()
     (axes,) = data_drawings.quantization_error(table).figure.axes
     words = [axes.yaxis.get_major_formatter()(tick) for tick in axes.get_yticks()]

@@ -6,8 +6,9 @@ import pandas as pd
 import pytest
 import torch
 
-from helpers import layer_tensors, number_formats
-from helpers.layer_tensors import KINDS, RECIPES, Linear, cast_errors, outliers, product_errors
+from helpers import formats
+from helpers.formats import cast_errors, layer_tensors, number_formats, product_errors
+from helpers.formats.layer_tensors import KINDS, RECIPES, Linear, outliers
 from helpers.machine import CPU
 
 
@@ -78,7 +79,7 @@ def test_weights_come_out_of_a_checkpoint_without_megatron(tiny_run):
 @pytest.mark.train
 def test_a_trained_layer_gives_its_real_tensors(tiny_run):
     before = sorted(path for path in tiny_run.path.rglob("*") if path.is_file())
-    layers = layer_tensors.of_run(tiny_run, machine=CPU)
+    layers = formats.of_run(tiny_run, machine=CPU)
     assert sorted(path for path in tiny_run.path.rglob("*") if path.is_file()) == before, "the run is left as it was"
     layer = layers["linear_fc2"]
     stored = layer_tensors.tensors_from_checkpoint(tiny_run)["decoder.layers.mlp.linear_fc2.weight"][-1]
@@ -97,4 +98,4 @@ def test_the_best_are_all_that_no_reader_of_the_figure_can_tell_apart():
         {"relative_error": [0.0, 0.0555, 0.02661, 0.02660]},
         index=pd.MultiIndex.from_product([["gradient"], ["bf16", "delayed", "blockwise", "mxfp8"]]),
     )
-    assert layer_tensors.best(errors, "gradient") == ("blockwise", "mxfp8")
+    assert formats.best(errors, "gradient") == ("blockwise", "mxfp8")

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from helpers import number_formats
-from helpers.number_formats import cast, errors, relative_error, scaling_of
+from helpers.formats import number_formats
+from helpers.formats.number_formats import cast, errors, relative_error, scaling_of
 from helpers.processes import checkpoints
 
 if TYPE_CHECKING:
