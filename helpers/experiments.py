@@ -6,9 +6,10 @@ from pathlib import Path
 
 from IPython.display import display
 
-from helpers import launch, layer_drawings, plots, runs
+from helpers import launch, plots, runs
 from helpers.launch import live
 from helpers.machine import Machine, here
+from helpers.plots import layer
 from helpers.processes import control, logs
 from helpers.recipes import Recipe, preflight
 from helpers.recipes.command import environment
@@ -100,7 +101,7 @@ def look_inside(recipe: Recipe, data, machine: Machine | None = None) -> dict[st
     variables = environment(heard, machine)
     variables["TORCH_COMPILE_DISABLE"] = ("1", "compiled code keeps what it says to itself")
     output = launch.ranks("shards", recipe.layout.world_size, *flags, machine=machine, variables=variables)
-    return layer_drawings.findings(output)
+    return layer.findings(output)
 
 
 def fp8_against_bf16(recipe: Recipe, data, machine: Machine | None = None):

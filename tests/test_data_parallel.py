@@ -3,7 +3,8 @@
 import pytest
 from recorded_runs import recorded
 
-from helpers import data_parallel, recipes
+from helpers import plots, recipes
+from helpers.plots import data_parallel
 
 
 @pytest.fixture
@@ -18,18 +19,18 @@ def four(tmp_path):
 
 
 def test_the_table_compares_each_with_one_rank_of_its_kind(four):
-    table = data_parallel.table(reversed(four))
+    table = plots.data_parallel_table(reversed(four))
     assert table.loc[(data_parallel.WHOLE, 2), "efficiency"] == "80%"
     assert table.loc[(data_parallel.SPLIT, 2), "efficiency"] == "91%"
     assert table.loc[(data_parallel.SPLIT, 2), "step ms"] == pytest.approx(220)
     assert table.loc[(data_parallel.SPLIT, 2), "peak memory GB"] == pytest.approx(38)
-    assert data_parallel.table(four[1:2])["efficiency"].tolist() == ["–"]
-    other = data_parallel.table([four[0], four[3]])
+    assert plots.data_parallel_table(four[1:2])["efficiency"].tolist() == ["–"]
+    other = plots.data_parallel_table([four[0], four[3]])
     assert other.loc[(data_parallel.SPLIT, 2), "efficiency"] == "91%"  # there is no other one rank
 
 
 def test_the_figure_has_a_curve_for_each_way_to_keep_the_optimizer(four):
-    picture = data_parallel.figure(four)
+    picture = plots.data_parallel_cost(four)
     time, memory = picture.figure.axes
     drawn = [(line.get_xdata().tolist(), line.get_ydata().tolist()) for line in time.lines]
     assert drawn == [([1, 2], pytest.approx([200, 250])), ([1, 2], pytest.approx([200, 220]))]
@@ -41,5 +42,5 @@ def test_the_figure_has_a_curve_for_each_way_to_keep_the_optimizer(four):
 
 
 def test_nothing_recorded_is_a_sentence():
-    for answer in (data_parallel.table([None]), data_parallel.figure([])):
+    for answer in (plots.data_parallel_table([None]), plots.data_parallel_cost([])):
         assert "No data-parallel run is recorded yet" in repr(answer)

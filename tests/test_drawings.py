@@ -6,10 +6,11 @@ import json
 import pytest
 import torch
 
-from helpers import corpus, data_drawings, drawings, formats, layer_drawings, recipes
+from helpers import corpus, formats, plots, recipes
 from helpers.corpus import index
 from helpers.formats import layer_tensors, number_formats
 from helpers.machine import GPU, Machine
+from helpers.plots import layer, sizes
 from helpers.recipes import Layout
 from helpers.recipes.layout import rank_groups
 from helpers.show import style
@@ -67,7 +68,7 @@ def looks_right(picture) -> bool:
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_the_grid_shows_each_rank_once_and_the_chosen_one_s_partners(name):
     layout, rank = LAYOUTS[name]
-    picture = drawings.rank_grid(layout, rank)
+    picture = plots.rank_grid(layout, rank)
     assert looks_right(picture)
     shown = [int(text) for text in texts(picture) if text.isdigit()]
     assert rank in shown and len(shown) == len(set(shown))
@@ -79,7 +80,7 @@ def test_the_grid_shows_each_rank_once_and_the_chosen_one_s_partners(name):
 
 def test_partners_wear_their_dimension_s_colour_and_no_other_rank_does():
     layout, rank = LAYOUTS["TP2 PP2 CP2 DP2"]
-    axes = drawings.rank_grid(layout, rank).figure.axes[0]
+    axes = plots.rank_grid(layout, rank).figure.axes[0]
     from matplotlib.colors import to_hex
     from matplotlib.patches import FancyBboxPatch
 
@@ -103,21 +104,21 @@ def test_partners_wear_their_dimension_s_colour_and_no_other_rank_does():
 
 
 def test_a_large_layout_says_what_it_leaves_out():
-    picture = drawings.rank_grid(*LAYOUTS["TP8 PP4 DP4"])
+    picture = plots.rank_grid(*LAYOUTS["TP8 PP4 DP4"])
     assert "64 of 128\nranks drawn" in texts(picture)
-    assert not any("drawn" in text for text in texts(drawings.rank_grid(*LAYOUTS["TP2"])))
+    assert not any("drawn" in text for text in texts(plots.rank_grid(*LAYOUTS["TP2"])))
 
 
 def test_there_is_no_rank_beyond_the_layout():
     with pytest.raises(ValueError, match="TP2 has ranks 0 to 1: there is no rank 2"):
-        drawings.rank_grid(Layout(tensor_parallel=2), 2)
+        plots.rank_grid(Layout(tensor_parallel=2), 2)
 
 
 # ---- sizes -------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("recipe", [recipes.gpt3_345m(), recipes.llama3_8b(), recipes.gpt3_857m()])
 def test_sizes_stack_to_the_whole(recipe):
     h200 = Machine(gpus=(GPU("NVIDIA H200", 150_754_820_096, (9, 0)),), transformer_engine=True)
-    picture = drawings.sizes(recipe, h200, compared_with=recipe.with_(num_layers=4))
+    picture = sizes.sizes(recipe, h200, compared_with=recipe.with_(num_layers=4))
     assert looks_right(picture)
     bars = {}
     for bar in picture.figure.axes[0].patches:
@@ -161,7 +162,7 @@ def records(ranks: int = 2) -> list[dict]:
 
 @pytest.mark.parametrize("ranks", [1, 2, 8])
 def test_shards_are_drawn_where_the_ranks_hold_them(ranks):
-    picture = layer_drawings.shards(records(ranks))
+    picture = plots.shards(records(ranks))
     assert looks_right(picture)
     assert f"linear_fc2 128 × 512, rank 0 holds 128 × {512 // ranks}" in picture.alt
     numbers = [int(text) for text in texts(picture) if text.isdigit()]
@@ -176,7 +177,7 @@ def test_a_norm_kept_with_its_product_is_called_a_norm():
         for kind in ("weight", "bias")
         for rank in range(2)
     ]
-    (line,) = [text for text in texts(layer_drawings.shards(found)) if text.startswith("Whole on every rank")]
+    (line,) = [text for text in texts(plots.shards(found)) if text.startswith("Whole on every rank")]
     assert line.count("norm of linear_qkv") == 1
 
 
@@ -187,7 +188,7 @@ def test_a_gated_matrix_shows_its_two_pieces():
             start = record["pieces"][0]["offset"][0] // 2
             halves = [{"offset": [at, 0], "shape": [128, 128]} for at in (start, start + 256)]
             record["pieces"] = halves
-    numbers = [int(text) for text in texts(layer_drawings.shards(gated)) if text.isdigit()]
+    numbers = [int(text) for text in texts(plots.shards(gated)) if text.isdigit()]
     assert sorted(numbers) == [0] * 6 + [1] * 6
 
 
@@ -203,21 +204,21 @@ HEARD = [
 
 
 def test_collectives_are_counted_and_named_in_order():
-    picture = layer_drawings.collectives(HEARD, Layout(tensor_parallel=2, sequence_parallel=True))
+    picture = plots.collectives(HEARD, Layout(tensor_parallel=2, sequence_parallel=True))
     assert looks_right(picture)
     assert "4 collectives in one layer: 2 all-gather, 2 reduce-scatter; 786 kB handed in by each rank." in texts(
         picture
     )
     assert picture.alt.index("linear_qkv: all-gather") < picture.alt.index("linear_proj: reduce-scatter")
-    assert looks_right(layer_drawings.collectives([]))
-    assert "The ranks of this layer say nothing to each other." in texts(layer_drawings.collectives([]))
+    assert looks_right(plots.collectives([]))
+    assert "The ranks of this layer say nothing to each other." in texts(plots.collectives([]))
 
 
 def test_findings_are_found_between_other_output():
     found = {"shards": records(), "collectives": HEARD}
-    assert layer_drawings.findings(f"a warning\n[default0]:SHARDS {json.dumps(found)}\nbye\n") == found
+    assert layer.findings(f"a warning\n[default0]:SHARDS {json.dumps(found)}\nbye\n") == found
     with pytest.raises(ValueError, match="no findings"):
-        layer_drawings.findings("a warning\n")
+        layer.findings("a warning\n")
 
 
 # ---- numbers and bytes -------------------------------------------------------------------------------------------
@@ -227,32 +228,32 @@ GRADIENT = torch.randn(256, 128, generator=torch.Generator().manual_seed(0)) * 2
 @pytest.mark.parametrize("format", number_formats.FORMATS)
 @pytest.mark.parametrize("scaling", [None, number_formats.CurrentScaling(), number_formats.MXScaling()])
 def test_a_number_line_tells_what_a_cast_loses(format, scaling):
-    picture = data_drawings.number_line(GRADIENT, format, scaling, name="gradient")
+    picture = plots.number_line(GRADIENT, format, scaling, name="gradient")
     assert looks_right(picture)
     lost = number_formats.errors(GRADIENT, number_formats.cast(GRADIENT, format, scaling))
     assert f"{lost.underflow:.2%} of it become zero in {format.name}" in picture.alt
 
 
 def test_small_gradients_vanish_without_a_scale():
-    assert "100.00% of it become zero in E4M3" in data_drawings.number_line(GRADIENT).alt
-    scaled = data_drawings.number_line(GRADIENT, scaling=number_formats.CurrentScaling())
+    assert "100.00% of it become zero in E4M3" in plots.number_line(GRADIENT).alt
+    scaled = plots.number_line(GRADIENT, scaling=number_formats.CurrentScaling())
     assert "100.00%" not in scaled.alt and "0.0" in scaled.alt
 
 
 @pytest.mark.parametrize("tensor", [torch.zeros(4, 4), torch.ones(3), torch.tensor([[1e30, 1e-30]])])
 def test_odd_tensors_have_a_number_line_too(tensor):
-    assert looks_right(data_drawings.number_line(tensor))
+    assert looks_right(plots.number_line(tensor))
 
 
 def test_the_formats_alone():
-    assert looks_right(data_drawings.number_line())
-    assert {" 448", " 57,344"} <= set(texts(data_drawings.number_line()))
+    assert looks_right(plots.number_line())
+    assert {" 448", " 57,344"} <= set(texts(plots.number_line()))
 
 
 def test_bars_are_as_tall_as_the_errors():
     linear = layer_tensors.Linear("linear_fc2", GRADIENT.T * 1e3, GRADIENT * 1e5, GRADIENT[:, :128])
     table = formats.cast_errors(linear)
-    picture = data_drawings.quantization_error(table)
+    picture = plots.quantization_error(table)
     assert looks_right(picture)
     drawn = sorted(bar.get_height() for bar in picture.figure.axes[0].patches)
     assert drawn == pytest.approx(sorted(table["relative_error"]))
@@ -263,13 +264,13 @@ def test_no_two_ticks_of_the_errors_read_alike(largest):
     linear = layer_tensors.Linear("linear_fc2", GRADIENT.T * 1e3, GRADIENT * 1e5, GRADIENT[:, :128])
     table = formats.cast_errors(linear)
     table["relative_error"] *= largest / table["relative_error"].max()
-    (axes,) = data_drawings.quantization_error(table).figure.axes
+    (axes,) = plots.quantization_error(table).figure.axes
     words = [axes.yaxis.get_major_formatter()(tick) for tick in axes.get_yticks()]
     assert len(words) == len(set(words))
 
 
 def test_index_bytes_are_the_file_s(small_corpus):
-    picture = data_drawings.index_bytes(small_corpus.prefix)
+    picture = plots.index_bytes(small_corpus.prefix)
     assert looks_right(picture)
     raw = index.idx_path(small_corpus.prefix).read_bytes()
     shown = "".join(t.get_text() for t in picture.figure.axes[0].texts if t.get_fontfamily() == ["DejaVu Sans Mono"])
@@ -279,7 +280,7 @@ def test_index_bytes_are_the_file_s(small_corpus):
 
 def test_packing_shows_documents_and_their_ends(small_corpus):
     drawn = corpus.draw(small_corpus, 2048, split="90,5,5", count=4)
-    picture = data_drawings.packing(drawn)
+    picture = plots.packing(drawn)
     assert looks_right(picture)
     ends = sum(len(drawn.document_ends(i)) for i in range(4))
     assert f"with {ends} ends of documents in all" in picture.alt and ends > 0

@@ -3,7 +3,7 @@
 import pytest
 from recorded_runs import recorded
 
-from helpers import format_speeds, recipes
+from helpers import plots, recipes
 from helpers.recipes.settings import Speed
 
 LLAMA = recipes.llama3_8b().with_(processes=2, global_batch_size=4, speed=Speed(cuda_graph=True))
@@ -25,7 +25,7 @@ def several(tmp_path):
 
 
 def test_ratios_are_within_a_layout_and_a_kind_of_launch(several):
-    table = format_speeds.formats_table([None, *several])
+    table = plots.format_speeds_table([None, *several])
     together = table.loc["DP2+DistOpt, CUDA graph, batch 4"]
     assert together["× bf16"].to_dict() == {"bf16": "–", "fp8 tensorwise": "1.25", "fp8 blockwise": "1.11"}
     assert together.index.tolist() == ["bf16", "fp8 tensorwise", "fp8 blockwise"]
@@ -38,7 +38,7 @@ def test_an_overlapped_layout_is_a_layout_of_its_own(tmp_path):
     split = LLAMA.with_(tensor_parallel=2, sequence_parallel=True)
     overlapped = split.with_(name="overlapped", overlap_tensor_parallel=True)
     pair = [recorded(tmp_path, split, 2.0), recorded(tmp_path, overlapped, 1.0)]
-    groups = format_speeds.formats_table(pair).index.get_level_values("layout")[:2]
+    groups = plots.format_speeds_table(pair).index.get_level_values("layout")[:2]
     assert groups.tolist() == [
         "TP2+SP+DistOpt, CUDA graph, batch 4",
         "TP2+SP+DistOpt, CUDA graph, overlapped, batch 4",
@@ -49,7 +49,7 @@ def test_a_layouts_batches_stand_together_the_smallest_first(tmp_path):
     split = LLAMA.with_(name="split", tensor_parallel=2, sequence_parallel=True)
     batches = [LLAMA.with_(name=f"batch {size}", global_batch_size=size) for size in (8, 32, 4)]
     several = [recorded(tmp_path, recipe, 1.0) for recipe in (*batches[:1], split, *batches[1:])]
-    groups = format_speeds.formats_table(several).index.get_level_values("layout")[:4]
+    groups = plots.format_speeds_table(several).index.get_level_values("layout")[:4]
     assert [group.split(", batch ") for group in groups] == [
         *[["DP2+DistOpt, CUDA graph", size] for size in ("4", "8", "32")],
         ["TP2+SP+DistOpt, CUDA graph", "4"],
@@ -57,7 +57,7 @@ def test_a_layouts_batches_stand_together_the_smallest_first(tmp_path):
 
 
 def test_nvidias_figures_carry_their_source(several):
-    table = format_speeds.formats_table(several)
+    table = plots.format_speeds_table(several)
     given = table[table["measured on"].str.contains("NVIDIA DGX|NVIDIA Megatron")]
     assert given["tokens/s/GPU"].tolist() == [10682, 14048, 14451]
     assert given["measured on"].iloc[2] == "8 × H100, NVIDIA Megatron-Bridge 25.11"
@@ -65,7 +65,7 @@ def test_nvidias_figures_carry_their_source(several):
 
 
 def test_bars_speeds_and_memory(several):
-    picture = format_speeds.formats(several)
+    picture = plots.format_speeds(several)
     left, right = picture.figure.axes
     speeds = [TOKENS / seconds for seconds in (1.25, 1.0, 1.125, 2.0, 4.0)]
     assert [patch.get_width() for patch in left.patches] == pytest.approx(speeds)
@@ -81,5 +81,5 @@ def test_bars_speeds_and_memory(several):
 
 
 def test_no_run_is_a_sentence():
-    for nothing in (format_speeds.formats([]), format_speeds.formats_table([None])):
+    for nothing in (plots.format_speeds([]), plots.format_speeds_table([None])):
         assert repr(nothing) == "No run of Llama3-8B is recorded yet: there is nothing to show in its place."

@@ -3,7 +3,7 @@
 import pytest
 from recorded_runs import recorded
 
-from helpers import recipes, runs, speedups
+from helpers import plots, recipes, runs
 from helpers.recipes import accounting
 from helpers.recipes.settings import Speed
 from helpers.runs import published
@@ -33,7 +33,7 @@ def several(tmp_path):
 
 
 def test_strong_scaling_compares_eager_with_eager_and_graph_with_graph(several):
-    table = speedups.strong_scaling_table([*several, None])
+    table = plots.strong_scaling_table([*several, None])
     ours = table[table["measured on"].str.startswith("recorded")]
     assert ours.loc[(20, "TP2", "eager"), ["step ms", "speed-up", "efficiency"]].tolist() == [250, 1.6, "80%"]
     assert ours.loc[(20, "TP2+SP", "CUDA graph"), "speed-up"] == 1.5
@@ -43,7 +43,7 @@ def test_strong_scaling_compares_eager_with_eager_and_graph_with_graph(several):
 
 
 def test_strong_scaling_stands_beside_the_published_figures(several):
-    table = speedups.strong_scaling_table(several)
+    table = plots.strong_scaling_table(several)
     h100 = table[table["measured on"] == "8 × H100, github.com/vuiseng9/megatron-tutorials"]
     assert h100.loc[(20, "TP2", "eager"), ["step ms", "speed-up", "efficiency"]].tolist() == [259, 1.51, "75%"]
     assert h100.loc[(8, "TP2", "eager"), "efficiency"] == "53%"  # as it is printed there
@@ -53,7 +53,7 @@ def test_strong_scaling_stands_beside_the_published_figures(several):
 
 
 def test_weak_scaling_tells_time_from_work(several):
-    table = speedups.weak_scaling_table(several)
+    table = plots.weak_scaling_table(several)
     ours = table[table["measured on"].str.startswith("recorded")]
     assert [index[1:] for index in ours.index] == [("1.2B", "TP1"), ("2.5B", "TP2+SP")]
     grown = ours.loc[(20, "2.5B", "TP2+SP")]
@@ -71,7 +71,7 @@ def test_the_published_models_have_the_published_sizes():
 
 
 def test_strong_scaling_bars(several):
-    picture = speedups.strong_scaling(several)
+    picture = plots.strong_scaling(several)
     (axes,) = picture.figure.axes
     *ours, other = axes.patches
     assert [patch.get_width() for patch in ours] == [pytest.approx(x) for x in (1.6, 1.5, 300 / 160)]
@@ -88,7 +88,7 @@ def test_strong_scaling_bars(several):
 def test_strong_scaling_groups_by_batch_and_number_of_gpus(tmp_path):
     ones = [gpt(f"one_{batch}", batch=batch, graph=True) for batch in (8, 20)]
     split = [gpt(f"tp{gpus}_{batch}", gpus, batch, graph=True) for batch in (8, 20) for gpus in (8, 2, 4)]
-    picture = speedups.strong_scaling([recorded(tmp_path, recipe, 0.1) for recipe in (*ones, *split)])
+    picture = plots.strong_scaling([recorded(tmp_path, recipe, 0.1) for recipe in (*ones, *split)])
     (axes,) = picture.figure.axes
     names = [tick.get_text() for tick in axes.get_yticklabels()]
     groups = [(batch, gpus) for batch in (20, 8) for gpus in (2, 4, 8)]
@@ -99,7 +99,7 @@ def test_strong_scaling_groups_by_batch_and_number_of_gpus(tmp_path):
 
 
 def test_weak_scaling_curves(several):
-    picture = speedups.weak_scaling(several)
+    picture = plots.weak_scaling(several)
     (axes,) = picture.figure.axes
     ours, *others = axes.lines
     assert ours.get_linestyle() == ":" and ours.get_ydata().tolist() == pytest.approx([1, 300 / 320])
@@ -111,7 +111,7 @@ def test_weak_scaling_curves(several):
 
 
 def test_weak_scaling_has_a_panel_for_each_batch_and_one_look_for_each_way():
-    picture = speedups.weak_scaling(runs.recorded("h200", "gpt_*"))
+    picture = plots.weak_scaling(runs.recorded("h200", "gpt_*"))
     twenty, eight = picture.figure.axes
     assert [axes.get_title(loc="left") for axes in (twenty, eight)] == ["20 samples a step", "8 samples a step"]
     looks = [[(line.get_color(), line.get_marker()) for line in axes.lines[:3]] for axes in (twenty, eight)]
@@ -121,7 +121,7 @@ def test_weak_scaling_has_a_panel_for_each_batch_and_one_look_for_each_way():
 
 def test_every_point_of_weak_scaling_is_in_the_picture(tmp_path):
     sizes = {gpt("one"): 0.4, gpt("four", 4, model=4): 0.3, gpt("eight", 8, model=8): 1.2}
-    picture = speedups.weak_scaling([recorded(tmp_path, recipe, seconds) for recipe, seconds in sizes.items()])
+    picture = plots.weak_scaling([recorded(tmp_path, recipe, seconds) for recipe, seconds in sizes.items()])
     (axes,) = picture.figure.axes
     low, high = axes.get_ylim()
     values = [value for line in axes.lines for value in line.get_ydata()]
@@ -131,9 +131,9 @@ def test_every_point_of_weak_scaling_is_in_the_picture(tmp_path):
 
 def test_no_run_is_a_sentence(several):
     for nothing in (
-        speedups.strong_scaling([]),
-        speedups.weak_scaling([None]),
-        speedups.strong_scaling_table([]),
-        speedups.weak_scaling_table(several[:2]),
+        plots.strong_scaling([]),
+        plots.weak_scaling([None]),
+        plots.strong_scaling_table([]),
+        plots.weak_scaling_table(several[:2]),
     ):
         assert repr(nothing) == "No scaling run is recorded yet: there is nothing to show in its place."

@@ -7,7 +7,8 @@ import pytest
 from test_plots import as_deuteranope
 from test_runs import make_run
 
-from helpers import runs, timeline_drawings
+from helpers import plots, runs
+from helpers.plots import timeline as drawn
 from helpers.runs import records, timeline
 from helpers.runs.timeline import CATEGORIES, IDLE, Kernel, Timeline, Window
 
@@ -176,7 +177,7 @@ def test_a_runs_timeline_is_kept_small_and_found_again(tmp_path, monkeypatch):
 def test_pieces_of_a_product_that_follow_each_other_have_one_name():
     pieces = [(0, "a"), (20, "a"), (60, "a"), (80, "b")]  # two, one after a gap, another product
     kernels = tuple(Kernel("matrix products", start, 20, 7, name, "fc2") for start, name in pieces)
-    named = timeline_drawings._names(Window(100, kernels), talks=False)
+    named = drawn._names(Window(100, kernels), talks=False)
     assert [(start, end) for _, _, start, end in named] == [(0, 40), (60, 80), (80, 100)]
 
 
@@ -187,7 +188,7 @@ def small(step_ms=2.0, usual=None) -> Timeline:
 
 
 def test_collectives_of_a_layer_have_a_lane_of_their_own():
-    picture = timeline_drawings.layer({"eager": small(), "missing": runs.recorded("h200", "none")})
+    picture = plots.layer_timeline({"eager": small(), "missing": runs.recorded("h200", "none")})
     (axes,) = picture.figure.axes
     assert [tick.get_text() for tick in axes.get_yticklabels()] == ["eager, forward", "between GPUs", "eager, backward"]
     boxes = [(p.get_x(), round(p.get_width(), 9), round(p.get_y() + 0.35)) for p in axes.patches if p.get_width() != 1]
@@ -201,7 +202,7 @@ def test_collectives_of_a_layer_have_a_lane_of_their_own():
 
 
 def test_shares_fill_the_step():
-    picture = timeline_drawings.shares({"eager": small(usual=1.8), "graph": small(step_ms=1.7)})
+    picture = plots.time_shares({"eager": small(usual=1.8), "graph": small(step_ms=1.7)})
     (axes,) = picture.figure.axes
     ends = [p.get_x() + p.get_width() for p in axes.patches]
     assert max(ends) == pytest.approx(2.0) and ends[-1] == pytest.approx(1.7)
@@ -212,12 +213,12 @@ def test_shares_fill_the_step():
 
 
 def test_no_timeline_is_its_sentence():
-    for drawing in (timeline_drawings.layer, timeline_drawings.shares):
+    for drawing in (plots.layer_timeline, plots.time_shares):
         assert "No timeline of none is recorded yet" in repr(drawing({"a": runs.recorded("h200", "none")}))
 
 
 def test_kinds_of_kernels_stay_apart_for_colour_blind_readers():
-    seen = {name: as_deuteranope(colour) for name, colour in timeline_drawings.KERNEL_COLOURS.items()}
+    seen = {name: as_deuteranope(colour) for name, colour in drawn.KERNEL_COLOURS.items()}
     assert set(seen) == {*CATEGORIES, IDLE}
     names = list(seen)
     for i, one in enumerate(names):

@@ -7,7 +7,8 @@ import pytest
 from recorded_runs import recorded
 from test_runs import make_run
 
-from helpers import machine, recipes, waterfall
+from helpers import machine, plots, recipes
+from helpers.plots import tuning
 from helpers.recipes.settings import Speed
 
 UNFUSED = ("--no-gradient-accumulation-fusion",)
@@ -18,7 +19,7 @@ TOKENS = 32 * 1024
 
 
 def changed(**changes) -> str:
-    return waterfall.changes(dataclasses.asdict(PLAIN), dataclasses.asdict(PLAIN.with_(**changes)))
+    return tuning.changes(dataclasses.asdict(PLAIN), dataclasses.asdict(PLAIN.with_(**changes)))
 
 
 @pytest.mark.parametrize(
@@ -44,14 +45,14 @@ def test_each_change_has_its_words(changes, words):
 
 def test_changes_back_are_told_as_well():
     fast = PLAIN.with_(speed=Speed(cuda_graph=True), extra_flags=(), dropout=0.0)
-    words = waterfall.changes(dataclasses.asdict(fast), dataclasses.asdict(PLAIN))
+    words = tuning.changes(dataclasses.asdict(fast), dataclasses.asdict(PLAIN))
     assert words == "no CUDA graph, no fused gradient accumulation, dropout on"
 
 
 def test_a_batch_that_is_one_micro_batch_is_told_once():
     whole = PLAIN.with_(micro_batch_size=32)
     double = PLAIN.with_(micro_batch_size=64, global_batch_size=64)
-    assert waterfall.changes(dataclasses.asdict(whole), dataclasses.asdict(double)) == "batch 32 → 64"
+    assert tuning.changes(dataclasses.asdict(whole), dataclasses.asdict(double)) == "batch 32 → 64"
     assert changed(micro_batch_size=2, global_batch_size=64) == "micro-batch 1 → 2, batch 32 → 64"
 
 
@@ -63,7 +64,7 @@ def three(tmp_path):
 
 
 def test_bars_show_what_was_there_and_what_came(three):
-    picture = waterfall.waterfall([three[0], None, *three[1:]])
+    picture = plots.waterfall([three[0], None, *three[1:]])
     (axes,) = picture.figure.axes
     assert [tick.get_text() for tick in axes.get_yticklabels()] == [
         "start: fp16, micro-batch 1 of 32",
@@ -81,7 +82,7 @@ def test_bars_show_what_was_there_and_what_came(three):
 
 
 def test_the_table_says_the_same(three):
-    table = waterfall.waterfall_table(three)
+    table = tuning.waterfall_table(three)
     assert table["tokens/s/GPU"].tolist() == [16384, 65536, 32768]
     assert table["× the first"].tolist() == [1, 4, 2] and table["× the run before"].tolist()[1:] == [4, 0.5]
     assert pd.isna(table["× the run before"].iloc[0]) and table["peak memory GB"].tolist() == [1, 1, 1]
@@ -89,12 +90,12 @@ def test_the_table_says_the_same(three):
 
 def test_without_a_gpu_there_is_no_mfu(tmp_path):
     run = make_run(tmp_path / "cpu", PLAIN.with_(dtype="fp32"), machine.CPU)
-    (axes,) = waterfall.waterfall([run]).figure.axes
+    (axes,) = plots.waterfall([run]).figure.axes
     assert "MFU" not in axes.texts[0].get_text() and axes.get_xlabel() == "tokens/s per rank"
     assert axes.patches[0].get_hatch() is None
 
 
 def test_no_run_is_a_sentence():
-    for nothing in (waterfall.waterfall([]), waterfall.waterfall_table([None])):
+    for nothing in (plots.waterfall([]), tuning.waterfall_table([None])):
         assert repr(nothing) == "No run of this series is recorded yet: there is nothing to show in its place."
         assert nothing._repr_html_().startswith("<p>No run")

@@ -3,13 +3,3 @@
 from helpers.corpus.beside_megatron import watch_build, written_by_megatron
 from helpers.corpus.corpus import Corpus, CorpusError, compare, prepare
 from helpers.corpus.samples import draw
-
-__all__ = [
-    "Corpus",
-    "CorpusError",
-    "compare",
-    "draw",
-    "prepare",
-    "watch_build",
-    "written_by_megatron",
-]

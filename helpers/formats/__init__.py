@@ -2,11 +2,3 @@
 
 from helpers.formats.layer_tensors import best, cast_errors, of_run, product_errors
 from helpers.formats.number_formats import table
-
-__all__ = [
-    "best",
-    "cast_errors",
-    "of_run",
-    "product_errors",
-    "table",
-]

@@ -2,10 +2,3 @@
 
 from helpers.launch.training import follow, train
 from helpers.processes.programs import TrainingFailed, ranks
-
-__all__ = [
-    "TrainingFailed",
-    "follow",
-    "ranks",
-    "train",
-]

@@ -3,17 +3,3 @@
 from helpers.machine.hardware import CPU, GPU, Machine, UnsupportedPlatform, driver_versions, for_ranks, here
 from helpers.machine.megatron import quietly
 from helpers.machine.places import PROJECT, cache_root, runs_root
-
-__all__ = [
-    "CPU",
-    "GPU",
-    "Machine",
-    "PROJECT",
-    "UnsupportedPlatform",
-    "cache_root",
-    "driver_versions",
-    "for_ranks",
-    "here",
-    "quietly",
-    "runs_root",
-]

@@ -4,14 +4,3 @@ from helpers.recipes import accounting, preflight
 from helpers.recipes.layout import Layout
 from helpers.recipes.models import gpt3_345m, gpt3_857m, llama3_8b, upstream_345m_label
 from helpers.recipes.recipe import Recipe
-
-__all__ = [
-    "Layout",
-    "Recipe",
-    "accounting",
-    "gpt3_345m",
-    "gpt3_857m",
-    "llama3_8b",
-    "preflight",
-    "upstream_345m_label",
-]

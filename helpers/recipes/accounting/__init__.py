@@ -10,16 +10,3 @@ from helpers.recipes.accounting.parameter_count import (
     rank_parameters,
 )
 from helpers.recipes.accounting.rank_memory import PARTS, checkpoint_bytes, memory
-
-__all__ = [
-    "PARTS",
-    "checkpoint_bytes",
-    "flops_by_part",
-    "flops_per_token",
-    "megatron_memory",
-    "memory",
-    "mfu",
-    "parameter_counts",
-    "parameters",
-    "rank_parameters",
-]

@@ -3,11 +3,3 @@
 from helpers.recipes.preflight.checklist import PreflightError, check, refuse
 from helpers.recipes.preflight.memory import TOO_LARGE
 from helpers.recipes.preflight.problem import Problem
-
-__all__ = [
-    "PreflightError",
-    "Problem",
-    "TOO_LARGE",
-    "check",
-    "refuse",
-]

@@ -1,15 +1,72 @@
-"""What tensor parallelism buys: strong and weak scaling of recorded runs, beside what others have published."""
+"""Strong and weak scaling: how speed grows with ranks, ours beside published runs."""
 
 import math
 
+from helpers.plots.training import with_steps
 from helpers.recipes import accounting
 from helpers.runs import published
 from helpers.runs.published import PAPER, PAPER_BATCH, PAPER_GPUS, TUTORIALS, TUTORIALS_GPUS
 from helpers.show import message, style, tables
 from helpers.show.message import Absence
-from helpers.show.numbers import percent
+from helpers.show.numbers import percent, shown
 from helpers.show.style import COLOURS, GREY, INK, RECORDED_HATCH, REFERENCE, Picture
 from helpers.show.tables import dashed
+
+
+def scaling(several) -> Picture:
+    """Tokens per second of all ranks together against the number of ranks, beside the ideal line.
+
+    The run with the fewest ranks is the start. Strong scaling keeps its global batch, weak scaling lets the batch grow
+    with the ranks; each point carries its efficiency, the share of the ideal. A curve has the colour of the parallel
+    dimension that grows.
+    """
+    several = sorted(with_steps(several), key=lambda run: run.layout.world_size)
+    totals = {run: (run.figures()["tokens/s/GPU"] or math.nan) * run.layout.world_size for run in several}
+    base, start = several[0].layout.world_size, totals[several[0]]
+    curves: dict[tuple[str, str], list] = {}
+    for run in several[1:]:
+        strong = run.tokens_per_step == several[0].tokens_per_step
+        curves.setdefault((_dimension(run.layout), "strong" if strong else "weak"), []).append(run)
+    ranks = sorted({run.layout.world_size for run in several})
+    with style.apply():
+        figure, axes = style.new_figure(width=6.4, height=4.0)
+        axes.plot(ranks, [start * n / base for n in ranks], label="ideal", **REFERENCE)
+        words = []
+        for (dimension, kind), own in curves.items():
+            at = [base, *(run.layout.world_size for run in own)]
+            speeds = [start, *(totals[run] for run in own)]
+            look = {"color": COLOURS.get(dimension, INK), "marker": "o" if kind == "strong" else "s"}
+            axes.plot(at, speeds, label=f"{dimension} parallel, {kind}", linestyle=_dots(own[0]), **look)
+            for n, speed in zip(at[1:], speeds[1:], strict=True):
+                efficiency = speed / (start * n / base)
+                axes.annotate(
+                    f"{efficiency:.0%}", (n, speed), (6, -12), textcoords="offset points", color=look["color"]
+                )
+                words.append(f"{dimension} parallel, {kind}, {n} ranks: {shown(speed)} tokens/s, {efficiency:.0%}")
+        axes.set(xlabel="ranks", ylabel="tokens/s of all ranks", xticks=ranks, title=several[0].machine)
+        axes.set_ylim(bottom=0)
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+        axes.margins(x=0.12)
+        axes.legend(loc="upper left")
+    first = f"{base} rank{'s' * (base > 1)}: {shown(start)} tokens/s"
+    return Picture(figure, f"Scaling on {several[0].machine}. {first}; {'; '.join(words)}; 100% is ideal.")
+
+
+def _dots(run) -> str:
+    return style.RECORDED_LINE if run.recorded_on else "-"
+
+
+def _dimension(layout) -> str:
+    """The one parallel dimension that a layout uses, else the layout's name."""
+    sizes = {
+        "tensor": layout.tensor_parallel,
+        "pipeline": layout.pipeline_parallel,
+        "context": layout.context_parallel,
+        "data": layout.data_parallel,
+    }
+    used = [name for name, size in sizes.items() if size > 1]
+    return used[0] if len(used) == 1 else layout.name
+
 
 NOTHING = message.nothing_recorded("scaling run")
 

@@ -2,8 +2,7 @@
 
 from collections.abc import Mapping
 
-from helpers.bars import on
-from helpers.drawings import PALE
+from helpers.plots.shapes import PALE, on
 from helpers.runs.timeline import CATEGORIES, IDLE, Kernel, Timeline, Window
 from helpers.show import style
 from helpers.show.message import Absence
@@ -23,7 +22,7 @@ NAMED_WIDTH = 0.045  # share of the longest window from which a kernel has room 
 EDGED_WIDTH = 0.008  # and from which a white edge would not hide it
 
 
-def layer(named: Mapping[str, Timeline | Absence]) -> Picture | Absence:
+def layer_timeline(named: Mapping[str, Timeline | Absence]) -> Picture | Absence:
     """One layer of each timeline, forward and backward, on one scale; pale is a GPU that waits.
 
     Collectives have a lane of their own below what is computed: what they share a moment with, hides them.
@@ -65,7 +64,7 @@ def layer(named: Mapping[str, Timeline | Absence]) -> Picture | Absence:
     return Picture(figure, f"Kernels of layer {one.layer} on {one.machine}. {'; '.join(spoken)}.")
 
 
-def shares(named: Mapping[str, Timeline | Absence]) -> Picture | Absence:
+def time_shares(named: Mapping[str, Timeline | Absence]) -> Picture | Absence:
     """What each timeline's whole step goes to, one stacked bar each in ms; where the GPU waits, the bar is empty.
 
     Args:

@@ -8,7 +8,7 @@ NOTHING = message.nothing_recorded("data-parallel run")
 WHOLE, SPLIT = "optimizer whole on every rank", "distributed optimizer"
 
 
-def table(several):
+def data_parallel_table(several):
     """A row a run (pandas): step time, what is left of one rank's speed, peak memory; a sentence where there is none.
 
     `efficiency` is the step time of one rank over this one: each rank has as many samples, so that the ideal is the
@@ -24,7 +24,7 @@ def table(several):
     return tables.whole_sentences(found[["step ms", "efficiency", "peak memory GB", "measured on"]])
 
 
-def figure(several) -> Picture | Absence:
+def data_parallel_cost(several) -> Picture | Absence:
     """Step time and peak memory of a rank, over the number of ranks, each with as many samples."""
     rows = _rows(several)
     if not rows:

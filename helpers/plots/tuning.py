@@ -2,7 +2,7 @@
 
 import textwrap
 
-from helpers.drawings import tint
+from helpers.plots.shapes import tint
 from helpers.runs.comparison import settings_of
 from helpers.show import message, style, tables
 from helpers.show.message import Absence

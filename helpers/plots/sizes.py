@@ -1,10 +1,69 @@
-"""Stacked bars: where memory and parameters are."""
+"""A model in parts: its parameters, and the memory of a rank."""
 
-from helpers.drawings import MODEL_PARTS
+from collections.abc import Callable, Mapping
+
 from helpers.machine import GPU, Machine
+from helpers.plots.shapes import canvas, on
 from helpers.recipes import accounting
 from helpers.show import numbers, style
-from helpers.show.style import INK, MEMORY_PARTS, RECORDED_HATCH, Picture
+from helpers.show.numbers import decimal_bytes, short_count
+from helpers.show.style import GREY, INK, MEMORY_PARTS, RECORDED_HATCH, REFERENCE, RUN_COLOURS, Picture
+
+MODEL_PARTS = dict(zip(("embedding", "position", "attention", "MLP", "experts", "norms"), RUN_COLOURS[1:], strict=True))
+
+
+def sizes(recipe, machine: Machine | None = None, compared_with=None) -> Picture:
+    """Two stacked bars of a `recipes.Recipe`: the model's parameters by part, one rank's memory by part.
+
+    Args:
+        machine: where it would run; its GPU's memory is drawn as a line. None plans for GPUs.
+        compared_with: another recipe, whose totals are drawn as lines.
+    """
+    counts = accounting.parameter_counts(recipe.model)
+    memory = accounting.memory(recipe, machine)
+    lines = {}, {}
+    if compared_with is not None and compared_with != recipe:
+        lines[0][f"{compared_with.name} "] = sum(accounting.parameter_counts(compared_with.model).values())
+        lines[1][f"{compared_with.name} "] = sum(accounting.memory(compared_with, machine).values())
+    if machine and machine.gpus:
+        lines[1]["GPU "] = machine.gpus[0].memory_bytes
+    with style.apply():
+        figure, axes = canvas(9.0, 2.55, (0, 9.0, 0, 2.55))
+        title = f"{short_count(sum(counts.values()))} parameters in the whole model"
+        _stack(axes, 0.3, title, counts, MODEL_PARTS, short_count, lines[0])
+        title = f"{decimal_bytes(sum(memory.values()))} on each rank ({recipe.layout.name}, {recipe.precision.name})"
+        _stack(axes, 1.6, title, memory, MEMORY_PARTS, decimal_bytes, lines[1])
+    alt = f"{short_count(sum(counts.values()))} parameters: " + _spoken(counts, short_count)
+    return Picture(figure, f"{alt}. {decimal_bytes(sum(memory.values()))} on a rank: {_spoken(memory, decimal_bytes)}.")
+
+
+def _spoken(parts: Mapping, words: Callable) -> str:
+    return ", ".join(f"{part} {words(size)}" for part, size in parts.items())
+
+
+def _stack(axes, top: float, title: str, parts: Mapping, colours: Mapping, words: Callable, lines: Mapping) -> None:
+    """One stacked bar, its title above and its parts named below; `lines` are dashed, on the same scale."""
+    from matplotlib.patches import Rectangle
+
+    left, width, columns = 0.15, 8.7, 5
+    full = max(sum(parts.values()), *lines.values(), 1) * 1.01
+    axes.text(left, top - 0.1, title, va="center", fontsize=11.5, weight="bold", color=INK)
+    x = left
+    for part, size in parts.items():
+        share = width * size / full
+        axes.add_patch(Rectangle((x, top + 0.12), share, 0.42, fc=colours[part], ec="white", lw=0.8))
+        x += share
+    grey = {"va": "center", "fontsize": 10, "color": GREY}
+    for size in lines.values():
+        at = left + width * size / full
+        axes.plot([at, at], [top + 0.04, top + 0.62], **REFERENCE | {"zorder": 3})
+    words_of_lines = "   ".join(f"┊ {name}{words(size)}" for name, size in lines.items())
+    axes.text(left + width, top - 0.1, words_of_lines, ha="right", **grey)
+    for i, (part, size) in enumerate(parts.items()):
+        at = left + width / columns * (i % columns) + 0.08, top + 0.76 + 0.25 * (i // columns)
+        axes.scatter(*at, s=70, marker="s", fc=colours[part], lw=0)
+        axes.text(at[0] + 0.14, at[1], f"{part} {words(size)}", va="center", fontsize=9.5, color=INK)
+
 
 MEASURED = "measured"
 
@@ -72,14 +131,6 @@ def _stacked(axes, bars: dict[str, dict[str, float]], colours: dict[str, str], w
     style.name_rows(axes, dict(enumerate(bars)))
     axes.invert_yaxis()
     axes.set_xlim(0, 1.17 * full)
-
-
-def on(colour: str) -> str:
-    """Black or white, whichever can be read on a colour (relative luminance, WCAG 2)."""
-    from matplotlib.colors import to_rgb
-
-    red, green, blue = to_rgb(colour)
-    return "white" if 0.2126 * red + 0.7152 * green + 0.0722 * blue < 0.5 else INK
 
 
 def _legend_below(figure, colours: dict[str, str]) -> None:

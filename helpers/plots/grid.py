@@ -1,13 +1,13 @@
-"""Pictures of structure: which rank sits where, holds what, and says what to whom."""
+"""The grid of ranks: which rank sits where, in which groups, and what it sends to whom."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 
-from helpers.machine import Machine
-from helpers.recipes import Layout, accounting
+from helpers.plots.shapes import PALE, canvas, rounded, tint
+from helpers.plots.sizes import MODEL_PARTS
+from helpers.recipes import Layout
 from helpers.recipes.layout import rank_groups
 from helpers.show import style
-from helpers.show.numbers import decimal_bytes, short_count
-from helpers.show.style import COLOURS, GREY, INK, MEMORY_PARTS, REFERENCE, RUN_COLOURS, Picture
+from helpers.show.style import COLOURS, GREY, INK, RUN_COLOURS, Picture
 
 EXCHANGES = {  # dimension -> what its ranks send each other, and how often
     "tensor": "activations, several times in every layer",
@@ -16,28 +16,8 @@ EXCHANGES = {  # dimension -> what its ranks send each other, and how often
     "pipeline": "activations on, gradients back, every micro-batch",
     "expert": "tokens to their experts and back, in every MoE layer",
 }
-MODEL_PARTS = dict(zip(("embedding", "position", "attention", "MLP", "experts", "norms"), RUN_COLOURS[1:], strict=True))
 MODEL_PARTS["output"] = RUN_COLOURS[0]
-PALE = "#F4F4F4"
 MAX_ROWS, MAX_COLUMNS, MAX_COPIES = 8, 16, 8  # ranks drawn at most; what is left out is said in the figure
-
-
-def tint(colour: str, share: float) -> tuple[float, float, float]:
-    """`share` of a colour on white: 0 is white, 1 the colour itself."""
-    from matplotlib.colors import to_rgb
-
-    return tuple(1 - share * (1 - channel) for channel in to_rgb(colour))
-
-
-def canvas(width: float, height: float, span: tuple[float, float, float, float]):
-    """A figure with one bare axes that fills it: x from span[0] to span[1], y from span[2] down to span[3]."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height))
-    axes = figure.add_axes((0, 0, 1, 1))
-    axes.set(xlim=span[:2], ylim=(span[3], span[2]))
-    axes.axis("off")
-    return figure, axes
 
 
 def rank_grid(layout: Layout, rank: int = 0) -> Picture:
@@ -125,15 +105,6 @@ def _listing(ranks: Sequence[int]) -> str:
     return f"ranks {', '.join(map(str, ranks))}"
 
 
-def rounded(axes, x, y, width, height, face, edge, line_width=1.0, hatch=""):
-    """A box with rounded corners; x and y are its upper left corner."""
-    from matplotlib.patches import FancyBboxPatch
-
-    size = 0.1 * min(width, height)
-    shape = f"round,pad=0,rounding_size={size}"
-    axes.add_patch(FancyBboxPatch((x, y), width, height, boxstyle=shape, fc=face, ec=edge, lw=line_width, hatch=hatch))
-
-
 def _rank_box(axes, x, y, step, number, chosen, partners):
     """One rank: black when chosen; a partner has its dimension's colour and letter, a second dimension a strip."""
     shared = [d for d, ranks in partners.items() if number in ranks]
@@ -189,56 +160,3 @@ def _exchanges(axes, corner, beside, used, groups, rank, partners):
             axes.text(x + 0.32, at + 0.21, EXCHANGES[dimension], **words | {"color": "#555555"})
         else:
             axes.text(x + 1.3, at, f"{who}: {EXCHANGES[dimension]}", **words)
-
-
-def sizes(recipe, machine: Machine | None = None, compared_with=None) -> Picture:
-    """Two stacked bars of a `recipes.Recipe`: the model's parameters by part, one rank's memory by part.
-
-    Args:
-        machine: where it would run; its GPU's memory is drawn as a line. None plans for GPUs.
-        compared_with: another recipe, whose totals are drawn as lines.
-    """
-    counts = accounting.parameter_counts(recipe.model)
-    memory = accounting.memory(recipe, machine)
-    lines = {}, {}
-    if compared_with is not None and compared_with != recipe:
-        lines[0][f"{compared_with.name} "] = sum(accounting.parameter_counts(compared_with.model).values())
-        lines[1][f"{compared_with.name} "] = sum(accounting.memory(compared_with, machine).values())
-    if machine and machine.gpus:
-        lines[1]["GPU "] = machine.gpus[0].memory_bytes
-    with style.apply():
-        figure, axes = canvas(9.0, 2.55, (0, 9.0, 0, 2.55))
-        title = f"{short_count(sum(counts.values()))} parameters in the whole model"
-        _stack(axes, 0.3, title, counts, MODEL_PARTS, short_count, lines[0])
-        title = f"{decimal_bytes(sum(memory.values()))} on each rank ({recipe.layout.name}, {recipe.precision.name})"
-        _stack(axes, 1.6, title, memory, MEMORY_PARTS, decimal_bytes, lines[1])
-    alt = f"{short_count(sum(counts.values()))} parameters: " + _spoken(counts, short_count)
-    return Picture(figure, f"{alt}. {decimal_bytes(sum(memory.values()))} on a rank: {_spoken(memory, decimal_bytes)}.")
-
-
-def _spoken(parts: Mapping, words: Callable) -> str:
-    return ", ".join(f"{part} {words(size)}" for part, size in parts.items())
-
-
-def _stack(axes, top: float, title: str, parts: Mapping, colours: Mapping, words: Callable, lines: Mapping) -> None:
-    """One stacked bar, its title above and its parts named below; `lines` are dashed, on the same scale."""
-    from matplotlib.patches import Rectangle
-
-    left, width, columns = 0.15, 8.7, 5
-    full = max(sum(parts.values()), *lines.values(), 1) * 1.01
-    axes.text(left, top - 0.1, title, va="center", fontsize=11.5, weight="bold", color=INK)
-    x = left
-    for part, size in parts.items():
-        share = width * size / full
-        axes.add_patch(Rectangle((x, top + 0.12), share, 0.42, fc=colours[part], ec="white", lw=0.8))
-        x += share
-    grey = {"va": "center", "fontsize": 10, "color": GREY}
-    for size in lines.values():
-        at = left + width * size / full
-        axes.plot([at, at], [top + 0.04, top + 0.62], **REFERENCE | {"zorder": 3})
-    words_of_lines = "   ".join(f"┊ {name}{words(size)}" for name, size in lines.items())
-    axes.text(left + width, top - 0.1, words_of_lines, ha="right", **grey)
-    for i, (part, size) in enumerate(parts.items()):
-        at = left + width / columns * (i % columns) + 0.08, top + 0.76 + 0.25 * (i // columns)
-        axes.scatter(*at, s=70, marker="s", fc=colours[part], lw=0)
-        axes.text(at[0] + 0.14, at[1], f"{part} {words(size)}", va="center", fontsize=9.5, color=INK)

@@ -1,28 +1,16 @@
-"""Pictures of what was measured: curves, speeds, memory, parameters. Each comes with its description in words.
+"""Training drawn: loss curves, how far two of them lie apart, speeds, a sweep.
 
 Recorded runs are dotted or hatched and named with their machine; reference lines are grey and dashed.
 """
 
 import math
 
-from helpers.bars import memory as memory
-from helpers.bars import parameters as parameters
-from helpers.corpus_drawings import pieces as pieces
-from helpers.corpus_drawings import split_parts as split_parts
-from helpers.corpus_drawings import token_bytes as token_bytes
-from helpers.data_drawings import index_bytes as index_bytes
-from helpers.data_drawings import number_line as number_line
-from helpers.data_drawings import packing as packing
-from helpers.data_drawings import quantization_error as quantization_error
-from helpers.drawings import rank_grid as rank_grid
-from helpers.layer_drawings import collectives as collectives
-from helpers.layer_drawings import shards as shards
 from helpers.runs import labels
-from helpers.runs.results import after_warm_up  # bars and drawings are part of this module's words
+from helpers.runs.results import after_warm_up
 from helpers.show import message, style
 from helpers.show.message import Absence
 from helpers.show.numbers import shown
-from helpers.show.style import COLOURS, GREY, INK, REFERENCE, RUN_COLOURS, Picture
+from helpers.show.style import GREY, INK, REFERENCE, Picture
 
 MARKS = 8  # markers on a curve: enough to tell two apart, too few to hide it
 LOG_RATIO = 20  # speeds further apart than this get a logarithmic axis
@@ -34,7 +22,7 @@ def loss(*several, reference: bool = True) -> Picture:
     Raises:
         ValueError: none of the runs has taken a step.
     """
-    several = _with_steps(several)
+    several = with_steps(several)
     with style.apply():
         figure, axes = style.new_figure()
         _curves(axes, several, [run.losses for run in several])
@@ -55,7 +43,7 @@ def loss(*several, reference: bool = True) -> Picture:
 
 def loss_difference(one, other) -> Picture:
     """Two runs' losses on top of each other, and below, on a logarithmic scale, how far apart they are at each step."""
-    pair = _with_steps([one, other])
+    pair = with_steps([one, other])
     if len(pair) < 2:
         raise ValueError("A difference needs two runs that have taken steps.")
     distance = (one.losses - other.losses).abs().dropna()
@@ -92,7 +80,7 @@ def loss_difference(one, other) -> Picture:
 
 def throughput(*several) -> Picture:
     """Tokens per second on one GPU (or CPU rank) by step, with the median after warm-up of each run."""
-    several = _with_steps(several)
+    several = with_steps(several)
     with style.apply():
         figure, axes = style.new_figure()
         speeds = [run.tokens_per_second_per_gpu for run in several]
@@ -119,7 +107,7 @@ def sweep(several, x: str = "micro_batch_size") -> Picture | Absence:
     """
     if all(run is None for run in several):
         return message.nothing_recorded("run of this sweep")
-    several = sorted(_with_steps(several), key=lambda run: (bool(run.recorded_on), _setting(run, x)))
+    several = sorted(with_steps(several), key=lambda run: (bool(run.recorded_on), _setting(run, x)))
     with style.apply():
         figure, (left, right) = style.new_figure(1, 2, height=3.0)
         words = []
@@ -151,70 +139,7 @@ def sweep(several, x: str = "micro_batch_size") -> Picture | Absence:
     return Picture(figure, f"Sweep over {x}. " + "; ".join(words) + ".")
 
 
-def scaling(several) -> Picture:
-    """Tokens per second of all ranks together against the number of ranks, beside the ideal line.
-
-    The run with the fewest ranks is the start. Strong scaling keeps its global batch, weak scaling lets the batch grow
-    with the ranks; each point carries its efficiency, the share of the ideal. A curve has the colour of the parallel
-    dimension that grows.
-    """
-    several = sorted(_with_steps(several), key=lambda run: run.layout.world_size)
-    totals = {run: (run.figures()["tokens/s/GPU"] or math.nan) * run.layout.world_size for run in several}
-    base, start = several[0].layout.world_size, totals[several[0]]
-    curves: dict[tuple[str, str], list] = {}
-    for run in several[1:]:
-        strong = run.tokens_per_step == several[0].tokens_per_step
-        curves.setdefault((_dimension(run.layout), "strong" if strong else "weak"), []).append(run)
-    ranks = sorted({run.layout.world_size for run in several})
-    with style.apply():
-        figure, axes = style.new_figure(width=6.4, height=4.0)
-        axes.plot(ranks, [start * n / base for n in ranks], label="ideal", **REFERENCE)
-        words = []
-        for (dimension, kind), own in curves.items():
-            at = [base, *(run.layout.world_size for run in own)]
-            speeds = [start, *(totals[run] for run in own)]
-            look = {"color": COLOURS.get(dimension, INK), "marker": "o" if kind == "strong" else "s"}
-            axes.plot(at, speeds, label=f"{dimension} parallel, {kind}", linestyle=_dots(own[0]), **look)
-            for n, speed in zip(at[1:], speeds[1:], strict=True):
-                efficiency = speed / (start * n / base)
-                axes.annotate(
-                    f"{efficiency:.0%}", (n, speed), (6, -12), textcoords="offset points", color=look["color"]
-                )
-                words.append(f"{dimension} parallel, {kind}, {n} ranks: {shown(speed)} tokens/s, {efficiency:.0%}")
-        axes.set(xlabel="ranks", ylabel="tokens/s of all ranks", xticks=ranks, title=several[0].machine)
-        axes.set_ylim(bottom=0)
-        axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-        axes.margins(x=0.12)
-        axes.legend(loc="upper left")
-    first = f"{base} rank{'s' * (base > 1)}: {shown(start)} tokens/s"
-    return Picture(figure, f"Scaling on {several[0].machine}. {first}; {'; '.join(words)}; 100% is ideal.")
-
-
-def document_lengths(corpus) -> Picture:
-    """How long the documents of a `corpus.Corpus` are, in tokens (logarithmic)."""
-    import numpy as np
-    from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
-
-    lengths = np.asarray(corpus.document_lengths())
-    edges = np.geomspace(max(1, lengths.min()), lengths.max() + 1, 40)
-    middle = float(np.median(lengths))
-    with style.apply():
-        figure, axes = style.new_figure(height=2.8)
-        axes.hist(lengths, bins=edges, color=RUN_COLOURS[1], edgecolor="white", linewidth=0.6)
-        axes.axvline(middle, **REFERENCE | {"zorder": 3})
-        axes.set_xscale("log")
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-        axes.xaxis.set_minor_formatter(NullFormatter())
-        axes.yaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.set(xlabel="tokens in a document", ylabel="documents")
-        axes.margins(y=0.15)
-        axes.text(middle, 0.99, f" median {middle:,.0f}", va="top", color=GREY, transform=axes.get_xaxis_transform())
-    alt = f"Lengths of {len(lengths):,} documents: {lengths.min():,} to {lengths.max():,} tokens, median {middle:,.0f}."
-    return Picture(figure, alt)
-
-
-def _with_steps(several) -> list:
+def with_steps(several) -> list:
     """The runs that have something to draw; None (no recorded run, say) is passed over."""
     given = [run for run in several if run is not None]
     drawn = [run for run in given if len(run.losses)]
@@ -266,25 +191,9 @@ def _unit(several) -> str:
     return "GPU" if all(run.gpu for run in several) else "rank"
 
 
-def _dots(run) -> str:
-    return style.RECORDED_LINE if run.recorded_on else "-"
-
-
 def _setting(run, name: str):
     """A setting of a run's recipe, whichever part it belongs to."""
     found = [part[name] for part in run.recipe.values() if isinstance(part, dict) and name in part]
     if not found:
         raise ValueError(f"{run.recipe_name} has no setting {name!r}.")
     return found[0]
-
-
-def _dimension(layout) -> str:
-    """The one parallel dimension that a layout uses, else the layout's name."""
-    sizes = {
-        "tensor": layout.tensor_parallel,
-        "pipeline": layout.pipeline_parallel,
-        "context": layout.context_parallel,
-        "data": layout.data_parallel,
-    }
-    used = [name for name, size in sizes.items() if size > 1]
-    return used[0] if len(used) == 1 else layout.name

@@ -12,9 +12,10 @@ from functools import cached_property
 from math import prod
 from typing import TYPE_CHECKING
 
-from helpers import data_drawings, drawings
 from helpers.formats import number_formats
 from helpers.machine import Machine
+from helpers.plots import formats, grid
+from helpers.plots.sizes import sizes as drawn_sizes
 from helpers.recipes import Layout
 from helpers.show.message import Message, headless
 from helpers.show.style import Picture
@@ -131,7 +132,7 @@ def parameter_counter(recipe, machine: Machine | None = None) -> Interactive:
     }
 
     def draw(**sizes) -> Picture:
-        return drawings.sizes(_resized(recipe, **sizes), machine, compared_with=recipe)
+        return drawn_sizes(_resized(recipe, **sizes), machine, compared_with=recipe)
 
     def controls():
         return {name: _choices(title, options, start[name]) for name, (title, options) in values.items()}
@@ -157,7 +158,7 @@ def _resized(recipe, *, tensor_parallel: int, **sizes):
 
 # ---- ranks -------------------------------------------------------------------------------------------------------
 def rank_grid(layout: Layout, rank: int = 0) -> Interactive:
-    """The ranks of any TP × PP × DP × CP layout and whom one of them talks to (`drawings.rank_grid`)."""
+    """The ranks of any TP × PP × DP × CP layout and whom one of them talks to (`plots.rank_grid`)."""
 
     def draw(data_parallel: int, rank: int, **sizes: int) -> Picture:
         ranks = prod(sizes.values()) * data_parallel
@@ -165,7 +166,7 @@ def rank_grid(layout: Layout, rank: int = 0) -> Interactive:
         if ranks % resized.expert_model_parallel:
             needed = resized.expert_model_parallel
             raise Refused(f"Experts split this way need a multiple of {needed} ranks, and these are {ranks}.")
-        return drawings.rank_grid(resized, min(rank, ranks - 1))
+        return grid.rank_grid(resized, min(rank, ranks - 1))
 
     start = {
         "tensor_parallel": layout.tensor_parallel,
@@ -208,7 +209,7 @@ SCALINGS = {
 
 
 def number_line(tensors: torch.Tensor | Mapping[str, torch.Tensor], format: str = "E4M3") -> Interactive:
-    """A tensor on the number line of a format and a scaling of one's choice (`data_drawings.number_line`).
+    """A tensor on the number line of a format and a scaling of one's choice (`plots.number_line`).
 
     Args:
         tensors: one tensor, or several by name; a name that holds "weight" is scaled as weights are. Of a large
@@ -225,7 +226,7 @@ def number_line(tensors: torch.Tensor | Mapping[str, torch.Tensor], format: str 
     def draw(format: str, scaling: str, tensor: str = next(iter(named))) -> Picture:
         values, label, kind = shown[tensor]
         chosen = FORMATS[format]
-        return data_drawings.number_line(values, chosen, SCALINGS[scaling](kind) if chosen.bits == 8 else None, label)
+        return formats.number_line(values, chosen, SCALINGS[scaling](kind) if chosen.bits == 8 else None, label)
 
     start = {"format": format, "scaling": "unscaled"}
 

@@ -1,15 +1,17 @@
-"""Pictures of numbers and bytes: a tensor on a format's number line, what casts lose, an index, packed documents."""
+"""Number formats drawn: their values on a line, what casts lose, and what they bring in speed."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from helpers import drawings
-from helpers.corpus import index
 from helpers.formats import number_formats
 from helpers.formats.number_formats import BF16, E4M3, E5M2, FP16, Format, Scaling
-from helpers.show import style
-from helpers.show.style import FAINT, INK, REFERENCE, RUN_COLOURS, Picture
+from helpers.recipes import accounting
+from helpers.runs import published
+from helpers.show import message, style, tables
+from helpers.show.message import Absence
+from helpers.show.numbers import shown
+from helpers.show.style import FAINT, GREY, INK, RECORDED_HATCH, REFERENCE, RUN_COLOURS, Picture
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,16 +24,6 @@ RECIPE_STYLE = {  # recipe -> colour and hatch
     "tensorwise": (RUN_COLOURS[2], ""),
     "blockwise": (RUN_COLOURS[3], "\\\\"),
     "mxfp8": (RUN_COLOURS[4], "xx"),
-}
-INDEX_SECTIONS = {  # field of the index -> section, which gives its colour
-    "magic": 0,
-    "version": 1,
-    "dtype code": 1,
-    "sequences": 2,
-    "document indices": 2,
-    "sequence length": 3,
-    "sequence pointer": 4,
-    "document index": 5,
 }
 LOWEST, HIGHEST = -40, 20  # powers of two the number line shows at most
 SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -186,86 +178,124 @@ def quantization_error(table: pd.DataFrame, measure: str = "relative_error") -> 
     return Picture(figure, alt + f"{worst[0]} under {worst[1]}, {table[measure].max():.2%}.")
 
 
-def index_bytes(prefix, first: int = 2) -> Picture:
-    """The bytes of `<prefix>.idx`, one line a field: where it lies, its bytes as hexadecimal boxes, what they say.
+NOTHING = message.nothing_recorded("run of Llama3-8B")
 
-    Args:
-        first: how many entries of each of the three arrays to show.
+
+def format_speeds_table(several):
+    """Tokens/s per GPU and peak memory by layout and format, a row a run (pandas); a sentence where there is none.
+
+    `× bf16` is the speed over that of the bf16 run with the same layout and batch, eager or a CUDA graph as this one;
+    "–" where there is no such run. MFU is of the bf16 peak for every format. The last rows are NVIDIA's, 8 × H100.
     """
-    from matplotlib.patches import Rectangle
+    import pandas as pd
 
-    table = index.fields(prefix, first)
-    raw = index.idx_path(prefix).read_bytes()
-    with style.apply():
-        from matplotlib.figure import Figure
-
-        height = 0.3 * len(table) + 0.5
-        figure = Figure(figsize=(9.6, height))
-        axes = figure.add_axes((0, 0, 1, 1))
-        axes.set(xlim=(0, 32), ylim=(len(table) + 0.35, -1.3))
-        axes.axis("off")
-        words = {"va": "center", "fontsize": 10, "color": INK}
-        for x, title, side in ((2.1, "byte", "right"), (2.6, "bytes, hexadecimal", "left"), (15.6, "field", "left")):
-            axes.text(x, -0.75, title, ha=side, **words | {"color": FAINT})
-        axes.text(27.6, -0.75, "value", ha="right", **words | {"color": FAINT})
-        for y, row in enumerate(table.itertuples()):
-            colour = RUN_COLOURS[1 + INDEX_SECTIONS[row.field.split(" [")[0]]]
-            axes.text(2.1, y, f"{row.offset:,}", ha="right", **words)
-            for i, byte in enumerate(raw[row.offset : row.offset + row.bytes]):
-                axes.add_patch(Rectangle((2.6 + 1.4 * i, y - 0.43), 1.32, 0.86, fc=colour, alpha=0.35, lw=0))
-                code = {"ha": "center", "family": "DejaVu Sans Mono", "fontsize": 9.5, "va": "center"}
-                axes.text(2.6 + 1.4 * i + 0.66, y, f"{byte:02x}", color=INK if byte else "#8A8A8A", **code)
-            axes.text(15.6, y, row.field, **words)
-            value = "MMIDIDX" if row.field == "magic" else f"{row.value:,}"
-            axes.text(27.6, y, value, ha="right", **words | {"weight": "bold"})
-            axes.text(28.0, y, row.type if row.field != "magic" else "", **words | {"color": FAINT})
-    listed = ", ".join(
-        f"{row.field} = {'MMIDIDX' if row.field == 'magic' else row.value}" for row in table.itertuples()
-    )
-    return Picture(figure, f"Bytes of {index.idx_path(prefix).name}, field by field: {listed}.")
+    rows = _rows(several)
+    if not rows:
+        return NOTHING
+    table = [
+        {
+            "layout": row["group"],
+            "format": row["format"],
+            "tokens/s/GPU": round(row["speed"]),
+            "× bf16": f"{row['ratio']:.2f}" if row["ratio"] else "–",
+            "MFU": f"{row['MFU']:.1%}" if row["MFU"] else "–",
+            "peak memory GB": f"{row['GB']:.1f}" if row["GB"] else "–",
+            "measured on": row["measured on"],
+        }
+        for row in rows
+    ]
+    none = {"× bf16": "–", "MFU": "–", "peak memory GB": "–"}
+    table += [
+        {"layout": f"{one.layout}, batch {one.global_batch_size}", "format": one.precision}
+        | {"tokens/s/GPU": one.tokens_per_second_per_gpu, "measured on": f"{one.gpus}, NVIDIA {one.source}", **none}
+        for one in published.LLAMA3_8B
+    ]
+    return tables.whole_sentences(pd.DataFrame(table).set_index(["layout", "format"]))
 
 
-def packing(samples) -> Picture:
-    """Samples as bars of tokens, a colour a document with its number, a black mark at every end-of-document token.
+def format_speeds(several) -> Picture | Absence:
+    """Tokens/s per GPU and peak memory by layout and number format; grey and dashed: NVIDIA's speeds, a GPU's memory.
 
-    A jagged edge marks where a sample cuts a document: the rest of it lies in another sample.
-
-    Args:
-        samples: a `samples.Samples`, from `samples.draw`.
+    Beside a bar stands its speed and, in FP8, that speed over bf16 in the same layout (see `formats_table`).
     """
-    count, length = samples.tokens.shape
-    documents = list(dict.fromkeys(samples.parts["document"]))
-    figure, axes = style.new_figure(width=8.2, height=0.75 + 0.42 * count)
+    rows = _rows(several)
+    if not rows:
+        return NOTHING
+    places, names = style.in_groups((row["group"], row["format"]) for row in rows)
+    last = places[-1]
+    lines = [(one.tokens_per_second_per_gpu, f"{one.source}, {one.precision}") for one in published.LLAMA3_8B]
+    full = max([row["speed"] for row in rows] + [speed for speed, _ in lines])
+    gpu = rows[0]["run"].gpu
+    room = gpu.memory_bytes / 1e9 if gpu else max(row["GB"] or 0 for row in rows) or 1
     with style.apply():
-        for part in samples.parts.itertuples():
-            colour = RUN_COLOURS[1 + documents.index(part.document) % 6]
-            pale = drawings.tint(colour, 0.45)
-            axes.barh(part.sample, part.tokens, left=part.position, height=0.66, fc=pale, ec="white", lw=0.8)
-            label = f"document {part.document:,}"
-            label = label if part.tokens > 0.17 * length else f"{part.document}" if part.tokens > 0.05 * length else ""
-            middle = part.position + part.tokens / 2
-            axes.text(middle, part.sample, label, ha="center", va="center", fontsize=9.5, color=INK)
-            if part.first_token:
-                _jag(axes, part.position, part.sample, length)
-        ends = [(i, end + 1) for i in range(count) for end in samples.document_ends(i)]
-        width = max(1.0, length / 300)
-        axes.barh([i for i, _ in ends], width, left=[at - width for _, at in ends], height=0.8, color=INK, lw=0)
-        for i in range(count):
-            if not ends or (i, length) not in ends:
-                _jag(axes, length, i, length)
-        axes.set(xlim=(-length / 100, length * 1.01), ylim=(count - 0.5, -0.5), yticks=range(count))
-        axes.set_yticklabels([f"sample {i}" for i in range(count)])
-        axes.set_xlabel("token")
-        axes.grid(False)
-        axes.tick_params(axis="y", length=0)
-        axes.spines[["left"]].set_visible(False)
-    held = samples.parts.groupby("sample")["document"].nunique()
-    alt = f"{count} samples of {length} tokens from {len(documents)} documents; they hold parts of "
-    return Picture(figure, alt + ", ".join(map(str, held)) + f" documents, with {len(ends)} ends of documents in all.")
+        size = {"width": 9.6, "height": 1.5 + 0.34 * (last + 2.4)}
+        figure, (left, right) = style.new_figure(1, 2, width_ratios=(5, 3), sharey=True, **size)
+        for at, row in zip(places, rows, strict=True):
+            colour = RECIPE_STYLE[row["format"].removeprefix("fp8 ")][0]
+            hatch = RECORDED_HATCH if row["run"].recorded_on else None
+            look = {"height": 0.7, "color": colour, "edgecolor": "white", "linewidth": 0, "hatch": hatch}
+            words = {"va": "center", "color": INK, "fontsize": 10}
+            left.barh(at, row["speed"], **look)
+            left.text(1.03 * full, at, _beside(row), **words)
+            if row["GB"]:
+                right.barh(at, row["GB"], **look)
+                right.text(1.04 * room, at, f"{row['GB']:.0f} GB", **words)
+        named = {"va": "center", "ha": "right", "color": GREY, "fontsize": 10}
+        for line, (speed, name) in enumerate(lines):
+            top = -1.1 - 0.85 * line
+            left.plot([speed, speed], [last + 0.4, top - 0.35], **REFERENCE | {"zorder": 3})
+            left.text(speed - 0.01 * full, top, f"{name}: {speed:,}", **named)
+        if gpu:
+            right.plot([room, room], [last + 0.4, -1.45], **REFERENCE | {"zorder": 3})
+            right.text(0.98 * room, -1.1, f"{gpu.name}: {room:.0f}", **named)
+        style.name_rows(left, names)
+        left.set(xlim=(0, 1.62 * full), ylim=(last + 0.6, -1.1 - 0.85 * len(lines)))
+        left.set_xlabel(f"tokens/s per {'GPU' if gpu else 'rank'}")
+        left.xaxis.set_major_formatter(lambda value, _: f"{value / 1e3:g}k" if value else "0")
+        right.set(xlim=(0, 1.3 * room), xlabel="peak memory (GB)")
+        right.grid(axis="y", visible=False)
+        right.tick_params(axis="y", length=0)
+        for axes in (left, right):
+            axes.spines["left"].set_bounds(last + 0.6, -0.6)
+        left.set_title(f"{rows[0]['size']} parameters, {style.places(row['run'] for row in rows)}")
+        sources = f"dashed: NVIDIA's speeds on {published.LLAMA3_8B[0].gpus}; the GPU's memory"
+        figure.supxlabel(sources, fontsize=9.5, color=GREY)
+    words = [f"{row['group']}, {row['format']}: {_beside(row)}, {shown(row['GB'])} GB" for row in rows]
+    given = "; ".join(f"{name} {speed:,}" for speed, name in lines)
+    return Picture(figure, f"Tokens per second per GPU and peak memory. {'; '.join(words)}. Published: {given}.")
 
 
-def _jag(axes, x: float, row: int, length: int) -> None:
-    """A white zigzag across a bar: here a document is cut."""
-    reach = length / 160
-    heights = [row - 0.36 + 0.09 * i for i in range(9)]
-    axes.plot([x + reach * (-1) ** i for i in range(9)], heights, color="white", lw=2.4, clip_on=False)
+def _rows(several) -> list[dict]:
+    """What is drawn of each run timed without a profiler: by layout, smaller batch first, bf16 first in its group."""
+    rows = []
+    for run in several:
+        figures = run.figures() if run is not None else {}
+        if not figures.get("tokens/s/GPU") or run.is_profiled:
+            continue
+        batch = run.recipe["batch"]["global_batch_size"]
+        layout, precision = f"{run.layout.name}, {run.speed.name}", run.recipe["precision"]
+        eight = precision.get("fp8_format") is not None
+        rows.append(
+            {
+                "run": run,
+                "layout": layout,
+                "batch": batch,
+                "group": f"{layout}, batch {batch}",
+                "format": f"fp8 {precision['fp8_recipe']}" if eight else precision["dtype"],
+                "size": f"{accounting.parameters(run.model)['parameters'].sum() / 1e9:.1f}B",
+                "speed": figures["tokens/s/GPU"],
+                "MFU": figures["MFU"],
+                "GB": figures["peak memory GB"],
+                "measured on": run.measured_on,
+            }
+        )
+    order = list(dict.fromkeys(row["layout"] for row in rows))
+    rows.sort(key=lambda row: (order.index(row["layout"]), row["batch"], row["format"] != "bf16", -row["speed"]))
+    for row in rows:
+        plain = next((r for r in rows if (r["group"], r["format"]) == (row["group"], "bf16")), None)
+        row["ratio"] = row["speed"] / plain["speed"] if plain and plain is not row else None
+    return rows
+
+
+def _beside(row: dict) -> str:
+    return f"{row['speed']:,.0f}" + (f"  ·  {row['ratio']:.2f}× bf16" if row["ratio"] else "")

@@ -8,7 +8,7 @@ import textwrap
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from helpers.drawings import canvas, rounded, tint
+from helpers.plots.shapes import canvas, rounded, tint
 from helpers.recipes import Layout
 from helpers.recipes.layout import rank_groups
 from helpers.show import style

@@ -1,0 +1,13 @@
+"""Every figure, a module a subject. Each comes with its description in words."""
+
+from helpers.plots import widgets
+from helpers.plots.corpus import document_lengths, index_bytes, packing, pieces, split_parts, token_bytes
+from helpers.plots.data_parallel import data_parallel_cost, data_parallel_table
+from helpers.plots.formats import format_speeds, format_speeds_table, number_line, quantization_error
+from helpers.plots.grid import rank_grid
+from helpers.plots.layer import collectives, shards
+from helpers.plots.sizes import memory, parameters
+from helpers.plots.speedups import scaling, strong_scaling, strong_scaling_table, weak_scaling, weak_scaling_table
+from helpers.plots.timeline import layer_timeline, time_shares
+from helpers.plots.training import loss, loss_difference, sweep, throughput
+from helpers.plots.tuning import waterfall
