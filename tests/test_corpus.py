@@ -235,7 +235,7 @@ def test_no_text_and_no_tokenizer_are_told(tmp_path):
 
 def test_training_does_not_depend_on_threads(tmp_path, small_jsonl):
     code = (
-        "import sys; from pathlib import Path; from helpers import tokenizer, encoder\n"
+        "import sys; from pathlib import Path; from helpers.corpus import tokenizer, encoder\n"
         "tokenizer.make('bpe-1000', Path(sys.argv[2]), encoder.texts(Path(sys.argv[1]), 'text'))"
     )
     made = []

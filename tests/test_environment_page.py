@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from helpers import stars
+from helpers.environment import host, software
 from helpers.machine import PROJECT
 from helpers.processes.symptoms import SYMPTOMS
 
@@ -43,7 +43,7 @@ FOR = {
 
 
 def version_table() -> str:
-    rows = [f"| {name} | {version} | {FOR[name]} |" for name, version in stars.pins().items()]
+    rows = [f"| {name} | {version} | {FOR[name]} |" for name, version in software.pins().items()]
     return "\n".join(["| package | version | for |", "|---|---|---|", "| Python | 3.12 | everything |", *rows])
 
 
@@ -102,7 +102,7 @@ def test_every_symptom_is_readable():
 
 def test_the_three_ways_in_and_what_was_not_run_are_there():
     text = PAGE.read_text()
-    for words in (stars.CONTAINER, stars.CONTAINER_FLAGS, "uv sync --extra gpu", "PEP 668", "f4fa7d6b", "2×B200"):
+    for words in (host.CONTAINER, host.CONTAINER_FLAGS, "uv sync --extra gpu", "PEP 668", "f4fa7d6b", "2×B200"):
         assert words in text
     not_run = text[text.index("## Not run by us") :]
     for words in ("VS Code", "WSL2", "container", "Blackwell", "W&B"):
@@ -110,11 +110,11 @@ def test_the_three_ways_in_and_what_was_not_run_are_there():
 
 
 def test_every_command_of_the_page_names_files_and_commands_that_exist():
-    from helpers import tour
+    from helpers.tour import command
 
     text = PAGE.read_text()
     options = set(re.findall(r"megatron-tour (--[\w-]+)", text))
-    assert options and options <= {"--check", "--in-place"} and tour.main
+    assert options and options <= {"--check", "--in-place"} and command.main
     for link in re.findall(r"\]\((?!https?://|#)([^)#]+)", text):
         assert (PROJECT / link).exists(), link
 

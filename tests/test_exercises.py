@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from helpers import answers, exercises
-from helpers.exercises import check, number, predict
+from helpers.lessons import answers, exercises
+from helpers.lessons.exercises import check, number, predict
 from helpers.machine import PROJECT
 
 

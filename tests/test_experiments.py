@@ -3,8 +3,9 @@ from types import SimpleNamespace
 import pytest
 from test_recipes import CPU, RTX_3090, TWO_H200
 
-from helpers import experiments, launch, recipes
+from helpers import launch, recipes
 from helpers.launch import training
+from helpers.lessons import experiments
 from helpers.machine import Machine
 from helpers.recipes import accounting, preflight
 from helpers.recipes.preflight import problem as rules
@@ -84,7 +85,7 @@ def test_what_is_looked_into_has_plain_kernels(monkeypatch):
     """Megatron itself refuses the loss kernel that our entry script lets in, and a recorded step says nothing."""
     asked = []
     monkeypatch.setattr(launch, "ranks", lambda *words, **_: asked.extend(words) or "")
-    monkeypatch.setattr(experiments.layer_drawings, "findings", lambda output: {})
+    monkeypatch.setattr(experiments.layer, "findings", lambda output: {})
     recipe = recipes.gpt3_345m().with_(tensor_parallel=2)
     experiments.look_inside(recipe, None, machine=TWO_H200)
     assert "--tensor-model-parallel-size" in asked

@@ -52,7 +52,7 @@ def test_a_measurement_that_fails_ends_the_run(tmp_path, monkeypatch):
     stopped = []
     run = tmp_path / "watched" / "runs" / "overhead" / "now"
     monkeypatch.setattr(launch_overhead, "WATCHED", f"import pathlib; pathlib.Path({str(run)!r}).mkdir(parents=True)")
-    monkeypatch.setattr(launch_overhead.processes, "stop", stopped.append)
+    monkeypatch.setattr(launch_overhead.control, "stop", stopped.append)
     with pytest.raises(RuntimeError, match="the run failed"):
         launch_overhead.cost_of_watching(None, None, tmp_path / "watched", 1)
     assert stopped == [run]

@@ -11,7 +11,8 @@ import pytest
 from test_notebooks import NOTEBOOKS, code_cells
 from test_preflight import H200, RTX_2080, RTX_3090
 
-from helpers import corpus, experiments, launch, machine, runs
+from helpers import corpus, launch, machine, runs
+from helpers.lessons import experiments
 from helpers.machine import cuda_libraries, hardware, here
 from helpers.processes import diagnosis
 from helpers.recipes import preflight

@@ -14,7 +14,7 @@ from helpers import recipes, runs
 from helpers.corpus import Corpus, index
 from helpers.machine import CPU, GPU, PROJECT, Machine
 from helpers.recipes import Layout, accounting, preflight
-from helpers.recipes.preflight import checklist
+from helpers.recipes.preflight import directory
 from helpers.recipes.settings import Speed
 
 H200 = GPU("NVIDIA H200", 143_771 * 2**20, (9, 0))
@@ -338,8 +338,8 @@ def test_a_script_of_the_learners_own_may_do_other_jobs():
 
 
 def test_no_disk_for_a_checkpoint(tmp_path, monkeypatch):
-    usage = checklist.shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(checklist.shutil, "disk_usage", lambda path: usage._replace(free=12 * 10**9))
+    usage = directory.shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(directory.shutil, "disk_usage", lambda path: usage._replace(free=12 * 10**9))
     recipe = BIG.with_(train_iters=200, save_interval=50, keep=2)
     message = refusal(recipe, None, TWO_H200, tmp_path / "new")
     for word in ("save_interval=50 with keep=2", "5.0 GB", "3 on disk at once 14.9 GB", "12.0 GB is free", "keep=1"):
@@ -359,7 +359,7 @@ def test_no_disk_for_a_checkpoint(tmp_path, monkeypatch):
 
 
 def test_checkpoints_of_8b_need_a_disk(tmp_path):
-    free = checklist.shutil.disk_usage(tmp_path).free
+    free = directory.shutil.disk_usage(tmp_path).free
     recipe = LLAMA.with_(tensor_parallel=2, sequence_parallel=True, save_interval=1, train_iters=10**6, keep=10**5)
     assert accounting.checkpoint_bytes(recipe) * 10**5 > free
     assert "113 GB" in refusal(recipe, None, TWO_H200, tmp_path)
@@ -393,10 +393,10 @@ def test_a_directory_that_cannot_be_written_to(tmp_path):
 def test_neither_megatron_nor_torch_is_imported(corpus):
     program = (
         "import sys, time; start = time.monotonic()\n"
-        "from helpers import preflight, recipes\n"
+        "from helpers import recipes\n"
         "from helpers.machine import CPU\n"
         "recipe = recipes.gpt3_345m().scaled_to('cpu').with_(tensor_parallel=3, extra_flags=('--sft',))\n"
-        "problems = preflight.check(recipe, None, CPU, '/tmp/never/made')\n"
+        "problems = recipes.preflight.check(recipe, None, CPU, '/tmp/never/made')\n"
         "assert len(problems) == 2, problems\n"
         "heavy = {'torch', 'megatron', 'transformers', 'datasets'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"

@@ -163,15 +163,15 @@ def test_a_runs_timeline_is_kept_small_and_found_again(tmp_path, monkeypatch):
     write(run.path / timeline.TRACE, placed, length)
     monkeypatch.setattr(records, "RECORDED", tmp_path / "recorded")
     runs.record(run, "a_run", tmp_path / "recorded")
-    path = runs.record(run, "a_run", tmp_path / "recorded")
+    path = timeline.record(run, "a_run", tmp_path / "recorded")
     assert path == tmp_path / "recorded" / "h200" / "timelines" / "a_run.json" and path.stat().st_size < 10_000
-    kept = runs.recorded("h200", "a_run")
+    kept = timeline.recorded("h200", "a_run")
     assert kept.usual_step_ms == 500 and kept.forward.kernels[1] == Kernel(
         "matrix products", 10.0, 8.0, 7, NAMES["product"], "qkv"
     )
     assert str(tmp_path) not in path.read_text() and json.loads(path.read_text())["layers"] == 3
     assert [run.path.stem for run in runs.recorded("h200")] == ["a_run"]
-    assert repr(runs.recorded("h200", "other")).startswith("No timeline of other is recorded yet")
+    assert repr(timeline.recorded("h200", "other")).startswith("No timeline of other is recorded yet")
 
 
 def test_pieces_of_a_product_that_follow_each_other_have_one_name():
@@ -188,7 +188,7 @@ def small(step_ms=2.0, usual=None) -> Timeline:
 
 
 def test_collectives_of_a_layer_have_a_lane_of_their_own():
-    picture = plots.layer_timeline({"eager": small(), "missing": runs.recorded("h200", "none")})
+    picture = plots.layer_timeline({"eager": small(), "missing": timeline.recorded("h200", "none")})
     (axes,) = picture.figure.axes
     assert [tick.get_text() for tick in axes.get_yticklabels()] == ["eager, forward", "between GPUs", "eager, backward"]
     boxes = [(p.get_x(), round(p.get_width(), 9), round(p.get_y() + 0.35)) for p in axes.patches if p.get_width() != 1]
@@ -214,7 +214,7 @@ def test_shares_fill_the_step():
 
 def test_no_timeline_is_its_sentence():
     for drawing in (plots.layer_timeline, plots.time_shares):
-        assert "No timeline of none is recorded yet" in repr(drawing({"a": runs.recorded("h200", "none")}))
+        assert "No timeline of none is recorded yet" in repr(drawing({"a": timeline.recorded("h200", "none")}))
 
 
 def test_kinds_of_kernels_stay_apart_for_colour_blind_readers():

@@ -13,8 +13,9 @@ import nbformat
 import psutil
 import pytest
 
-from helpers import chapters, machine, page, tour
+from helpers import machine
 from helpers.machine import PROJECT
+from helpers.tour import command, execute, page
 
 GOOD = "00_good"
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="  # one pixel
@@ -35,7 +36,7 @@ def write_notebook(folder: Path, name: str, *cells: str) -> Path:
 def notebooks(tmp_path, monkeypatch):
     folder = tmp_path / "notebooks"
     folder.mkdir()
-    monkeypatch.setattr(tour, "NOTEBOOKS", folder)
+    monkeypatch.setattr(command, "NOTEBOOKS", folder)
     monkeypatch.setenv("MEGATRON_TOUR_RUNS", str(tmp_path / "runs"))
     return folder
 
@@ -60,7 +61,7 @@ def test_every_notebook_runs_and_one_failing_cell_stops_only_its_own(notebooks, 
     write_notebook(notebooks, "03_last", "print('the last one ran')")
     (notebooks / "scratch.ipynb").write_text("not a notebook of the tour")
 
-    assert tour.main([]) == 1
+    assert command.main([]) == 1
 
     said = capsys.readouterr().out
     directory = tour_directory(notebooks)
@@ -91,7 +92,7 @@ def test_chosen_notebooks_are_executed_in_place_and_say_how_long_they_took(noteb
     before.metadata["megatron_tour"] = {"NVIDIA H200": 5.5}
     nbformat.write(before, path)
 
-    assert tour.main(["01", "--in-place"]) == 0
+    assert command.main(["01", "--in-place"]) == 0
 
     written = nbformat.read(path, as_version=4)
     assert written.cells[0].outputs[0].text == "written back\n"
@@ -105,13 +106,13 @@ def test_chosen_notebooks_are_executed_in_place_and_say_how_long_they_took(noteb
 def test_a_name_that_no_notebook_has_is_refused_with_those_there_are(notebooks):
     write_notebook(notebooks, GOOD, "1")
     with pytest.raises(SystemExit, match=r"No notebook starts with '07'. There are: 00_good"):
-        tour.main(["07"])
+        command.main(["07"])
 
 
 def start_tour(notebooks: Path) -> subprocess.Popen:
     program = (
-        "import sys; from pathlib import Path; from helpers import chapters, tour;"
-        f"tour.NOTEBOOKS = Path({str(notebooks)!r}); chapters.STUBBORN_SECONDS = 3; sys.exit(tour.main([]))"
+        "import sys; from pathlib import Path; from helpers.tour import command, execute;"
+        f"command.NOTEBOOKS = Path({str(notebooks)!r}); execute.STUBBORN_SECONDS = 3; sys.exit(command.main([]))"
     )
     environment = os.environ | {"MEGATRON_CPU": "1"}
     return subprocess.Popen(
@@ -129,7 +130,7 @@ def wait_for(condition, process: subprocess.Popen):
 
 def alive(family: list[psutil.Process]) -> list[psutil.Process]:
     """Those still there; ended here, so that a failing test leaves none behind either."""
-    left = [process for process in family if chapters.is_alive(process)]
+    left = [process for process in family if execute.is_alive(process)]
     for process in left:
         process.kill()
     return left
@@ -171,13 +172,13 @@ def test_a_stopped_tour_leaves_no_process(notebooks, number, before):
 
 @pytest.mark.train
 def test_the_table_tells_what_a_chapter_trained(tiny_run):
-    chapter = chapters.Chapter("02_x", 90.0, None, None, (tiny_run.path,))
-    ((name, minutes, what, tokens, losses),) = tour.rows([chapter])
+    chapter = execute.Chapter("02_x", 90.0, None, None, (tiny_run.path,))
+    ((name, minutes, what, tokens, losses),) = command.rows([chapter])
     assert (name, minutes, what) == ("✓ 02_x", "1.5", "tiny")
     assert tokens == f"{30 * tiny_run.tokens_per_step:,}"
     first, last = map(float, losses.split(" → "))
     assert 5 < first < 7 and last < first
-    assert tour.rows([chapters.Chapter("00_y", 6.0, None, None, ())]) == [("✓ 00_y", "0.1", "–", "–", "–")]
+    assert command.rows([execute.Chapter("00_y", 6.0, None, None, ())]) == [("✓ 00_y", "0.1", "–", "–", "–")]
 
 
 TRAINING = """

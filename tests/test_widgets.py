@@ -4,7 +4,7 @@ import nbformat
 import pytest
 import torch
 
-from helpers import plots, recipes
+from helpers import recipes
 from helpers.plots import widgets
 from helpers.recipes import Layout
 
@@ -14,8 +14,8 @@ TENSORS = {
 }
 MAKERS = {
     "parameter_counter": lambda: widgets.parameter_counter(recipes.llama3_8b()),
-    "rank_grid": lambda: plots.rank_grid(Layout(tensor_parallel=2, pipeline_parallel=2, processes=8)),
-    "number_line": lambda: plots.number_line(TENSORS),
+    "rank_grid": lambda: widgets.rank_grid(Layout(tensor_parallel=2, pipeline_parallel=2, processes=8)),
+    "number_line": lambda: widgets.number_line(TENSORS),
 }
 MOVES = {
     "parameter_counter": ("num_layers", (8, 16, 24, 40)),
@@ -108,7 +108,7 @@ def test_heads_that_tensor_parallelism_cannot_split_are_told():
 
 # ---- ranks -------------------------------------------------------------------------------------------------------
 def test_the_rank_slider_follows_the_layout():
-    grid = plots.rank_grid(Layout(tensor_parallel=2), rank=1)
+    grid = widgets.rank_grid(Layout(tensor_parallel=2), rank=1)
     assert "Rank 1 is tensor parallel with rank 0" in grid.picture.alt
     rank = grid.controls["rank"]
     assert rank.max == 1
@@ -121,14 +121,14 @@ def test_the_rank_slider_follows_the_layout():
 
 
 def test_experts_that_do_not_fit_are_told():
-    grid = plots.rank_grid(Layout(tensor_parallel=2, expert_parallel=2, processes=4))
+    grid = widgets.rank_grid(Layout(tensor_parallel=2, expert_parallel=2, processes=4))
     grid.controls["data_parallel"].value = 1
     assert "multiple of 4 ranks, and these are 2" in grid.output.value
 
 
 # ---- numbers -----------------------------------------------------------------------------------------------------
 def test_the_number_line_has_the_tensor_the_format_and_the_scaling_chosen():
-    line = plots.number_line(TENSORS, format="E5M2")
+    line = widgets.number_line(TENSORS, format="E5M2")
     assert "weight (first 64 of 1,024 rows)" in line.picture.alt and "zero in E5M2" in line.picture.alt
     line.controls["tensor"].value = "activation"
     line.controls["scaling"].value = "mxfp8"
@@ -139,4 +139,4 @@ def test_the_number_line_has_the_tensor_the_format_and_the_scaling_chosen():
 
 
 def test_one_tensor_needs_no_name():
-    assert set(plots.number_line(torch.ones(4, 4)).controls) == {"format", "scaling"}
+    assert set(widgets.number_line(torch.ones(4, 4)).controls) == {"format", "scaling"}

@@ -203,7 +203,7 @@ def make(name: str, recorded: Path, is_smoke: bool) -> None:
         run = launch.train(recipe, data, fresh=True, machine=machine)
     runs.record(run, name, recorded)
     if "--profile" in recipe.extra_flags:
-        runs.record(run, name, recorded)
+        runs.timeline.record(run, name, recorded)
     figures = run.figures()
     print(f"{name}: " + ", ".join(f"{key} {figures[key]}" for key in ("tokens/s/GPU", "MFU", "peak memory GB")))
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-from helpers import page
+from helpers.tour import page
 
 STOP_SECONDS = 40  # what an interrupted cell gets to stop its run; the run's own routine needs up to 35
 STUBBORN_SECONDS = 40  # what is left of a kernel's family gets before it is killed

@@ -9,8 +9,8 @@ import re
 import subprocess
 from pathlib import Path
 
+from helpers.environment.finding import Finding
 from helpers.machine import Machine
-from helpers.stars import Finding
 
 HEALTHY = 0.6  # of a GPU's bf16 peak in one large matrix product; H200s reached 0.67-0.81
 

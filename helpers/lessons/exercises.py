@@ -5,7 +5,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from helpers.answers import ANSWERS
+from helpers.lessons.answers import ANSWERS
 from helpers.show.message import WIDTH, Message, headless
 
 

@@ -6,8 +6,9 @@ import os
 import re
 from pathlib import Path
 
+from helpers.environment.finding import Finding
+from helpers.environment.software import version
 from helpers.machine import Machine
-from helpers.stars import Finding, version
 
 
 def hub(machine: Machine, facts: dict) -> Finding:

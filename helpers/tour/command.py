@@ -13,9 +13,9 @@ from collections import Counter
 from datetime import datetime
 from pathlib import Path
 
-from helpers import page
-from helpers.chapters import Chapter, Interrupted, Screen, Tour
 from helpers.machine import PROJECT, UnsupportedPlatform, here, runs_root
+from helpers.tour import page
+from helpers.tour.execute import Chapter, Interrupted, Screen, Tour
 
 NOTEBOOKS = PROJECT / "notebooks"
 COLUMNS = ("notebook", "minutes", "trained", "tokens", "first → last loss")

@@ -1,0 +1,87 @@
+"""Real processes that exchange tensors, and whether the sums are right."""
+
+from dataclasses import dataclass, replace
+
+from helpers.environment import gpus
+from helpers.environment.finding import Finding
+from helpers.environment.probe import last_line, told
+from helpers.machine import Machine, here
+from helpers.show.numbers import binary_bytes, bytes_per_second
+from helpers.show.tables import Table
+
+
+@dataclass(frozen=True, repr=False)
+class Collectives(Table):
+    """Collectives measured between real processes.
+
+    A row has step (all-reduce or all-gather), bytes, seconds, bus_bytes_per_second and wrong_elements. Bus bandwidth
+    is what nccl-tests calls busbw: bytes that cross a link a second, whatever the number of ranks.
+    """
+
+    backend: str
+    processes: int
+    rows: tuple[dict, ...]
+
+    @property
+    def ok(self) -> bool:
+        return bool(self.rows) and all(row["wrong_elements"] == 0 for row in self.rows)
+
+    @property
+    def bus_bytes_per_second(self) -> float:
+        """The best of all sizes, in bytes a second."""
+        return max(row["bus_bytes_per_second"] for row in self.rows)
+
+    def tables(self):
+        rows = [
+            (
+                row["step"],
+                binary_bytes(row["bytes"]),
+                f"{row['seconds'] * 1e3:.2f} ms",
+                bytes_per_second(row["bus_bytes_per_second"]),
+                "yes" if row["wrong_elements"] == 0 else f"no, {row['wrong_elements']} elements differ",
+            )
+            for row in self.rows
+        ]
+        title = f"{self.processes} processes over {self.backend}"
+        yield title, ("collective", "size", "time", "bus bandwidth", "right result"), rows
+
+    def headline(self) -> str:
+        return (
+            "Every process has the right sum." if self.ok else "Wrong numbers came back: do not train on this machine."
+        )
+
+
+def all_reduce(processes: int = 2, machine: Machine | None = None) -> Collectives:
+    """Let real processes add tensors up under torchrun and check every sum.
+
+    NCCL with one GPU a process; gloo on the processor where there are fewer GPUs than processes.
+
+    Raises:
+        launch.TrainingFailed: a process died; the message names rank, cause and fix.
+    """
+    from helpers.processes import programs
+
+    machine = machine or here()
+    if len(machine.gpus) < processes:
+        machine = replace(machine, gpus=())
+    rows = told(programs.ranks("probe", processes, "collectives", machine=machine))
+    return Collectives(rows[0]["backend"] if rows else "none", processes, tuple(rows))
+
+
+def between_gpus(machine: Machine) -> Finding:
+    """All-reduce and all-gather between all GPUs, and the link they ride on."""
+    why = "Tensor parallelism adds up activations four times a layer: it lives from this link."
+    link = gpus.link()
+    try:
+        measured = all_reduce(len(machine.gpus), machine)
+    except RuntimeError as error:
+        fix = "Read the message; NCCL_DEBUG=INFO tells more. /dev/shm and the driver are the usual reasons."
+        return Finding("Between GPUs", "problem", f"{link}: {last_line(str(error))}", why, fix)
+    best = {
+        step: max(row["bus_bytes_per_second"] for row in measured.rows if row["step"] == step) / 1e9
+        for step in ("all-reduce", "all-gather")
+    }
+    found = f"{link}: " + ", ".join(f"{step} {speed:.0f} GB/s" for step, speed in best.items())
+    if not measured.ok:
+        return Finding("Between GPUs", "problem", found, why, measured.headline())
+    return Finding("Between GPUs", "ok", found, why)

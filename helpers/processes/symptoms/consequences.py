@@ -1,0 +1,43 @@
+"""Words of ranks that lost another one: they tell that one died, not why."""
+
+from helpers.processes.symptoms.symptom import Symptom
+
+CONSEQUENCES = (
+    Symptom(  # before the crashes: whoever hangs is ended, and some libraries crash when they are
+        "hangs",
+        r"hangs: no step for (?P<seconds>\d+) s",
+        "No step was finished for {seconds} s.",
+        "The traceback shows where that rank stands. If a step really takes so long, raise hang_timeout_seconds.",
+    ),
+    Symptom(
+        "killed by the kernel",
+        r"was killed by SIGKILL|exitcode\s+: -9 |Signal 9 \(SIGKILL\)",
+        "Somebody killed the process without warning: most often Linux itself, when main memory was full.",
+        "See `dmesg | grep -i oom`. If it was that: lower --micro-batch-size, the number of ranks or --num-workers.",
+    ),
+    Symptom(
+        "crashed in native code",
+        r"was killed by (?P<signal>SIGSEGV|SIGBUS|SIGILL|SIGFPE)|exitcode\s+: -(?:11|7|4|8) ",
+        "A compiled library crashed. After an update this is most often two versions that do not fit each other.",
+        "Run environment.check(). SIGBUS: /dev/shm is too small. SIGILL: the wheel is for another processor.",
+    ),
+    Symptom(
+        "NCCL waited too long",
+        r"Watchdog caught collective operation timeout|Some NCCL operations have failed or timed out",
+        "One rank did not come to a collective operation that the others waited in: it hangs, died, or was slow.",
+        "Look for the rank whose last line in the log is the oldest. If it was only slow (a large checkpoint, a cold "
+        "disk), raise --distributed-timeout-minutes.",
+    ),
+    Symptom(
+        "gloo waited too long",
+        r"Timed out waiting \d+ms for (?:send|recv) operation",
+        "One rank did not answer the others: it hangs, died, or was slow.",
+        "Look for the rank whose last line in the log is the oldest.",
+    ),
+    Symptom(
+        "lost a rank",
+        r"Connection closed by peer|Connection reset by peer|Broken pipe|remote process exited",
+        "This rank only lost the connection to another one, which died first without a word.",
+        "Look in the log for the rank that stops first; if it was killed, main memory was probably full.",
+    ),
+)
