@@ -1,4 +1,4 @@
-"""`uv run megatron-tour`: every notebook, one after the other, on whatever this machine has.
+"""`uv run megatron-tour`: the first five notebooks, one after the other, on whatever this machine has.
 
 Each runs in a kernel of its own, headless. Executed copies and one page of them all lie in `runs/tour/<time>/`, beside
 the runs they made. A failing cell ends its notebook, not the tour. Ctrl-C and SIGTERM leave no process behind.
@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections import Counter
 from datetime import datetime
 from pathlib import Path
 
@@ -18,11 +17,12 @@ from helpers.tour import page
 from helpers.tour.execute import Chapter, Interrupted, Screen, Tour
 
 NOTEBOOKS = PROJECT / "notebooks"
-COLUMNS = ("notebook", "minutes", "trained", "tokens", "first → last loss")
+COLUMNS = ("notebook", "minutes", "runs", "tokens", "first → last loss")  # with their rows they fit 80 columns
+TOUR = ("00", "01", "02", "03", "04")  # later notebooks run by name, or with --all
 
 
-def chosen(names: list[str]) -> list[Path]:
-    """The notebooks to run: all, or those whose file name starts with one of `names` (`02`, `03_tensor…`).
+def chosen(names: list[str], everything_asked: bool = False) -> list[Path]:
+    """The notebooks to run: those of TOUR, or of `names` (`02`, `03_tensor…`: how a file name starts), or all.
 
     Raises:
         SystemExit: a name that no notebook has; the message lists them.
@@ -33,7 +33,8 @@ def chosen(names: list[str]) -> list[Path]:
             raise SystemExit(
                 f"No notebook starts with {name!r}. There are: {', '.join(path.stem for path in everything)}."
             )
-    return [path for path in everything if not names or any(path.name.startswith(Path(name).name) for name in names)]
+    starts = "" if everything_asked else tuple(Path(name).name for name in names) or TOUR
+    return [path for path in everything if path.name.startswith(starts)]
 
 
 def fresh_directory() -> Path:
@@ -77,17 +78,15 @@ async def travel(paths: list[Path], directory: Path, screen: Screen, in_place: b
 
 
 def trained(chapter: Chapter) -> tuple[str, str, str]:
-    """What the runs of a chapter were, their tokens together, and the loss of the longest one."""
+    """How many runs a chapter trained, their tokens together, and the loss of the longest one."""
     from helpers import runs
 
     loaded = [run for run in map(runs.load, chapter.runs) if len(run.losses)]
     if not loaded:
         return "–", "–", "–"
-    counts = Counter(run.recipe_name for run in loaded)
-    what = ", ".join(name if count == 1 else f"{name} ({count} runs)" for name, count in counts.items())
     tokens = {run.path: int(run.summary()["tokens"].iloc[0]) for run in loaded}
     longest = max(loaded, key=lambda run: tokens[run.path])
-    return what, f"{sum(tokens.values()):,}", f"{longest.losses.iloc[0]:.3f} → {longest.losses.iloc[-1]:.3f}"
+    return str(len(loaded)), f"{sum(tokens.values()):,}", f"{longest.losses.iloc[0]:.3f} → {longest.losses.iloc[-1]:.3f}"
 
 
 def rows(chapters: list[Chapter]) -> list[tuple[str, ...]]:
@@ -155,11 +154,16 @@ def check_machine() -> int:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """`megatron-tour [notebook …] [--check] [--in-place]`. The exit code: 0, 1 after a failing cell, 130 stopped."""
+    """`megatron-tour [notebook … | --all | --check] [--in-place]`.
+
+    Returns:
+        The exit code: 0, 1 after a failing cell, 130 when it was stopped.
+    """
     parser = argparse.ArgumentParser(
         prog="megatron-tour", description="Run the notebooks on whatever this machine has."
     )
     parser.add_argument("notebooks", nargs="*", help="only these, by number or name: 02 03_tensor_parallelism")
+    parser.add_argument("--all", action="store_true", help="every notebook, those after the first five as well")
     parser.add_argument("--check", action="store_true", help="check this machine and stop")
     parser.add_argument("--in-place", action="store_true", help="also write the outputs into notebooks/*.ipynb")
     options = parser.parse_args(arguments)
@@ -173,7 +177,7 @@ def main(arguments: list[str] | None = None) -> int:
     os.environ["JUPYTER_PREFER_ENV_PATH"] = (
         "1"  # this environment's kernel, not one of the same name in the home folder
     )
-    paths, directory, screen = chosen(options.notebooks), fresh_directory(), Screen()
+    paths, directory, screen = chosen(options.notebooks, options.all), fresh_directory(), Screen()
     count = f"{len(paths)} notebook{'s' * (len(paths) > 1)}"
     screen.line(f"Megatron tour on a {machine.name}: {count}, kept in {relative(directory)}/")
     chapters, stopped = asyncio.run(travel(paths, directory, screen, options.in_place))
