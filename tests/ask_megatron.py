@@ -19,7 +19,6 @@ def ask_megatron(questions: list[dict]) -> list:
         input=json.dumps(questions),
         capture_output=True,
         text=True,
-        timeout=500,
     )
     assert out.returncode == 0, out.stderr[-3000:]
     return json.loads(out.stdout.splitlines()[-1])

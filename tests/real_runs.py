@@ -67,11 +67,11 @@ def torchrun(processes: int, *script_and_arguments: str) -> list[str]:
     return [*torchrun, *map(str, script_and_arguments)]
 
 
-def run(processes: int, *script_and_arguments: str, timeout: float = 240) -> str:
+def run(processes: int, *script_and_arguments: str) -> str:
     """What the ranks printed; fails with the end of it if one of them failed."""
     command = torchrun(processes, *script_and_arguments)
     done = subprocess.run(
-        command, cwd=PROJECT, env=environment(), timeout=timeout, text=True,
+        command, cwd=PROJECT, env=environment(), text=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-6000:]

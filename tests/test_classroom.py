@@ -6,9 +6,9 @@ import pickle
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
+from patience import wait_for
 
 from helpers import runs
 from helpers.machine import PROJECT
@@ -38,15 +38,14 @@ def learner(number, recipe_file, texts, shared):
     )  # fmt: skip
 
 
-def started_runs(shared, count: int, seconds: float = 150):
+def started_runs(shared, count: int):
     """The run directories whose log shows a first step, once there are `count` of them."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
+
+    def with_a_step():
         found = [log.parent for log in shared.glob("runs/*/*/log.txt") if "lm loss" in log.read_text()]
-        if len(found) == count:
-            return found
-        time.sleep(0.1)
-    raise AssertionError(f"not {count} runs with a step within {seconds} s")
+        return found if len(found) == count else None
+
+    return wait_for(with_a_step, f"a first step of {count} runs")
 
 
 @pytest.mark.train
@@ -69,10 +68,10 @@ def test_two_learners_collide_in_nothing(tiny_recipe, small_jsonl, tmp_path):
         assert not by_device["0"][1] & by_device["1"][1], "each run has a port of its own"
 
         first.send_signal(signal.SIGINT)  # the first learner interrupts; the second must not notice
-        out, _ = first.communicate(timeout=60)
+        out, _ = first.communicate()
         assert "KeyboardInterrupt" in out
         assert control.state(by_device["0"][0]) == "stopped"
-        out, _ = second.communicate(timeout=240)
+        out, _ = second.communicate()
         assert second.returncode == 0, out
     finally:
         for process in (first, second):

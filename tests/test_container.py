@@ -84,7 +84,7 @@ def resolved(environment: Path, container: Path, wheels: Path, wanted: str) -> d
     variables = {name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "PYTHON"))}
     done = subprocess.run(
         [*pip, "--report", report, wanted],
-        env=variables | {"PIP_CONFIG_FILE": os.devnull}, capture_output=True, text=True, timeout=120,
+        env=variables | {"PIP_CONFIG_FILE": os.devnull}, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     made = [entry["metadata"] for entry in json.loads(report.read_text())["install"]]

@@ -28,7 +28,7 @@ from pathlib import Path
 import psutil
 import pynvml
 import pytest
-from test_processes import wait_for
+from patience import survivors, wait_for
 
 from helpers import launch, recipes, runs
 from helpers.machine import CPU, here
@@ -118,7 +118,7 @@ def leaves_nothing(case: str, root: Path):
     before, seen = gpus(), {}
     yield seen
     members = seen.get("members", [])
-    assert psutil.wait_procs(members, timeout=5)[1] == []
+    assert survivors(members) == []
     assert [process for run in root.glob("*/*") for process in control.members(run)] == []
 
     def is_back() -> bool:
@@ -146,7 +146,7 @@ def at_step(step: int, root: Path, seen: dict, fault) -> None:
                 return log.parent
 
     def watch():
-        run = wait_for(run_at_step, 300, f"step {step}")
+        run = wait_for(run_at_step, f"step {step}")
         members, torchrun = control.members(run), control.read_status(run)["torchrun_pid"]
         ranks = {int(process.environ()["RANK"]): process for process in members if process.ppid() == torchrun}
         seen.update(members=members, during=gpus())

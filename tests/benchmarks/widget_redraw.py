@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
-from test_widgets import MAKERS, MOVES
+from widget_makers import MAKERS, MOVES
 
 
 def main() -> None:

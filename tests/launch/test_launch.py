@@ -1,0 +1,392 @@
+"""`launch.train`, `follow` and `ranks` from the learner's side, with real training on the CPU."""
+
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+
+import jupyter_client
+import nbclient
+import nbformat
+import pytest
+from machines import BARE_H200
+from patience import HANG_SECONDS, survivors, wait_for
+
+from helpers import launch, machine, runs
+from helpers.launch import live
+from helpers.machine import CPU, PROJECT
+from helpers.processes import control, logs, run_directory
+from helpers.recipes import preflight
+
+STEP = (
+    " [2026-11-23 09:13:20.000000] iteration {step:8d}/      20 | consumed samples:           {step:d} |"
+    " elapsed time per iteration (ms): 100.0 | throughput per GPU (TFLOP/s/GPU): 0.0 | learning rate: 2.0E-04 |"
+    " global batch size:     8 | lm loss: {loss:.6E} | loss scale: 1.0 | grad norm: 1.0 |\n"
+)
+
+
+# ---- what is shown -------------------------------------------------------------------------------------------------
+def test_a_step_line_is_read():
+    step = logs.parse_step("[rank 1] " + STEP.format(step=7, loss=5.25))
+    assert step == logs.Step(7, 20, 100.0, 8, 5.25)
+    assert logs.parse_step(STEP.format(step=7, loss=5.25).replace("lm loss: 5.250000E+00 |", "")).loss is None
+    assert logs.parse_step("> building train, validation, and test datasets ...") is None
+
+
+def test_progress_says_step_loss_speed_and_time_left():
+    progress = live.Progress(sequence_length=64)
+    assert progress.line().startswith("starting")
+    progress.hear("".join(STEP.format(step=step, loss=6 - step / 10) for step in range(1, 11)))
+    assert progress.line() == "step 10/20 · loss 5.000 · 5,120 tokens/s · 1 s left"
+    progress.hear("saving checkpoint at iteration 10")
+    assert progress.line().endswith("saving a checkpoint")
+
+
+def test_progress_takes_megatrons_mean_of_the_first_two_steps_apart():
+    progress = live.Progress(sequence_length=64)
+    progress.hear(STEP.format(step=1, loss=6.0) + STEP.format(step=2, loss=5.5) + STEP.format(step=3, loss=4.5))
+    assert progress.losses == pytest.approx([6.0, 5.0, 4.5])
+
+
+def test_progress_forgets_the_steps_that_a_resumed_run_takes_again():
+    progress = live.Progress(sequence_length=64)
+    progress.hear("".join(STEP.format(step=step, loss=5) for step in range(1, 9)))
+    progress.hear(f"{logs.LAUNCH_MARK}2 ===\n" + STEP.format(step=5, loss=4.0) + STEP.format(step=6, loss=3.5))
+    assert progress.steps == [1, 2, 3, 4, 5, 6]
+    assert progress.losses[-2:] == pytest.approx([4.0, 3.0])
+
+
+def test_the_live_figure_is_small_and_described():
+    progress = live.Progress(64, vocab_size=512)
+    progress.hear("".join(STEP.format(step=step, loss=6 - step / 10) for step in range(1, 20)))
+    picture = live.LiveFigure(512).draw(progress)
+    assert len(picture.png) < 40_000
+    assert "ln V = 6.24" in picture.alt
+    titles = [axes.get_title() for axes in picture.figure.axes]
+    assert titles == ["loss (nats per token)", "tokens/s of all ranks"]
+
+
+# ---- the run directory -----------------------------------------------------------------------------------------------
+@pytest.mark.train
+def test_a_finished_run_left_everything(tiny_run):
+    assert tiny_run.state == "finished"
+    there = {path.name for path in tiny_run.path.iterdir()}
+    assert there >= {
+        "command.sh", "recipe.json", "environment.json", "log.txt", "status.json", "result.json", "tensorboard",
+        "checkpoints",
+    }  # fmt: skip
+    assert list(tiny_run.losses.index) == list(range(1, 31))
+    assert [path.name for path in sorted((tiny_run.path / "checkpoints").glob("iter_*"))] == [
+        "iter_0000020", "iter_0000030",
+    ]  # fmt: skip
+
+
+@pytest.mark.train
+def test_command_sh_runs_by_itself(tiny_run, tmp_path):
+    """A finished run has nothing left to do: the script loads the last checkpoint and ends."""
+    done = subprocess.run([tiny_run.path / "command.sh"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "successfully loaded checkpoint" in done.stdout and "at iteration 30" in done.stdout
+
+
+@pytest.mark.train
+def test_no_secret_is_written(tiny_recipe, small_corpus, tmp_path, monkeypatch, capsys):
+    secrets = {"WANDB_API_KEY": "key-of-the-learner-0123456789", "HF_TOKEN": "hf_tokenOfTheLearner"}
+    for name, value in secrets.items():
+        monkeypatch.setenv(name, value)
+    recipe = tiny_recipe.with_(train_iters=2, lr_warmup_iters=0, wandb_project="tour")
+    run = launch.train(recipe, small_corpus, runs_dir=tmp_path, machine=CPU, predict={"final loss": 5.5})
+    assert run.predictions == {"final loss": 5.5}
+    assert 'WANDB_MODE="${WANDB_MODE:-offline}"' in (run.path / "command.sh").read_text()
+    assert list(run.path.glob("**/offline-run-*")), "W&B wrote its offline run"
+    for path in (path for path in run.path.rglob("*") if path.is_file()):
+        content = path.read_bytes()
+        assert not any(secret.encode() in content for secret in secrets.values()), path
+
+
+def test_directories_of_the_same_second_differ(tmp_path):
+    found = []
+    gate = threading.Barrier(8)
+
+    def make():
+        gate.wait()
+        found.append(run_directory._new_directory(tmp_path / "recipe"))
+
+    threads = [threading.Thread(target=make) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(set(found)) == 8 and all(path.is_dir() for path in found)
+
+
+def old_run(parent, name, state, **status):
+    directory = run_directory.made(parent / name)
+    (directory / "recipe.json").write_text(json.dumps({"fingerprint": "abc", "entry_script": None}))
+    control.write_status(directory, state=state, launch=1, processes=1, **status)
+    return directory
+
+
+@pytest.mark.parametrize(
+    ("states", "fresh", "picked"),
+    [
+        (["stopped"], False, 0),
+        (["failed"], False, 0),
+        (["running"], False, 0),  # its supervisor is gone
+        (["stopped"], True, None),
+        (["finished"], False, None),
+        (["failed", "finished"], False, None),  # the newest counts
+        (["finished", "failed"], False, 1),
+    ],
+)
+def test_which_run_is_picked_up(tmp_path, states, fresh, picked, capsys):
+    old = [old_run(tmp_path, f"2026010{day}-000000", state) for day, state in enumerate(states, 1)]
+    identity = {"fingerprint": "abc", "entry_script": None}
+    with run_directory.claim(tmp_path, identity, fresh) as (directory, lock):
+        assert lock is not None
+        assert directory == old[picked] if picked is not None else directory not in old
+    assert ("Picking up" in capsys.readouterr().out) == (picked is not None)
+
+
+def test_another_recipe_is_not_picked_up(tmp_path):
+    old = old_run(tmp_path, "20260101-000000", "failed")
+    for identity in ({"fingerprint": "other", "entry_script": None}, {"fingerprint": "abc", "entry_script": "mine.py"}):
+        with run_directory.claim(tmp_path, identity, False) as (directory, _):
+            assert directory != old
+
+
+def test_a_run_of_another_kernel_is_left_alone(tmp_path):
+    old = old_run(tmp_path, "20260101-000000", "running")
+    identity = {"fingerprint": "abc", "entry_script": None}
+    with control.held(old), run_directory.claim(tmp_path, identity, False) as (directory, lock):
+        assert directory != old and lock is not None
+
+
+def test_a_detached_run_that_goes_on_is_followed(tmp_path):
+    old = old_run(tmp_path, "20260101-000000", "running", detached=True)
+    identity = {"fingerprint": "abc", "entry_script": None}
+    with control.held(old), run_directory.claim(tmp_path, identity, False) as (directory, lock):
+        assert directory == old and lock is None
+
+
+# ---- refusals and failures -------------------------------------------------------------------------------------------
+def test_what_cannot_work_leaves_nothing_behind(tiny_recipe, small_corpus, tmp_path):
+    with pytest.raises(preflight.PreflightError):
+        launch.train(tiny_recipe.with_(tensor_parallel=3), small_corpus, runs_dir=tmp_path / "runs", machine=CPU)
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.train
+def test_a_failure_names_rank_traceback_cause_and_fix(tiny_recipe, small_corpus, tmp_path):
+    """An entry script of the learner's own, without torch's `record`, fails on rank 1."""
+    script = tmp_path / "mine.py"
+    script.write_text(
+        "import os, time\n"
+        "def go():\n"
+        "    if os.environ['RANK'] == '1':\n"
+        "        raise RuntimeError('CUDA out of memory. Tried to allocate 2.00 GiB.')\n"
+        "    time.sleep(3600)\n"
+        "go()\n"
+    )
+    recipe = tiny_recipe.with_(tensor_parallel=2)
+    with pytest.raises(launch.TrainingFailed) as failed:
+        launch.train(recipe, small_corpus, runs_dir=tmp_path, machine=CPU, entry_script=script)
+    error = failed.value
+    assert error.rank == 1
+    assert "in go" in error.traceback and "CUDA out of memory" in error.traceback
+    assert error.cause and error.fix and "--micro-batch-size" in str(error)
+    assert str(error.run_directory / "log.txt") in str(error)
+    assert "site-packages/torch/distributed/run.py" not in error.traceback
+    assert runs.load(error.run_directory).state == "failed"
+
+
+@pytest.mark.train
+def test_a_program_that_ends_without_training_has_failed(tiny_recipe, small_corpus, tmp_path):
+    (tmp_path / "mine.py").write_text("print('nothing to do')")
+    with pytest.raises(launch.TrainingFailed, match="before training was done"):
+        launch.train(tiny_recipe, small_corpus, runs_dir=tmp_path, machine=CPU, entry_script=tmp_path / "mine.py")
+
+
+@pytest.mark.train
+def test_ranks_that_do_not_end_after_training_do_not_fail_the_cell(tiny_recipe, small_corpus, tmp_path, capsys):
+    script = tmp_path / "mine.py"
+    script.write_text(
+        "import os, time\n"
+        "if os.environ['RANK'] == '1':\n"
+        f"    print({''.join(STEP.format(step=step, loss=6 - step / 10) for step in range(1, 21))!r})\n"
+        "    print('[after training is done] datetime: 2026-11-23 09:13:20')\n"
+        "time.sleep(3600)\n"
+    )
+    recipe = tiny_recipe.with_(tensor_parallel=2)
+    run = launch.train(
+        recipe, small_corpus, runs_dir=tmp_path, machine=CPU, entry_script=script, hang_timeout_seconds=2
+    )
+    assert run.state == "finished" and (run.path / "result.json").exists()
+    assert control.members(run.path) == []
+    assert "finished: 20/20 steps" in capsys.readouterr().out
+    assert "=== training was done, but the ranks did not end: " in (run.path / "log.txt").read_text()
+
+
+# ---- interrupting, detaching, following ------------------------------------------------------------------------------
+def run_with(tmp_path):
+    """The newest run directory under `tmp_path` once it has taken its first step."""
+
+    def with_a_step():
+        for log in tmp_path.glob("*/*/log.txt"):
+            if any(logs.parse_step(line) for line in log.read_text().splitlines()):
+                return runs.load(log.parent)
+
+    return wait_for(with_a_step, "the first step")
+
+
+@pytest.mark.train
+def test_interrupting_the_cell_stops_every_process(tiny_recipe, small_corpus, tmp_path, capsys):
+    seen = {}
+
+    def interrupt():
+        run = run_with(tmp_path)
+        seen["members"] = control.members(run.path)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    recipe = tiny_recipe.with_(train_iters=5000, tensor_parallel=2)
+    with pytest.raises(KeyboardInterrupt):
+        launch.train(recipe, small_corpus, runs_dir=tmp_path, machine=CPU)
+    assert len(seen["members"]) >= 4  # supervisor, torchrun, two ranks
+    assert survivors(seen["members"]) == []
+    run = run_with(tmp_path)
+    assert run.state == "stopped" and control.members(run.path) == []
+    out = capsys.readouterr().out
+    assert "stopped: " in out and "Stopped." in out
+
+
+DETACHING = """
+from helpers import corpus, launch, recipes
+from helpers.machine import CPU
+import pickle, sys
+recipe, data, where = pickle.load(open(sys.argv[1], "rb"))
+launch.train(recipe, data, detach=True, runs_dir=where, machine=CPU)
+"""
+
+
+@pytest.mark.train
+def test_a_detached_run_survives_and_is_followed_and_stopped(tiny_recipe, small_corpus, tmp_path, capsys):
+    recipe = tiny_recipe.with_(train_iters=5000, exit_interval=150)
+    (tmp_path / "what").write_bytes(pickle.dumps((recipe, small_corpus, tmp_path / "runs")))
+    subprocess.run([sys.executable, "-c", DETACHING, tmp_path / "what"], cwd=PROJECT, check=True)  # this kernel ends
+    run = run_with(tmp_path / "runs")
+    assert run.state == "running"
+    again = launch.train(recipe, small_corpus, detach=True, runs_dir=tmp_path / "runs", machine=CPU)
+    assert again.path == run.path
+    assert launch.follow(run).state == "finished"
+    assert "150/150 steps" in capsys.readouterr().out
+
+    other = launch.train(
+        recipe.with_(exit_interval=5000), small_corpus, fresh=True, detach=True, runs_dir=tmp_path / "more", machine=CPU
+    )
+    members = control.members(run_with(tmp_path / "more").path)
+    other.stop()
+    assert survivors(members) == []
+    assert other.state == "stopped"
+
+
+# ---- small programs on ranks -----------------------------------------------------------------------------------------
+def test_ranks_returns_what_each_rank_said(tmp_path, monkeypatch):
+    (tmp_path / "hello.py").write_text("import os, sys\nprint('rank', os.environ['RANK'], 'of', *sys.argv[1:])")
+    monkeypatch.chdir(tmp_path)
+    text = launch.ranks("hello.py", 2, 2, "a b", machine=CPU)
+    assert "[rank 0] rank 0 of 2 a b" in text and "[rank 1] rank 1 of 2 a b" in text
+    assert list((machine.runs_root() / ".ranks").glob("hello-*")) == []
+
+
+def test_a_script_that_is_not_there_is_named():
+    with pytest.raises(FileNotFoundError, match="nowhere.py for torchrun"):
+        launch.ranks("nowhere.py", 2, machine=CPU)
+
+
+def test_what_ranks_say_on_gpus_is_not_torchruns_talk_of_threads(tmp_path, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    (tmp_path / "hello.py").write_text("print('hello')\n")
+    text = launch.ranks(str(tmp_path / "hello.py"), 2, machine=BARE_H200)
+    assert sorted(text.split("\n")) == ["", "[rank 0] hello", "[rank 1] hello"]
+
+
+def test_ranks_that_take_too_long_are_ended(tmp_path):
+    (tmp_path / "slow.py").write_text("import time\ntime.sleep(3600)")
+    with pytest.raises(launch.TrainingFailed, match="within 3 s") as failed:
+        launch.ranks(str(tmp_path / "slow.py"), 2, machine=CPU, timeout_seconds=3)
+    assert control.members(failed.value.run_directory) == []
+
+
+# ---- in Jupyter ------------------------------------------------------------------------------------------------------
+CELL = """
+import pickle
+from helpers import launch
+from helpers.machine import CPU
+recipe, data, where = pickle.load(open({what!r}, "rb"))
+run = launch.train(recipe, data, runs_dir=where, machine=CPU)
+"""
+
+
+@pytest.mark.train
+def test_in_a_notebook_one_line_and_one_small_picture_stay(tiny_recipe, small_corpus, tmp_path):
+    """Executed as nbclient does it; the bar and the figure were updated in place and left their last state only."""
+    (tmp_path / "what").write_bytes(pickle.dumps((tiny_recipe, small_corpus, tmp_path / "runs")))
+    cell = nbformat.v4.new_code_cell(CELL.format(what=str(tmp_path / "what")))
+    notebook = nbformat.v4.new_notebook(cells=[cell])
+    nbclient.NotebookClient(notebook, timeout=HANG_SECONDS, resources={"metadata": {"path": str(PROJECT)}}).execute()
+    shown = [output for output in cell.outputs if output.output_type == "display_data"]
+    assert len(shown) == 2 and not [output for output in cell.outputs if output.output_type == "error"]
+    line, picture = (output["data"] for output in shown)
+    assert line["text/plain"].startswith("finished: 30/30 steps · loss 6.")
+    assert "<progress" not in line["text/html"]
+    assert "ln V = 6.24" in picture["text/plain"] and 'alt="' in picture["text/html"]
+    assert len(json.dumps(notebook)) < 60_000
+
+
+@pytest.mark.train
+def test_interrupting_and_killing_a_jupyter_kernel(tiny_recipe, small_corpus, tmp_path):
+    recipe = tiny_recipe.with_(train_iters=5000, tensor_parallel=2)
+    (tmp_path / "what").write_bytes(pickle.dumps((recipe, small_corpus, tmp_path / "runs")))
+    manager, client = jupyter_client.manager.start_new_kernel(cwd=str(PROJECT))
+    try:
+        request = client.execute(CELL.format(what=str(tmp_path / "what")))
+        run = run_with(tmp_path / "runs")
+        members = control.members(run.path)
+        manager.interrupt_kernel()
+        while (reply := client.get_shell_msg(timeout=HANG_SECONDS))["parent_header"]["msg_id"] != request:
+            pass  # the start's own questions and answers
+        assert reply["content"]["ename"] == "KeyboardInterrupt"
+        assert survivors(members) == []
+
+        client.execute(CELL.format(what=str(tmp_path / "what")))
+        log = run.path / "log.txt"
+        wait_for(lambda: log.read_text().count("iteration        1/") >= 2, "the second launch's first step")
+        members = control.members(run.path)
+        assert len(members) >= 4
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)  # SIGKILL for the kernel's process group
+    assert survivors(members) == []
+    assert run.state == "stopped" and control.members(run.path) == []
+
+
+def test_a_picture_that_fails_never_ends_a_run_nor_hides_its_end(monkeypatch):
+    """An interrupt may catch matplotlib half imported: drawing fails from then on, and the cell must not say that."""
+    import IPython.display
+
+    shown = []
+    monkeypatch.setattr(IPython.display, "display", lambda bundle, **_: shown.append(bundle["text/plain"]))
+    monkeypatch.setattr(live.style, "new_figure", lambda *_, **__: object().figure)
+    progress = live.Progress(64, 512, None)
+    progress.steps, progress.losses, progress.tokens_per_second = [1, 2], [6.0, 5.9], [500.0, 500.0]
+    progress.seconds, progress.last_step = [0.1, 0.1], 5
+    view = live.JupyterView()
+    view.update(progress)
+    assert len(shown) == 1, "the line is shown without its picture"
+    view.line_handle = None
+    view.finish(progress, "stopped")
+    assert shown[1:] == [f"stopped: {progress.summary()}"]

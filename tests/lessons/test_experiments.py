@@ -1,0 +1,127 @@
+from types import SimpleNamespace
+
+import pytest
+from machines import ONE_H200, RTX_3090, TWO_H200
+
+from helpers import launch, recipes
+from helpers.launch import training
+from helpers.lessons import experiments
+from helpers.machine import CPU, Machine
+from helpers.recipes import accounting, preflight
+from helpers.recipes.preflight import problem as rules
+
+
+def test_a_sweep_changes_one_setting(tiny_recipe):
+    with pytest.raises(TypeError, match="one setting, not 2"):
+        experiments.sweep(tiny_recipe, None, lr=(1,), seed=(2,))
+
+
+def test_a_sweep_ends_where_the_memory_ends(tiny_recipe, monkeypatch, tmp_path, capsys):
+    full = SimpleNamespace(cause="The GPU's memory is full.", fix="Lower micro_batch_size.")
+
+    def train(recipe, data, fresh):
+        if recipe.batch.micro_batch_size > 2:
+            raise launch.TrainingFailed(tmp_path, "failed", 0, "", full, "")
+        return recipe.name
+
+    monkeypatch.setattr(launch, "train", train)
+    finished = experiments.sweep(tiny_recipe, None, micro_batch_size=(1, 2, 4, 8))
+    assert finished == ["tiny_micro_batch_size_1", "tiny_micro_batch_size_2"]
+    assert "micro_batch_size = 4 does not fit: The GPU's memory is full." in capsys.readouterr().out
+
+
+def test_a_sweep_ends_where_preflight_sees_no_room(tiny_recipe, monkeypatch, capsys):
+    def train(recipe, data, fresh):
+        refused = rules.error("asked", f"{preflight.TOO_LARGE} 200 GB: too much.", "less")
+        other = rules.error("asked", "another reason", "less")
+        if recipe.batch.micro_batch_size > 4:
+            raise preflight.PreflightError([refused, other])
+        if recipe.batch.micro_batch_size > 2:
+            raise preflight.PreflightError([refused])
+        return recipe.name
+
+    monkeypatch.setattr(launch, "train", train)
+    assert len(experiments.sweep(tiny_recipe, None, micro_batch_size=(1, 2, 4))) == 2
+    assert "micro_batch_size = 4 does not fit, so it was not started. One rank" in capsys.readouterr().out
+    with pytest.raises(preflight.PreflightError, match="another reason"):
+        experiments.sweep(tiny_recipe, None, micro_batch_size=(8,))
+
+
+@pytest.mark.parametrize("machine", [TWO_H200, Machine(gpus=(RTX_3090,))], ids=["H200", "RTX 3090"])
+def test_a_gpu_is_swept_until_it_is_full(machine):
+    recipe, sizes = experiments.micro_batches(recipes.gpt3_345m().scaled_to(machine), machine)
+    assert len(sizes) >= 3 and recipe.batch.global_batch_size % sizes[-1] == 0
+    needed = [sum(accounting.memory(recipe.with_(micro_batch_size=n), machine).values()) for n in sizes]
+    fits = [need < machine.gpus[0].memory_bytes for need in needed]
+    assert all(fits[:-1]) and not fits[-1]
+
+
+@pytest.mark.parametrize("change", [{"tensor_parallel": 2}, {"num_attention_heads": 15}, {"dropout": 1.5}])
+def test_a_recipe_that_cannot_work_is_not_swept(change):
+    with pytest.raises(preflight.PreflightError):
+        experiments.micro_batches(recipes.gpt3_345m().with_(**change), ONE_H200)
+
+
+def test_a_sweep_of_several_ranks_keeps_their_batch_whole():
+    recipe, sizes = experiments.micro_batches(recipes.gpt3_345m().with_(processes=2, global_batch_size=24), TWO_H200)
+    assert recipe.batch.global_batch_size % (2 * sizes[-1]) == 0
+
+
+def test_a_cpu_is_swept_with_the_recipes_own_batch():
+    recipe = recipes.gpt3_345m().scaled_to("cpu")
+    assert experiments.micro_batches(recipe, CPU) == (recipe, [1, 2, 4, 8])
+    assert experiments.micro_batches(recipe.with_(global_batch_size=2), CPU)[1] == [1, 2]
+
+
+def test_the_8b_of_notebook_04_passes_preflight_on_two_h200s():
+    recipe = recipes.llama3_8b().with_(processes=2, train_iters=20, lr_warmup_iters=10).scaled_to(TWO_H200)
+    assert recipe.layout.data_parallel == 2 and recipe.model == recipes.llama3_8b().model
+    for one in (recipe, recipe.with_(fp8_format=None)):
+        assert not [problem for problem in preflight.check(one, None, TWO_H200) if problem.severity == "error"]
+
+
+def test_what_is_looked_into_has_plain_kernels(monkeypatch):
+    """Megatron itself refuses the loss kernel that our entry script lets in, and a recorded step says nothing."""
+    asked = []
+    monkeypatch.setattr(launch, "ranks", lambda *words, **_: asked.extend(words) or "")
+    monkeypatch.setattr(experiments.layer, "findings", lambda output: {})
+    recipe = recipes.gpt3_345m().with_(tensor_parallel=2)
+    experiments.look_inside(recipe, None, machine=TWO_H200)
+    assert "--tensor-model-parallel-size" in asked
+    assert {"--cross-entropy-loss-fusion", "--cuda-graph-impl"} <= set(recipe.flags(None, TWO_H200)) - set(asked)
+
+
+def test_other_failures_are_not_swallowed(tiny_recipe, monkeypatch, tmp_path):
+    def train(recipe, data, fresh):
+        raise launch.TrainingFailed(tmp_path, "failed", 0, "", None, "")
+
+    monkeypatch.setattr(launch, "train", train)
+    with pytest.raises(launch.TrainingFailed):
+        experiments.sweep(tiny_recipe, None, micro_batch_size=(1,))
+
+
+def test_an_interrupt_while_the_plug_waits_stops_the_run(tiny_recipe, monkeypatch, tmp_path):
+    stopped = []
+    run = SimpleNamespace(path=tmp_path, state="running", stop=lambda: stopped.append(True))
+
+    def interrupt(_seconds):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(launch, "train", lambda *_args, **_kwargs: run)
+    monkeypatch.setattr(experiments.time, "sleep", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        experiments.pull_the_plug(tiny_recipe, None, step=8)
+    assert stopped == [True]
+
+
+@pytest.mark.train
+def test_a_run_whose_plug_was_pulled_is_picked_up(tiny_recipe, small_corpus, monkeypatch, capsys):
+    monkeypatch.setattr(training, "here", lambda: CPU)
+    recipe = tiny_recipe.with_(save_interval=5, name="plug")
+    cut = experiments.pull_the_plug(recipe, small_corpus, step=8)
+    assert cut.state == "failed" and max(cut.losses.index) < 30
+    assert "killed: " in capsys.readouterr().out, "the run is shown while it waits for its step"
+    resumed = launch.train(recipe, small_corpus)
+    assert resumed.path == cut.path and resumed.state == "finished"
+    assert list(resumed.losses.index) == list(range(1, 31))
+    assert "Picking up the unfinished run" in capsys.readouterr().out

@@ -1,0 +1,38 @@
+"""Pictures of a corpus say in words what they show."""
+
+from pathlib import Path
+
+import numpy as np
+
+from helpers import plots
+
+
+def test_pieces_lists_each_tokenizers_tokens(small_corpus):
+    picture = plots.pieces("To be, or not.", small_corpus)
+    tokens = [small_corpus.decode([i]) for i in small_corpus.encode("To be, or not.")]
+    assert f"bpe-512 cuts it into {len(tokens)}: {' | '.join(tokens)}" in picture.alt
+    assert picture.png.startswith(b"\x89PNG")
+    drawn = [text.get_text() for text in picture.figure.axes[0].texts]
+    assert [token.replace(" ", "·") for token in tokens] == drawn[1:]
+
+
+def test_token_bytes_shows_what_lies_in_the_file(small_corpus):
+    picture = plots.token_bytes(small_corpus, 5)
+    drawn = [text.get_text() for text in picture.figure.axes[0].texts]
+    raw = Path(f"{small_corpus.prefix}.bin").read_bytes()[:10]
+    assert [raw[i : i + 2].hex(" ") for i in range(0, 10, 2)] == [code for code in drawn if len(code) == 5][1:]
+    ids = np.frombuffer(raw, dtype="<u2")
+    assert all(f"{i}" in drawn for i in ids)
+
+
+def test_token_bytes_stays_as_wide_as_a_page(small_corpus):
+    picture = plots.token_bytes(small_corpus, 40)
+    assert picture.figure.get_figwidth() < 9.5, "wider, and its letters are too small where the page scales it down"
+    assert [text.get_text() for text in picture.figure.axes[0].texts].count("token id") >= 5
+
+
+def test_split_names_the_empty_part(small_corpus):
+    picture = plots.split_parts(small_corpus, "949,50,1", "90,5,5", sequence_length=64)
+    assert "--split 949,50,1: train 76 documents, valid 4 documents, test 0 documents (empty!)" in picture.alt
+    assert "--split 90,5,5: train 72 documents, valid 4 documents, test 4 documents" in picture.alt
+    assert picture.png.startswith(b"\x89PNG")

@@ -1,0 +1,100 @@
+"""The waterfall names each bar by what changed, and its numbers are the runs' own."""
+
+import dataclasses
+
+import pandas as pd
+import pytest
+from records import make_run, recorded
+
+from helpers import machine, plots, recipes
+from helpers.plots import tuning
+from helpers.recipes.settings import Speed
+
+UNFUSED = ("--no-gradient-accumulation-fusion",)
+PLAIN = recipes.gpt3_345m().with_(
+    name="a", speed=Speed(), extra_flags=UNFUSED, micro_batch_size=1, global_batch_size=32, dtype="fp16"
+)
+TOKENS = 32 * 1024
+
+
+def changed(**changes) -> str:
+    return tuning.changes(dataclasses.asdict(PLAIN), dataclasses.asdict(PLAIN.with_(**changes)))
+
+
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        ({"dtype": "bf16"}, "bf16 instead of fp16"),
+        ({"fp8_format": "hybrid", "dtype": "bf16"}, "fp8 tensorwise instead of fp16"),
+        ({"micro_batch_size": 32}, "micro-batch 1 → 32"),
+        ({"speed": Speed(cross_entropy_fusion="native")}, "fused cross-entropy"),
+        ({"extra_flags": ()}, "fused gradient accumulation"),
+        ({"speed": Speed(cuda_graph=True), "dtype": "bf16"}, "bf16 instead of fp16, CUDA graph"),
+        ({"dropout": 0.0}, "dropout off"),
+        ({"dropout": 0.2}, "dropout 0.1 → 0.2"),
+        ({"tensor_parallel": 2}, "TP2 instead of 1 rank"),
+        ({"extra_flags": (*UNFUSED, "--my-flag")}, "with --my-flag"),
+        ({"num_layers": 12}, "num_layers 24 → 12"),
+        ({"train_iters": 7, "lr": 1.0, "name": "b"}, "the same again"),
+    ],
+)
+def test_each_change_has_its_words(changes, words):
+    assert changed(**changes) == words
+
+
+def test_changes_back_are_told_as_well():
+    fast = PLAIN.with_(speed=Speed(cuda_graph=True), extra_flags=(), dropout=0.0)
+    words = tuning.changes(dataclasses.asdict(fast), dataclasses.asdict(PLAIN))
+    assert words == "no CUDA graph, no fused gradient accumulation, dropout on"
+
+
+def test_a_batch_that_is_one_micro_batch_is_told_once():
+    whole = PLAIN.with_(micro_batch_size=32)
+    double = PLAIN.with_(micro_batch_size=64, global_batch_size=64)
+    assert tuning.changes(dataclasses.asdict(whole), dataclasses.asdict(double)) == "batch 32 → 64"
+    assert changed(micro_batch_size=2, global_batch_size=64) == "micro-batch 1 → 2, batch 32 → 64"
+
+
+@pytest.fixture
+def three(tmp_path):
+    bf16 = PLAIN.with_(name="b", dtype="bf16")
+    slow = bf16.with_(name="c", dropout=0.2)
+    return [recorded(tmp_path, r, seconds) for r, seconds in ((PLAIN, 2.0), (bf16, 0.5), (slow, 1.0))]
+
+
+def test_bars_show_what_was_there_and_what_came(three):
+    picture = plots.waterfall([three[0], None, *three[1:]])
+    (axes,) = picture.figure.axes
+    assert [tick.get_text() for tick in axes.get_yticklabels()] == [
+        "start: fp16, micro-batch 1 of 32",
+        "bf16 instead of fp16",
+        "dropout 0.1 → 0.2",
+    ]
+    spans = [(patch.get_x(), patch.get_width()) for patch in axes.patches]
+    first, second, third = TOKENS / 2, TOKENS / 0.5, TOKENS / 1
+    gain, lost = (first, second - first), (third, second - third)
+    assert spans == [pytest.approx(span) for span in ((0, first), (0, first), gain, (0, third), lost)]
+    assert axes.patches[0].get_hatch() == "////" and axes.patches[-1].get_linestyle() == "--"
+    beside = [text.get_text() for text in axes.texts]
+    assert beside[0].startswith("16,384  ·  MFU 3.8%") and "4.00×" in beside[1] and "0.50×" in beside[2]
+    assert "recorded on NVIDIA H200" in axes.get_title(loc="left") and "dropout 0.1 → 0.2: 32,768" in picture.alt
+
+
+def test_the_table_says_the_same(three):
+    table = tuning.waterfall_table(three)
+    assert table["tokens/s/GPU"].tolist() == [16384, 65536, 32768]
+    assert table["× the first"].tolist() == [1, 4, 2] and table["× the run before"].tolist()[1:] == [4, 0.5]
+    assert pd.isna(table["× the run before"].iloc[0]) and table["peak memory GB"].tolist() == [1, 1, 1]
+
+
+def test_without_a_gpu_there_is_no_mfu(tmp_path):
+    run = make_run(tmp_path / "cpu", PLAIN.with_(dtype="fp32"), machine.CPU)
+    (axes,) = plots.waterfall([run]).figure.axes
+    assert "MFU" not in axes.texts[0].get_text() and axes.get_xlabel() == "tokens/s per rank"
+    assert axes.patches[0].get_hatch() is None
+
+
+def test_no_run_is_a_sentence():
+    for nothing in (plots.waterfall([]), tuning.waterfall_table([None])):
+        assert repr(nothing) == "No run of this series is recorded yet: there is nothing to show in its place."
+        assert nothing._repr_html_().startswith("<p>No run")

@@ -1,0 +1,172 @@
+"""A run killed at any moment goes on as if nothing had happened; a full disk costs one checkpoint, not the run."""
+
+import contextlib
+import os
+import random
+import shutil
+import subprocess
+import threading
+from pathlib import Path
+
+import psutil
+import pytest
+from patience import wait_for
+
+from helpers import launch, runs
+from helpers.machine import CPU
+from helpers.processes import checkpoints, control, logs
+
+STEPS = 60
+
+
+def write_checkpoint(directory: Path, iteration: int, whole: bool = True, bytes_: int = 1000) -> Path:
+    path = checkpoints.path_of(directory, iteration)
+    path.mkdir(parents=True)
+    (path / "__0_0.distcp").write_bytes(b"x" * bytes_)
+    if whole:
+        (path / "metadata.json").write_text("{}")
+        (directory / checkpoints.TRACKER).write_text(str(iteration))
+    return path
+
+
+def test_an_unfinished_checkpoint_is_removed_and_the_whole_one_stays(tmp_path):
+    write_checkpoint(tmp_path, 10)
+    write_checkpoint(tmp_path, 20, whole=False)
+    assert checkpoints.repair(tmp_path) == ["removed the unfinished checkpoint of step 20"]
+    assert checkpoints.latest(tmp_path) == 10 and checkpoints.saved(tmp_path) == [10]
+    assert checkpoints.repair(tmp_path) == []
+
+
+@pytest.mark.parametrize("tracker", ["", "30"])
+def test_a_tracker_cut_off_by_a_kill_points_to_the_newest_whole_checkpoint(tmp_path, tracker):
+    """Megatron empties the file before it writes it; with an empty one it ends without a word."""
+    write_checkpoint(tmp_path, 10)
+    write_checkpoint(tmp_path, 20)
+    (tmp_path / checkpoints.TRACKER).write_text(tracker)
+    checkpoints.repair(tmp_path)
+    assert checkpoints.latest(tmp_path) == 20
+
+
+def test_without_a_whole_checkpoint_the_run_starts_over(tmp_path):
+    write_checkpoint(tmp_path, 10, whole=False)
+    (tmp_path / checkpoints.TRACKER).write_text("")
+    checkpoints.repair(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("keep", "left"), [(1, [40]), (2, [30, 40]), (9, [10, 20, 30, 40])])
+def test_old_checkpoints_go_and_the_current_one_stays(tmp_path, keep, left):
+    for iteration in (10, 20, 30, 40):
+        write_checkpoint(tmp_path, iteration)
+    write_checkpoint(tmp_path, 50, whole=False)  # being written
+    checkpoints.prune(tmp_path, keep)
+    assert checkpoints.saved(tmp_path) == left
+    assert checkpoints.path_of(tmp_path, 50).exists()
+
+
+def test_the_tracker_decides_what_is_current(tmp_path):
+    """A whole checkpoint whose number is not yet in the tracker does not count against the older ones."""
+    for iteration in (10, 20):
+        write_checkpoint(tmp_path, iteration)
+    (tmp_path / checkpoints.TRACKER).write_text("10")
+    assert checkpoints.prune(tmp_path, keep=1) == []
+
+
+def kill_at(root: Path, step: int) -> threading.Thread:
+    """SIGKILL for the supervisor, torchrun and every rank, all at once, as soon as that step is taken."""
+
+    def kill() -> bool:
+        for path in root.glob("*/*/ranks/*/*/attempt_0/0/stdout.log"):
+            taken = [found.step for line in path.read_text().splitlines() if (found := logs.parse_step(line))]
+            if taken and taken[-1] >= step and (members := control.members(path.parents[5])):
+                for process in members:
+                    with contextlib.suppress(psutil.NoSuchProcess):
+                        process.kill()
+                return True
+        return False
+
+    thread = threading.Thread(target=wait_for, args=(kill, f"step {step}"), kwargs={"pause": 0.005}, daemon=True)
+    thread.start()
+    return thread
+
+
+@pytest.mark.train
+def test_five_kills_leave_no_trace_in_the_losses(tiny_recipe, small_corpus, tmp_path, capsys):
+    """fp32 on the CPU: the losses of the run that was killed five times equal the other's to the last bit."""
+    recipe = tiny_recipe.with_(train_iters=STEPS, eval_interval=1000, save_interval=4)
+    untouched = launch.train(recipe, small_corpus, runs_dir=tmp_path / "untouched", machine=CPU)
+
+    seed = int(os.environ.get("KILL_SEED", "20260101"))
+    points = sorted(random.Random(seed).sample(range(2, STEPS - 2), 5))
+    for point in points:
+        killer = kill_at(tmp_path / "killed", point)
+        with pytest.raises(launch.TrainingFailed):
+            launch.train(recipe, small_corpus, runs_dir=tmp_path / "killed", machine=CPU)
+        killer.join()
+    killed = launch.train(recipe, small_corpus, runs_dir=tmp_path / "killed", machine=CPU)
+
+    assert len(list((tmp_path / "killed" / recipe.name).iterdir())) == 1, "every launch took the same directory up"
+    assert (killed.path / "log.txt").read_text().count(logs.LAUNCH_MARK) == 6
+    assert list(killed.losses.index) == list(range(1, STEPS + 1))
+    assert killed.losses.to_dict() == untouched.losses.to_dict(), f"seed {seed}, killed at {points}"
+    assert "Picking up the unfinished run" in capsys.readouterr().out
+
+
+@pytest.mark.train
+def test_command_sh_by_hand_mends_a_half_written_index_cache(tiny_recipe, small_corpus, tmp_path):
+    """Megatron only looks whether the cached files are there; every further start would fail."""
+    recipe = tiny_recipe.with_(train_iters=6, lr_warmup_iters=0)
+    run = launch.train(recipe, small_corpus, runs_dir=tmp_path, machine=CPU)
+    (cached,) = (run.path / "index_cache").glob("*-train-shuffle_index.npy")
+    content = cached.read_bytes()
+    cached.write_bytes(content[: len(content) // 2])
+    again = subprocess.run(["bash", run.path / "command.sh"], capture_output=True, text=True)
+    assert again.returncode == 0, again.stdout[-2000:] + again.stderr[-2000:]
+    assert losses(again.stdout) == losses((run.path / "log.txt").read_text())
+    assert cached.read_bytes() == content
+
+
+def losses(log: str) -> dict[int, float]:
+    return {step.step: step.loss for line in log.splitlines() if (step := logs.parse_step(line))}
+
+
+@contextlib.contextmanager
+def small_disk(directory: Path, megabytes: int):
+    """A disk of its own for `directory`; skips where this user may not mount one."""
+    directory.mkdir(parents=True, exist_ok=True)
+    command = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(directory)]
+    if shutil.which("mount") is None or subprocess.run(command, capture_output=True).returncode:
+        pytest.skip("mounting a small disk takes root")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "-l", str(directory)], check=True)
+
+
+@pytest.mark.train
+def test_a_full_disk_is_named_and_the_previous_checkpoint_loads(tiny_recipe, small_corpus, tmp_path):
+    """Somebody else fills the disk between two checkpoints; after making room the same cell goes on."""
+    recipe = tiny_recipe.with_(train_iters=400, save_interval=20, num_layers=4, hidden_size=128, keep=1)
+    disk = tmp_path / "disk"
+    with small_disk(disk, 60):
+
+        def fill():
+            found = wait_for(lambda: [p for p in disk.glob("*/*/checkpoints") if checkpoints.latest(p)], pause=0.02)
+            free = shutil.disk_usage(found[0]).free
+            (disk / "somebody-elses").write_bytes(b"x" * (free - 3 * 2**20))
+
+        threading.Thread(target=fill, daemon=True).start()
+        with pytest.raises(launch.TrainingFailed) as failed:
+            launch.train(recipe, small_corpus, runs_dir=disk, machine=CPU)
+        message = str(failed.value)
+        assert "No space left on device" in message and failed.value.cause and "disk" in failed.value.cause.lower()
+        directory = failed.value.run_directory
+        step = checkpoints.latest(directory / "checkpoints")
+        assert step and f"after step {step}" in message
+        assert checkpoints.saved(directory / "checkpoints") == [step]
+
+        (disk / "somebody-elses").unlink()
+        run = launch.train(recipe.with_(exit_interval=step + 20), small_corpus, runs_dir=disk, machine=CPU)
+        assert run.path == directory.resolve() and run.state == "finished"
+        assert f"successfully loaded checkpoint from {directory}/checkpoints" in (directory / "log.txt").read_text()
+        assert runs.load(directory).losses.index[-1] == step + 20

@@ -1,0 +1,208 @@
+"""What a run left behind is read as it is: merged over resumed launches, in words where there is nothing."""
+
+import json
+import math
+import shutil
+import time
+
+import pandas as pd
+import pytest
+from records import RECIPE, TOKENS_PER_STEP, curves, make_run, write_events
+
+from helpers import machine, runs
+from helpers.processes import control
+from helpers.recipes import accounting
+from helpers.runs import records
+from helpers.runs.results import after_warm_up
+
+
+def test_losses_and_scalars(tmp_path):
+    run = make_run(tmp_path / "a")
+    assert run.losses.index.tolist() == list(range(1, 21))
+    assert run.losses[20] == pytest.approx(8.8) and run.losses.name == "loss"
+    assert "lm loss vs samples" not in run.scalars
+    assert math.isnan(run.scalars["iteration-time"][1])
+
+
+def test_summary_by_hand(tmp_path):
+    row = make_run(tmp_path / "a").summary().iloc[0]
+    speed = TOKENS_PER_STEP / 0.5 / 2  # two GPUs
+    assert row["steps"] == 20 and row["tokens"] == 20 * TOKENS_PER_STEP
+    assert row["tokens/s/GPU"] == pytest.approx(speed)
+    assert row["TFLOP/s/GPU"] == pytest.approx(speed * accounting.flops_per_token(RECIPE.model) / 1e12)
+    assert row["MFU"] == pytest.approx(row["TFLOP/s/GPU"] / 989)
+    assert row["peak memory GB"] == pytest.approx(1.00000002)
+    assert (row["first loss"], row["final loss"]) == (pytest.approx(10.7), pytest.approx(8.8))
+    assert row["wall time s"] == 60
+
+
+def test_megatrons_own_tflops_count_where_it_wrote_them(tmp_path):
+    run = make_run(tmp_path / "a", scalars=curves() | {"throughput": dict.fromkeys(range(1, 21), 123.0)})
+    assert run.summary()["TFLOP/s/GPU"].item() == 123.0
+
+
+def test_no_mfu_on_a_cpu_nor_on_an_unknown_gpu(tmp_path):
+    unknown = machine.Machine(gpus=(machine.GPU("Somebody's GPU", 10**10, (9, 0)),))
+    for name, where in (("cpu", machine.CPU), ("unknown", unknown)):
+        assert math.isnan(make_run(tmp_path / name, machine=where).summary()["MFU"].item())
+
+
+def test_a_resumed_run_is_one_curve_and_the_later_launch_counts(tmp_path):
+    run = make_run(tmp_path / "a", scalars={"lm loss": {1: 5.0, 2: 4.0, 3: 99.0}})
+    time.sleep(1.1)  # the names of event files carry seconds
+    write_events(run.path / "tensorboard", {"lm loss": {3: 3.0, 4: 2.0}}, ".two")
+    assert run.losses.tolist() == [5.0, 4.0, 3.0, 2.0]
+
+
+def test_more_than_ten_thousand_points_are_all_there(tmp_path):
+    run = make_run(tmp_path / "a", scalars={"lm loss": dict.fromkeys(range(1, 10_501), 1.0)})
+    assert len(run.losses) == 10_500
+
+
+def test_an_event_file_cut_off_by_a_kill_is_read_as_far_as_it_goes(tmp_path):
+    run = make_run(tmp_path / "a", scalars={"lm loss": {step: 1.0 * step for step in range(1, 101)}})
+    (events,) = (run.path / "tensorboard").iterdir()
+    events.write_bytes(events.read_bytes()[:-7])
+    assert run.losses.tolist() == [1.0 * step for step in range(1, 100)]
+
+
+def test_peak_memory_is_the_fullest_rank_of_log_and_tensorboard(tmp_path):
+    run = make_run(tmp_path / "a")
+    line = "[Rank {}] (after 2 iterations) memory (MB) | allocated: 1.00 | max allocated: {} | reserved: 2.00"
+    (run.path / "log.txt").write_text(f"[rank 0] {line.format(0, 4096.25)}\n[rank 1] {line.format(1, 17.0)}\n")
+    assert run.peak_memory_bytes == 4096.25 * 2**20
+
+
+def test_directories_without_a_step_speak_in_words(tmp_path):
+    empty = tmp_path / "20260101-000000"
+    empty.mkdir()
+    run = runs.load(empty)
+    assert run.state == "never started" and len(run.losses) == 0 and run.log_tail() == ""
+    assert run.summary()["steps"].item() == 0 and math.isnan(run.summary()["tokens/s/GPU"].item())
+    assert "never started, without a single step" in repr(run)
+    failed = make_run(tmp_path / "f", scalars={}, state="failed")
+    control.write_status(failed.path, failing_rank=1, reason="was killed by SIGKILL")
+    assert "failed (rank 1 was killed by SIGKILL), without a single step" in failed._repr_html_()
+    assert failed.checkpoints().empty and failed.summary()["tokens"].item() == 0
+
+
+def test_a_run_whose_supervisor_is_gone_has_failed(tmp_path):
+    run = make_run(tmp_path / "a", state="running")
+    assert run.state == "failed" and "its supervisor was killed" in run.headline
+
+
+def test_checkpoints_of_a_going_run_are_not_deleted(tmp_path):
+    run = make_run(tmp_path / "a", state="running")
+    (run.path / "checkpoints/iter_0000010").mkdir(parents=True)
+    (run.path / "checkpoints/iter_0000010/metadata.json").write_text("{}")
+    with control.held(run.path), pytest.raises(RuntimeError, match="still running"):
+        run.delete_checkpoints()
+    assert run.checkpoints().index.tolist() == [10]
+    run.delete_checkpoints()
+    assert run.checkpoints().empty and len(run.losses) == 20
+
+
+def test_load_and_latest(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no run directory"):
+        runs.load(tmp_path / "nothing")
+    with pytest.raises(FileNotFoundError, match="launch.train"):
+        runs.latest("gpt3_345m", tmp_path)
+    for name in ("20260102-000000", "20260103-000000", "20260101-000000"):
+        make_run(tmp_path / "gpt3_345m" / name)
+    (tmp_path / "gpt3_345m" / "20260104-000000").mkdir()  # a launch that wrote nothing
+    assert runs.latest("gpt3_345m", tmp_path).path.name == "20260103-000000"
+
+
+def test_labels_say_what_differs(tmp_path):
+    def named(*changes):
+        made = [make_run(tmp_path / f"{time.time_ns()}", RECIPE.with_(**change)) for change in changes]
+        return runs.labels(made)
+
+    assert named({"micro_batch_size": 1}, {"micro_batch_size": 8}) == ["micro_batch_size 1", "micro_batch_size 8"]
+    assert named({}, {"tensor_parallel": 1, "processes": 2}) == ["TP2", "DP2"]
+    assert named({}, {"dtype": "fp16", "micro_batch_size": 8}) == [
+        "micro_batch_size 32, bf16",
+        "micro_batch_size 8, fp16",
+    ]
+    assert named({}, {"name": "other", "lr": 1.0}) == ["gpt3_345m", "other"]
+    scaled = named({}, {"num_layers": 4, "hidden_size": 128, "vocab_size": 4096, "num_attention_heads": 4})
+    assert scaled == ["gpt3_345m, 24 × 1024", "gpt3_345m, 4 × 128"]
+    same = named({}, {})
+    assert len(set(same)) == 2 and all(label.startswith("gpt3_345m, ") for label in same)
+
+
+def test_compare_is_one_table(tmp_path):
+    one = make_run(tmp_path / "1", RECIPE.with_(micro_batch_size=1))
+    other = make_run(tmp_path / "2", RECIPE.with_(micro_batch_size=8), scalars=curves(seconds=0.25))
+    table = runs.compare([one, None, other])
+    assert table.index.tolist() == ["micro_batch_size 1", "micro_batch_size 8"]
+    assert table["tokens/s/GPU"].tolist() == [8192.0, 16384.0] and "machine" not in table
+    elsewhere = make_run(tmp_path / "3", machine=machine.CPU)
+    assert runs.compare([one, elsewhere])["machine"].tolist() == ["2 × NVIDIA H200", "2-core CPU"]
+    assert runs.compare([None]).empty
+
+
+def test_a_recorded_run_answers_like_the_live_one(tmp_path, monkeypatch):
+    live = make_run(tmp_path / "a")
+    (live.path / "predictions.json").write_text('{"loss": 5}')
+    monkeypatch.setattr(records, "RECORDED", tmp_path / "recorded")
+    assert runs.recorded("h200", "gpt") is None and runs.recorded("h200") == []
+    path = runs.record(live, "gpt", tmp_path / "recorded")
+    assert path == tmp_path / "recorded" / "h200" / "gpt.json" and path.stat().st_size < 20_000
+    kept = runs.recorded("h200", "gpt")
+    assert [run.path for run in runs.recorded("h200")] == [path]
+    assert kept.recorded_on == "2 × NVIDIA H200" and live.recorded_on is None
+    assert kept.headline == "gpt3_345m: recorded on 2 × NVIDIA H200, 2026-11-23"
+    pd.testing.assert_frame_equal(kept.summary(), live.summary())
+    pd.testing.assert_series_equal(kept.losses, live.losses, rtol=1e-6)
+    assert kept.predictions == {"loss": 5} and kept.layout == RECIPE.layout and kept.model == RECIPE.model
+    assert runs.labels([live, kept]) == ["gpt3_345m", "gpt3_345m (recorded on 2 × NVIDIA H200)"]
+
+
+def test_recorded_runs_of_a_pattern_come_in_the_order_of_their_numbers(tmp_path, monkeypatch):
+    live = make_run(tmp_path / "a")
+    monkeypatch.setattr(records, "RECORDED", tmp_path / "recorded")
+    for name in ("micro_16", "micro_8", "micro_128", "other"):
+        runs.record(live, name, tmp_path / "recorded")
+    assert [run.path.stem for run in runs.recorded("h200", "micro_*")] == ["micro_8", "micro_16", "micro_128"]
+    assert [run.path.stem for run in runs.recorded("h200", "micro_[1-9]")] == ["micro_8"]
+    assert runs.recorded("h200", "nothing*") == []
+
+
+def test_a_result_names_no_place_of_this_machine(tmp_path):
+    run = make_run(tmp_path / "a")
+    text = runs.write_result(run.path).read_text()
+    assert str(tmp_path) not in text and "cd runs/<run>" in text
+    assert set(json.loads(text)) >= {"recipe", "environment", "command", "figures", "series", "status"}
+    assert "pid" not in json.loads(text)["status"]
+
+
+def test_long_series_are_thinned_but_keep_both_ends(tmp_path):
+    run = make_run(tmp_path / "a", scalars={"lm loss": {step: 1.0 * step for step in range(1, 5002)}})
+    kept = runs.read_result(runs.write_result(run.path)).losses
+    assert 500 < len(kept) <= 1001 and (kept.index[0], kept.index[-1]) == (1, 5001)
+    assert (kept == kept.index).all()
+
+
+def test_warm_up():
+    assert after_warm_up(pd.Series(range(200))).iloc[0] == 10
+    assert after_warm_up(pd.Series(range(50))).iloc[0] == 5
+    assert after_warm_up(pd.Series(range(10))).iloc[0] == 3
+    assert after_warm_up(pd.Series([7, 8])).tolist() == [8] and after_warm_up(pd.Series([], dtype=float)).empty
+
+
+@pytest.mark.train
+def test_a_trained_run(tiny_run, tmp_path):
+    assert tiny_run.state == "finished"
+    assert tiny_run.losses.index.tolist() == list(range(1, 31))
+    assert tiny_run.losses[1] == pytest.approx(math.log(512), abs=0.1)
+    row = tiny_run.summary().iloc[0]
+    assert row["final loss"] < row["first loss"] and row["tokens"] == 30 * 8 * 64
+    assert row["tokens/s/GPU"] > 100 and row["peak memory GB"] > 0 and row["wall time s"] > 1
+    assert "--nproc-per-node 1" in tiny_run.command and "iteration       30/" in tiny_run.log_tail(60)
+    assert tiny_run.checkpoints().index.tolist() == [20, 30]
+    copy = runs.load(shutil.copytree(tiny_run.path, tmp_path / "copy"))
+    assert copy.disk_bytes > copy.checkpoints()["GB"].sum() * 1e9 > 1e6
+    assert copy.delete_checkpoints().endswith("freed.") and copy.disk_bytes < 1e6
+    kept = runs.read_result(tiny_run.path / "result.json")
+    pd.testing.assert_frame_equal(kept.summary(), tiny_run.summary(), rtol=1e-6)
