@@ -19,6 +19,7 @@ from helpers.processes import control, logs, run_directory
 from helpers.processes.programs import how_to_resume, raise_if_failed
 from helpers.processes.run_directory import environment, write_command, write_json
 from helpers.recipes import accounting, preflight
+from helpers.recipes.changes import is_stock
 from helpers.recipes.preflight import problem
 from helpers.show import numbers
 
@@ -154,11 +155,9 @@ def _watch(directory: Path, interrupt_stops: bool) -> None:
 
 def _write(directory, recipe, data, machine, identity, predict, entry_script) -> None:
     command = recipe.command(data, machine, run_directory=directory, entry_script=entry_script)
-    flags = sum(len(flag.words) for group in command.groups.values() for flag in group)
-    write_command(
-        directory, recipe.name, command.argv[: len(command.argv) - flags], command.environment, command.groups
-    )
+    write_command(directory, recipe.name, command.program, command.environment, command.groups)
     described = dataclasses.asdict(recipe) | identity | {"corpus": getattr(data, "name", "made-up tokens")}
+    described["stock"] = is_stock(recipe)
     write_json(directory / "environment.json", environment(machine, command.environment))
     if predict:
         write_json(directory / "predictions.json", predict)

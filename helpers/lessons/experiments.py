@@ -13,6 +13,7 @@ from helpers.plots import layer
 from helpers.processes import control, logs
 from helpers.recipes import Recipe, preflight
 from helpers.recipes.command import environment
+from helpers.recipes.fit import SMALL
 from helpers.recipes.settings import Speed
 
 OUT_OF_MEMORY = re.compile("memory is full|main memory was full")
@@ -119,11 +120,12 @@ def fp8_against_bf16(recipe: Recipe, data, machine: Machine | None = None):
             pair.append(launch.train(changed, data, fresh=True, machine=machine))
         display(plots.loss_difference(*pair))
         return runs.compare(pair)
-    names = (f"{recipe.name}_bf16_dp2", f"{recipe.name}_tensorwise_dp2")
+    whole = recipe.name.removesuffix(SMALL)
+    names = (f"{whole}_bf16_dp2", f"{whole}_tensorwise_dp2")
     pair = [run for name in names if (run := runs.recorded("h200", name))]
     print(f"{machine.name} trains no FP8: runs recorded on two H200s stand in.")
     if not pair:
-        print(f"No run of {recipe.name} is recorded on H200s yet, so there is nothing to show in its place.")
+        print(f"No run of {whole} is recorded on H200s yet, so there is nothing to show in its place.")
         return None
     return runs.compare(pair)
 

@@ -12,6 +12,7 @@ import os
 import platform
 import shlex
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from helpers.machine import PROJECT, Machine, cuda_libraries, driver_versions
@@ -86,7 +87,7 @@ def made(directory: Path) -> Path:
     return directory
 
 
-def write_command(directory: Path, title: str, program: list[str], variables: dict, groups: dict) -> Path:
+def write_command(directory: Path, title: str, program: Sequence[str], variables: dict, groups: dict) -> Path:
     """`command.sh`: the whole launch as a script that runs by itself, from anywhere, each flag with its reason.
 
     `program` is what is run, up to the flags; `variables` maps a name to (value, why), `groups` a subject to its flags.

@@ -13,6 +13,11 @@ import sys
 
 import torch
 
+from helpers.ranks.repairs import table
+
+if __name__ == "__main__":
+    table.apply()  # before Megatron is imported
+
 from helpers.ranks import pretrain_gpt
 
 LISTENED_TO = {"linear_proj": "self_attention", "linear_fc2": "mlp"}

@@ -5,8 +5,9 @@
 Megatron Core's wheel brings the training loop (`megatron.training.pretrain`) but no program around it. This is that
 program: which datasets there are, how one micro-batch becomes a loss, and `main`, which turns flags into a run. How a
 batch reaches all ranks is in `batches`. Every pretraining flag of Megatron works; `refused_flags` lists the ones that
-belong to other jobs. The losses are those of NVIDIA's own `pretrain_gpt.py`: on a CPU bit for bit, on a GPU but for how
-one function rounds (`repairs/gelu`).
+belong to other jobs. What is changed in Megatron at run time stands in one table (`repairs/table`), and only what
+MEGATRON_TOUR_CHANGES names is changed. The losses are those of NVIDIA's own `pretrain_gpt.py`: on a CPU bit for bit, on
+a GPU but for what that table says.
 """
 # ruff: noqa: E402
 
@@ -17,32 +18,20 @@ PROGRAM_START = time.time()
 import dataclasses
 import gc
 import json
-import os
 import sys
 from functools import partial
 
 from helpers.ranks import lifetime, refused_flags
+from helpers.ranks.repairs import table
+
+gc.disable()  # what is imported below is never garbage: looking for some takes a rank half a second
 
 if __name__ == "__main__":  # at once: what is imported below takes seconds
     lifetime.end_with_torchrun()
     refused_flags.refuse_what_is_left_out(sys.argv[1:])
-
-gc.disable()  # what is imported below is never garbage: looking for some takes a rank half a second
+    table.apply()  # before Megatron is imported; the log's first lines say what it did
 
 import torch
-
-if os.environ.get("MEGATRON_CPU") == "1" or not torch.cuda.is_available():
-    from helpers.ranks.cpu import device
-
-    device.switch_on()
-else:
-    from helpers.ranks.repairs import gelu, model_placement, split_and_cast
-
-    model_placement.apply()
-    split_and_cast.apply()
-    gelu.apply()
-
-from megatron.core.datasets import utils as dataset_utils
 from megatron.core.datasets.blended_megatron_dataset_builder import BlendedMegatronDatasetBuilder
 from megatron.core.datasets.gpt_dataset import GPTDataset, GPTDatasetConfig, MockGPTDataset
 from megatron.core.enums import ModelType
@@ -57,7 +46,6 @@ from megatron.training.utils import get_blend_and_blend_per_split
 from torch.distributed.elastic.multiprocessing.errors import record
 
 from helpers.ranks.batches import document_boundaries, get_batch, loads_data, transformer_config
-from helpers.ranks.repairs import adamw_resume, loss_kernel
 
 gc.freeze()
 gc.enable()
@@ -146,21 +134,9 @@ def embedding_ranks(pipeline_ranks: list[int]) -> list[int]:
     return sorted(ranks)
 
 
-def keep_the_built_helpers() -> None:
-    """Megatron runs make for its C++ index helpers at every start; its wheel has them built, and no Makefile."""
-    try:
-        import megatron.core.datasets.helpers_cpp  # noqa: F401
-    except ImportError:
-        return
-    dataset_utils.compile_helpers = lambda: None
-
-
 @record  # keeps the traceback of the first rank that fails where torchrun finds it
 def main() -> None:
     set_startup_timestamps(program_start=PROGRAM_START, main_entry=time.time())
-    keep_the_built_helpers()
-    loss_kernel.admit(sys.argv)
-    adamw_resume.let_it_resume()
     train, store = inprocess_restart.maybe_wrap_for_inprocess_restart(pretrain)
     args = parse_and_validate_args(args_defaults={"tokenizer_type": "GPT2BPETokenizer"})
     config = pretrain_cfg_container_from_args(args, gpt_config_from_args(args))

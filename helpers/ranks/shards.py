@@ -14,7 +14,6 @@ numbers through its first layer, forward and backward. Rank 0 prints one line, `
 
 import contextlib
 import json
-import os
 import sys
 from collections.abc import Iterator
 
@@ -23,10 +22,10 @@ import torch.distributed as dist
 from torch.distributed.elastic.multiprocessing.errors import record
 from torch.utils._python_dispatch import TorchDispatchMode
 
-if os.environ.get("MEGATRON_CPU") == "1" or not torch.cuda.is_available():
-    from helpers.ranks.cpu import device
+from helpers.ranks.repairs import table
 
-    device.switch_on()
+if __name__ == "__main__":
+    table.apply()  # before Megatron is imported
 
 from megatron.core.dist_checkpointing.mapping import ShardedTensor, ShardedTensorFactory
 from megatron.core.process_groups_config import ProcessGroupCollection
@@ -54,7 +53,6 @@ TAKES_OUTPUT_FIRST = {"_allgather_base_", "allgather_", "_reduce_scatter_base_",
 
 def build_model() -> torch.nn.Module:
     """The first model chunk of this rank, as `pretrain_gpt.py` builds it from the same flags."""
-    pretrain_gpt.keep_the_built_helpers()
     args = parse_and_validate_args(args_defaults={"tokenizer_type": "GPT2BPETokenizer"})
     initialize_megatron(get_embedding_ranks=pretrain_gpt.embedding_ranks)
     config = gpt_config_from_args(args)

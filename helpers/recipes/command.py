@@ -6,25 +6,31 @@ from pathlib import Path
 
 from helpers.machine import Machine
 from helpers.machine.variables import device_environment
+from helpers.ranks.repairs import table
+from helpers.recipes.changes import acting
 from helpers.recipes.flag import Flag
 
 
 @dataclass(frozen=True)
 class Command:
-    """One launch: `argv` runs as it is, `groups` holds its flags with their reasons.
+    """One launch: `program` is what is run, up to the flags, `groups` holds its flags with their reasons.
 
     `environment` is what must be set for it: name → (value, why).
     """
 
-    argv: tuple[str, ...]
+    program: tuple[str, ...]
     groups: dict[str, list[Flag]] = field(repr=False)
     environment: dict[str, tuple[str, str]]
+
+    @property
+    def argv(self) -> tuple[str, ...]:
+        """The whole command; it runs as it is."""
+        return (*self.program, *(word for flags in self.groups.values() for flag in flags for word in flag.words))
 
     def __str__(self) -> str:
         lines = [" ".join(f"{name}={shlex.quote(value)}" for name, (value, _) in self.environment.items())]
         lines = [line for line in lines if line]
-        script = self.argv.index(next(word for word in self.argv if word.endswith(".py")))
-        lines.append(shlex.join(["torchrun", *self.argv[3 : script + 1]]))
+        lines.append(shlex.join(["torchrun", *self.program[3:]]))
         for flags in self.groups.values():
             if words := [word for flag in flags for word in flag.words]:
                 lines.append("    " + shlex.join(words))
@@ -76,8 +82,7 @@ def corpus_flags(data, run_directory: Path | str) -> list[Flag]:
 def device_flags(recipe, machine: Machine, entry_script: Path | str | None = None) -> list[Flag]:
     """The few flags that name a device or a fused kernel; everything else is the same on a CPU and on a GPU.
 
-    The kernel that adds weight gradients up comes with apex; `helpers/ranks/fused_weight_gradient_mlp_cuda.py` stands
-    in for it beside our own entry script.
+    The kernel that adds weight gradients up comes with apex; `ranks/repairs/gradient_fusion` stands in for it.
     """
     no_fused_gradients = Flag("--no-gradient-accumulation-fusion", None, "its kernel comes with apex, not with pip")
     lacking = "needs a GPU" if machine.device == "cpu" else "is not installed"
@@ -100,21 +105,20 @@ def device_flags(recipe, machine: Machine, entry_script: Path | str | None = Non
     if not machine.transformer_engine:
         why = "that kernel comes with apex"
         return [*local, no_fused_gradients, Flag("--no-masked-softmax-fusion", None, why)]
-    return [] if entry_script is None else [no_fused_gradients]
+    return [] if "gradient_fusion" in acting(recipe, machine, entry_script) else [no_fused_gradients]
 
 
 def loss_kernel(recipe, machine: Machine | None = None, entry_script: Path | str | None = None) -> str | None:
-    """The fused loss of a run: "te", "native" or None.
+    """The fused loss of a run: "te" (`ranks/repairs/loss_kernel` in the place of Megatron's), "native" or None.
 
-    Where Transformer Engine's is asked for and cannot be had, "native": it takes bf16 or fp32, Transformer Engine, and
-    our entry script, for Megatron's own refuses it (`helpers/ranks/repairs/loss_kernel.py`). With
-    `--deterministic-mode` Megatron allows neither.
+    Where Transformer Engine's is asked for and cannot be had, "native". With `--deterministic-mode` Megatron allows
+    neither.
     """
-    asked = recipe.speed.cross_entropy_fusion
     if (machine is not None and machine.device == "cpu") or "--deterministic-mode" in recipe.extra_flags:
         return None
-    lacking = machine is not None and not machine.transformer_engine
-    return "native" if asked and (lacking or entry_script is not None or recipe.precision.dtype == "fp16") else asked
+    if "loss_kernel" in acting(recipe, machine, entry_script):
+        return "te"
+    return recipe.speed.cross_entropy_fusion and "native"
 
 
 def speed_flags(recipe, machine: Machine, entry_script: Path | str | None) -> list[Flag]:
@@ -127,9 +131,12 @@ def speed_flags(recipe, machine: Machine, entry_script: Path | str | None) -> li
     return replace(recipe.speed, cross_entropy_fusion=kernel, cuda_graph=records).flags()
 
 
-def environment(recipe, machine: Machine) -> dict[str, tuple[str, str]]:
+def environment(recipe, machine: Machine, entry_script: Path | str | None = None) -> dict[str, tuple[str, str]]:
     """Environment variables of the run: name → (value, why). What the learner has set stays as it is."""
     variables = device_environment(machine)
+    if changes := acting(recipe, machine, entry_script):
+        why = "our changes to Megatron: python -m helpers.ranks.repairs tells of each; stock=True makes none"
+        variables[table.VARIABLE] = (" ".join(changes), why)
     if machine.device == "cuda":
         split = recipe.layout.tensor_parallel > 1 or recipe.layout.context_parallel > 1
         if split and machine.gpus[0].compute_capability < (10, 0):

@@ -8,6 +8,8 @@ from helpers.recipes.layout import Layout
 from helpers.recipes.preflight import precision as precision_rules
 from helpers.recipes.settings import Batch, Model, Precision, Speed
 
+SMALL = "_small"
+
 
 def fit(recipe, machine: Machine):
     """The same architecture at a size that trains on `machine`.
@@ -17,7 +19,8 @@ def fit(recipe, machine: Machine):
     micro-batch, then recomputation, then as many GPUs as share the batch evenly, with the distributed optimizer (if the
     recipe asks for no layout of its own); where not even that fits, width, depth and sequence are halved until it does.
     fp16 stands in for bf16 before Ampere, bf16 for FP8 where the GPU has none. A CUDA graph is left out where
-    `precision_rules.cuda_graph` has anything to say against it.
+    `preflight.precision.cuda_graph` has anything to say against it, or its pool takes the room. A model made smaller
+    has `_small` behind its name: it is not the one that it is named after.
 
     Raises:
         ValueError: for GPUs too small for the smallest of these.
@@ -40,16 +43,15 @@ def fit(recipe, machine: Machine):
     while True:
         for layout in layouts:
             for batch in _batches(replace(shrunk, layout=layout)):
-                candidate = replace(shrunk, layout=layout, batch=batch)
-                if sum(accounting.memory(candidate, machine).values()) <= room:
-                    against_graph = any(precision_rules.cuda_graph(candidate, machine))
-                    return candidate.with_(cuda_graph=False) if against_graph else candidate
+                for candidate in _with_graph_and_without(replace(shrunk, layout=layout, batch=batch), machine):
+                    if sum(accounting.memory(candidate, machine).values()) <= room:
+                        return candidate
         if shrunk.model.hidden_size <= 512:
             raise ValueError(
                 f"{recipe.name} does not fit {machine.name} even at width {shrunk.model.hidden_size}: "
                 "train on the CPU with scaled_to('cpu')."
             )
-        shrunk = replace(shrunk, model=_halved(shrunk.model))
+        shrunk = replace(shrunk, model=_halved(shrunk.model), name=recipe.name + SMALL)
 
 
 def _to_cpu(recipe):
@@ -69,6 +71,7 @@ def _to_cpu(recipe):
     schedule = replace(recipe.schedule, train_iters=100, lr=2e-3, min_lr=2e-4, lr_warmup_iters=10, eval_interval=1000)
     return replace(
         recipe,
+        name=recipe.name + SMALL,
         model=small,
         layout=recipe.layout if recipe.layout.world_size > 1 else Layout(),
         precision=Precision(dtype="fp32"),
@@ -79,6 +82,13 @@ def _to_cpu(recipe):
         tokenizer="bpe-4096",
         scaled_for="cpu",
     )
+
+
+def _with_graph_and_without(recipe, machine: Machine):
+    """The recipe with its CUDA graph, unless `precision.cuda_graph` has anything to say against it; then without."""
+    if recipe.speed.cuda_graph and not any(precision_rules.cuda_graph(recipe, machine)):
+        yield recipe
+    yield recipe.with_(cuda_graph=False)
 
 
 def _batches(recipe):

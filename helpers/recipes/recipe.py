@@ -8,6 +8,7 @@ from pathlib import Path
 
 from helpers.machine import CPU, PROJECT, Machine, here
 from helpers.recipes import accounting, fit
+from helpers.recipes.changes import is_stock
 from helpers.recipes.command import Command, data_flags, device_flags, environment, speed_flags
 from helpers.recipes.flag import Flag
 from helpers.recipes.layout import Layout
@@ -23,7 +24,9 @@ RUN_DIRECTORY = "runs/<run>"
 class Recipe:
     """A training run as a value: nothing happens until `launch.train(recipe, data)`.
 
-    `tokenizer` is what to hand to `corpus.prepare(tokenizer=…)`. `scaled_for` names the machine of `scaled_to`.
+    `tokenizer` is what to hand to `corpus.prepare(tokenizer=…)`. `scaled_for` names the machine of `scaled_to`. `stock`
+    leaves out every change that we make to Megatron, `without` some by name: `python -m helpers.ranks.repairs` lists
+    them.
     """
 
     name: str
@@ -38,6 +41,8 @@ class Recipe:
     tokenizer: str = "gpt2"
     extra_flags: tuple[str, ...] = ()
     scaled_for: str | None = None
+    stock: bool = False
+    without: tuple[str, ...] = ()
 
     def with_(self, **changes) -> "Recipe":
         """A copy with some fields changed, whichever part they belong to: `with_(tensor_parallel=2, lr=3e-4)`.
@@ -63,7 +68,7 @@ class Recipe:
         return replace(self, **own)
 
     def scaled_to(self, machine: Machine | str) -> "Recipe":
-        """The same architecture at a size that trains there: see `scaling.fit`."""
+        """The same architecture at a size that trains there: see `fit.fit`."""
         return fit.fit(self, CPU if machine == "cpu" else machine)
 
     def flag_groups(
@@ -117,8 +122,7 @@ class Recipe:
         script = (
             Path(entry_script).expanduser().resolve() if entry_script is not None else ENTRY_SCRIPT.relative_to(PROJECT)
         )
-        flags = [word for group in groups.values() for flag in group for word in flag.words]
-        return Command((*torchrun, str(script), *flags), groups, environment(self, machine))
+        return Command((*torchrun, str(script)), groups, environment(self, machine, entry_script))
 
     def explain(self, data=None, machine: Machine | None = None, group: str | None = None):
         """A table of flag, value and reason (pandas); `group` picks one of `flag_groups`. No flag: a sentence."""
@@ -138,10 +142,11 @@ class Recipe:
         return whole_sentences(table)
 
     def fingerprint(self, data) -> str:
-        """Twelve hex digits that stand for all that decides the weights: model, layout, schedule, corpus."""
+        """Twelve hex digits that stand for all that decides the weights: model, layout, schedule, corpus, changes."""
         schedule = replace(self.schedule, exit_interval=None)
         parts = (self.model, self.layout, self.precision, self.speed, self.batch, schedule)
-        identity = repr((parts, self.extra_flags, getattr(data, "fingerprint", "mock")))
+        ours = "stock" if is_stock(self) else tuple(sorted(self.without))
+        identity = repr((parts, self.extra_flags, ours, getattr(data, "fingerprint", "mock")))
         return hashlib.sha256(identity.encode()).hexdigest()[:12]
 
     def _repr_html_(self) -> str:
@@ -165,4 +170,8 @@ class Recipe:
             "schedule": f"{s.train_iters:,} steps, "
             f"{s.train_iters * b.global_batch_size * m.sequence_length:,} tokens, learning rate {s.lr:g}",
         }
+        if is_stock(self):
+            rows["Megatron"] = "stock: none of our changes"
+        elif self.without:
+            rows["Megatron"] = f"our changes without {', '.join(self.without)}"
         return pd.DataFrame({"": rows})

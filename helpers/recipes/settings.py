@@ -133,10 +133,11 @@ class Precision:
 class Speed:
     """What makes a GPU faster and leaves the mathematics alone; a CPU has none of it.
 
-    `cross_entropy_fusion` computes the loss in fewer passes over the logits: "te" with Transformer Engine's kernel,
-    "native" with those that torch.compile writes; None in a dozen. `cuda_graph` records one step's forward and backward
-    and replays it with one launch. `overlap_communication` sends gradients and weights while others are still being
-    computed (data parallelism with the distributed optimizer). `overlap_tensor_parallel` does so inside a layer.
+    `cross_entropy_fusion` computes the loss in fewer passes over the logits: "te" with Transformer Engine's kernel (a
+    change of ours, `loss_kernel`), "native" with those that torch.compile writes; None in a dozen. `cuda_graph` records
+    one step's forward and backward and replays it with one launch. `overlap_communication` sends gradients and weights
+    while others are still being computed (data parallelism with the distributed optimizer). `overlap_tensor_parallel`
+    does so inside a layer.
     """
 
     cross_entropy_fusion: str | None = None
@@ -152,10 +153,10 @@ class Speed:
     def flags(self) -> list[Flag]:
         flags = []
         if self.cross_entropy_fusion:
-            kernel = self.cross_entropy_fusion
-            why = "torch.compile's" if kernel == "native" else "Transformer Engine's: once over the logits, once back"
+            ours = self.cross_entropy_fusion == "te"
+            why = "torch.compile's" + ", in whose place our change puts Transformer Engine's" * ours
             flags.append(Flag("--cross-entropy-loss-fusion", None, "the loss in few passes instead of a dozen"))
-            flags.append(Flag("--cross-entropy-fusion-impl", kernel, why))
+            flags.append(Flag("--cross-entropy-fusion-impl", "native", why))
         if self.cuda_graph:
             flags.append(Flag("--cuda-graph-impl", "full_iteration", "a step's kernels are launched as one"))
             flags.append(Flag("--no-check-for-nan-in-loss-and-grad", None, "a recorded step cannot stop to look"))

@@ -43,13 +43,15 @@ def labels(several) -> list[str]:
 
 
 def settings_of(recipe: dict) -> dict:
-    """The settings of a recipe.json that decide a run: name → value; layout and precision by their short names."""
+    """The settings of a recipe.json that decide a run: name → value; layout, precision and our changes in words."""
     flat = {key: value for part in PARTS for key, value in recipe.get(part, {}).items()}
     flat |= {"corpus": recipe.get("corpus")}
     if layout := rebuilt(Layout, recipe.get("layout")):
         flat["layout"] = layout.name
     if precision := rebuilt(Precision, recipe.get("precision")):
         flat["precision"] = precision.name
+    left_out = recipe.get("without") or ()
+    flat["changes"] = "stock" if recipe.get("stock") else f"without {', '.join(left_out)}" if left_out else "changed"
     return flat
 
 

@@ -86,7 +86,8 @@ def trained(chapter: Chapter) -> tuple[str, str, str]:
         return "–", "–", "–"
     tokens = {run.path: int(run.summary()["tokens"].iloc[0]) for run in loaded}
     longest = max(loaded, key=lambda run: tokens[run.path])
-    return str(len(loaded)), f"{sum(tokens.values()):,}", f"{longest.losses.iloc[0]:.3f} → {longest.losses.iloc[-1]:.3f}"
+    first, last = longest.losses.iloc[0], longest.losses.iloc[-1]
+    return str(len(loaded)), f"{sum(tokens.values()):,}", f"{first:.3f} → {last:.3f}"
 
 
 def rows(chapters: list[Chapter]) -> list[tuple[str, ...]]:

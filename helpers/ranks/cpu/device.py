@@ -271,11 +271,14 @@ def _run_as_written(function=None, **options):
 
 def main() -> None:
     """Run the script named by the first argument, with the rest of them, on the CPU."""
+    from helpers.ranks.repairs import table
+
     if len(sys.argv) < 2:
         sys.exit("Which script? torchrun --nproc-per-node 2 -m helpers.ranks.cpu.device <script.py> <its flags>")
     sys.argv = sys.argv[1:]
     sys.path[0] = str(Path(sys.argv[0]).resolve().parent)  # as python does for a script: its own folder comes first
-    switch_on()
+    os.environ["MEGATRON_CPU"] = "1"
+    table.apply()
     runpy.run_path(sys.argv[0], run_name="__main__")
 
 

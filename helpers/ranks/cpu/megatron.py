@@ -13,15 +13,12 @@ from megatron.core.tensor_parallel import gather_from_sequence_parallel_region
 from megatron.core.transformer import torch_norm
 from megatron.core.transformer.dot_product_attention import DotProductAttention
 
-from helpers.ranks.repairs import adamw_resume
-
 
 def adapt() -> None:
     _let_norms_be_sequence_parallel()
     _let_attention_be_context_parallel()
     _leave_out_the_warm_up()
     _silence_the_shared_generator()
-    adamw_resume.let_it_resume()
 
 
 def _let_norms_be_sequence_parallel() -> None:

@@ -2,18 +2,19 @@
 
 With Transformer Engine or apex installed Megatron takes their fused Adam. Without both (a CPU, or a GPU with
 neither) it takes `torch.optim.AdamW`, and loading its state with `--use-distributed-optimizer` stops in
-megatron-core 0.19 (`optimizer/distrib_optimizer.py`). `let_it_resume` mends the three places, and then a resumed
+megatron-core 0.19 (`optimizer/distrib_optimizer.py`). `apply` mends the three places, and then a resumed
 run's losses are those of the uninterrupted one, bit for bit. With a fused Adam it does nothing.
 """
 
 import functools
 
 import torch
-from megatron.core.optimizer import distrib_optimizer
 
 
-def let_it_resume() -> None:
+def apply() -> None:
     """Mend `DistributedOptimizer` for torch's AdamW, in this process. A second call changes nothing."""
+    from megatron.core.optimizer import distrib_optimizer
+
     optimizer_class = distrib_optimizer.DistributedOptimizer
     if distrib_optimizer.HAVE_APEX_OR_TE or hasattr(optimizer_class.state_dict, "__wrapped__"):
         return

@@ -33,3 +33,34 @@ def bias_gelu_back(g: torch.Tensor, bias: torch.Tensor, y: torch.Tensor) -> torc
     x = bias + y
     gate = torch.sigmoid(SLOPE * x * (1 + CUBIC * x * x))
     return g * (gate + x * gate * (1 - gate) * SLOPE * (1 + 3 * CUBIC * x * x))
+
+
+def mended() -> bool:
+    """Whether Megatron's function has lost its tanh."""
+    from helpers.ranks.repairs.repair import source
+
+    return "tanh" not in source("megatron.core.fusions.fused_bias_gelu:bias_gelu")
+
+
+def measure() -> dict[str, tuple[float, float]]:
+    """One layer of GPT3-345M, 32 samples: both functions compiled, Megatron's written out as it is there."""
+    from helpers.ranks.repairs.timing import microseconds
+
+    y = torch.randn(1024, 32, 4096, device="cuda", dtype=torch.bfloat16)
+    g, bias = torch.randn_like(y), torch.randn(4096, device="cuda", dtype=torch.bfloat16)
+
+    def tanh_gelu(bias, y):
+        x = bias + y
+        return x * 0.5 * (1.0 + torch.tanh(0.79788456 * x * (1 + 0.044715 * x * x)))
+
+    def tanh_gelu_back(g, bias, y):
+        x = bias + y
+        t = torch.tanh(0.79788456 * x * (1 + 0.044715 * x * x))
+        return (0.5 * x * ((1 - t * t) * (0.79788456 + 0.1070322243 * x * x)) + 0.5 * (1 + t)) * g
+
+    theirs, ours = map(torch.compile, (tanh_gelu, bias_gelu))
+    theirs_back, ours_back = map(torch.compile, (tanh_gelu_back, bias_gelu_back))
+    return {
+        "forward": (microseconds(lambda: theirs(bias, y)), microseconds(lambda: ours(bias, y))),
+        "backward": (microseconds(lambda: theirs_back(g, bias, y)), microseconds(lambda: ours_back(g, bias, y))),
+    }

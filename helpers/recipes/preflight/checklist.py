@@ -10,6 +10,7 @@ from pathlib import Path
 from helpers.machine import Machine, here
 from helpers.ranks.refused_flags import job_of
 from helpers.recipes.preflight import precision, sizes
+from helpers.recipes.preflight.changes import changes
 from helpers.recipes.preflight.data import corpus_problems
 from helpers.recipes.preflight.directory import directory
 from helpers.recipes.preflight.memory import memory
@@ -49,7 +50,7 @@ def check(
     if splits_evenly:
         found += sizes.batch_and_schedule(recipe)
     found += [*precision.precision(recipe, machine), *precision.speed(recipe, machine)]
-    found += [*extra_flags(recipe, data, machine, entry_script is None), *logging(recipe)]
+    found += [*changes(recipe, machine), *extra_flags(recipe, data, machine, entry_script is None), *logging(recipe)]
     if data is not None:
         found += corpus_problems(recipe, data)
     if run_directory is not None:

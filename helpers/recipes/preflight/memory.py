@@ -35,7 +35,7 @@ def memory(recipe, machine: Machine) -> Iterator[Problem]:
 def _lower(recipe, machine: Machine, room: float) -> str:
     """What would save memory, and how much: the changes that the layout allows, largest saving first."""
     lay, b = recipe.layout, recipe.batch
-    changes: list[dict] = []
+    changes: list[dict] = [{"cuda_graph": False}] if recipe.speed.cuda_graph else []
     if b.micro_batch_size > 1:
         changes += [{"micro_batch_size": b.micro_batch_size // 2}, {"micro_batch_size": 1}]
     if b.recompute != "full":

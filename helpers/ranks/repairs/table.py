@@ -1,0 +1,201 @@
+"""Every change that we make to Megatron, Transformer Engine and torch at run time: one table, one `apply()`.
+
+Rows are either *needed to run* (they stay) or a *change* (each can be left out, all of them with `stock`). The command
+of a recipe names the changes that act in it: MEGATRON_TOUR_CHANGES. Without that variable none is made, so that the
+entry script by itself is Megatron as NVIDIA wrote it.
+"""
+
+import os
+
+from helpers.ranks.repairs.repair import AS_SEEN, CHANGE, NEEDED, Repair, installed
+
+VARIABLE = "MEGATRON_TOUR_CHANGES"
+MEGATRON = {"megatron-core": "0.19.2"}
+BOTH = MEGATRON | {"transformer-engine": "2.20.2"}
+ENGINE = "transformer_engine"
+
+REPAIRS = (
+    Repair(
+        "cpu",
+        NEEDED,
+        "",
+        {},
+        MEGATRON,
+        "Megatron speaks to torch.cuda by name, and refuses some layouts without it: `ranks/cpu/` answers on a CPU.",
+        "context parallelism gathers keys and values instead of sending them round",
+        "not to be compared with a GPU",
+    ),
+    Repair(
+        "compile_helpers",
+        NEEDED,
+        "compile_helpers",
+        {"megatron.core.datasets.utils:compile_helpers": "?"},
+        MEGATRON,
+        "Megatron runs make at every start, and its wheel has no Makefile: rank 0 would end with exit code 1.",
+        "none: the helpers are the wheel's own, compiled",
+        "none",
+    ),
+    Repair(
+        "adamw_resume",
+        NEEDED,
+        "adamw_resume",
+        {
+            "megatron.core.optimizer.distrib_optimizer:DistributedOptimizer.state_dict": "?",
+            "megatron.core.optimizer.distrib_optimizer:DistributedOptimizer.load_state_dict": "?",
+            "megatron.core.optimizer.distrib_optimizer:DistributedOptimizer._set_main_param_and_optimizer_states": "?",
+        },
+        MEGATRON,
+        "Where AdamW is torch's own, a run of the distributed optimizer cannot load its state.",
+        "none: a resumed run has the losses of the undisturbed one, to the last bit",
+        "none; with a fused Adam (Transformer Engine, apex) it does nothing",
+    ),
+    Repair(
+        "orderly_end",
+        NEEDED,
+        "",
+        {"megatron.core.full_cuda_graph:FullCudaGraphWrapper": "?"},
+        MEGATRON,
+        "NCCL waits for ever where a process group ends before the recorded steps that hold its collectives: the entry "
+        "script's last line (`lifetime.leave`) lets those go first.",
+        "none: it acts after the last step",
+        "none",
+    ),
+    Repair(
+        "gelu",
+        CHANGE,
+        "gelu",
+        {
+            "megatron.core.fusions.fused_bias_gelu:bias_gelu": "?",
+            "megatron.core.fusions.fused_bias_gelu:bias_gelu_back": "?",
+        },
+        MEGATRON,
+        "GELU with tanh keeps a GPU busy with arithmetic; as a sigmoid it only waits for memory.",
+        "bf16 rounding of GELU: 0.0002 nats in 40 steps of GPT3-345M",
+        "3 % of GPT3-345M at 128 samples (H200)",
+        ("gpt3_345m_9_no_dropout",),
+    ),
+    Repair(
+        "placement",
+        CHANGE,
+        "placement",
+        {"megatron.training.models.dist_utils:prepare_existing_model_chunks_for_distributed_training": "?"},
+        MEGATRON,
+        "Megatron leaves a model that --use-cpu-initialization made in main memory, and stops at the first broadcast.",
+        "the weights of every layout are alike",
+        "none",
+        upstream="Megatron-Bridge pull request 757",
+    ),
+    Repair(
+        "split",
+        CHANGE,
+        "split",
+        {
+            "megatron.core.transformer.attention:SelfAttention.get_query_key_value_tensors": "?",
+            "transformer_engine.pytorch.utils:SplitAlongDim": "?",
+        },
+        BOTH,
+        "Megatron looks for Transformer Engine's split where it no longer is, and copies the gradients of Q, K and V.",
+        "none",
+        "5 % of GPT3-345M at 32 samples (H200)",
+        ("gpt3_345m_profile_graph",),
+        only_with=ENGINE,
+    ),
+    Repair(
+        "cast",
+        CHANGE,
+        "cast",
+        {"transformer_engine.pytorch.tensor.float8_tensor:Float8Quantizer.update_quantized": "?"},
+        BOTH,
+        "With --fp8-param-gather the quantizer writes a transposed copy of flat weights that nobody reads.",
+        "none: the bytes that are read are the same",
+        "245 of 1,383 ms of a Llama3-8B step of four samples (two H200s)",
+        ("llama3_8b_tensorwise_dp2",),
+        only_with=ENGINE,
+    ),
+    Repair(
+        "loss_kernel",
+        CHANGE,
+        "loss_kernel",
+        {
+            "megatron.core.fusions.fused_cross_entropy:fused_vocab_parallel_cross_entropy": "?",
+            "transformer_engine.pytorch.cross_entropy:parallel_cross_entropy": "?",
+        },
+        BOTH,
+        "Transformer Engine's loss reads the logits once; Megatron refuses it for faults that have been mended since.",
+        "bf16 rounding of the logits' gradient",
+        "10 % of GPT3-345M at 32 samples, and 13 of its 51 GB (H200)",
+        ("gpt3_345m_6_cuda_graph", "gpt3_345m_7_one_loss_kernel"),
+        "Megatron-LM pull request 7339; TransformerEngine pull requests 3193, 3273",
+        only_with=ENGINE,
+    ),
+    Repair(
+        "gradient_fusion",
+        CHANGE,
+        "gradient_fusion",
+        {
+            "megatron.core.tensor_parallel.layers:LinearWithGradAccumulationAndAsyncCommunication.backward": "?",
+            "transformer_engine.pytorch.cpp_extensions.gemm:general_gemm": "?",
+        },
+        BOTH,
+        "Gradient accumulation fusion wants apex's GEMM, and pip has no apex. Transformer Engine has the same GEMM.",
+        "the output layer's gradient is added up in fp32 without a rounding to bf16 in between",
+        "a few percent of GPT3-345M (H200, with the native fused loss)",
+        ("gpt3_345m_4_cross_entropy", "gpt3_345m_5_gradient_fusion"),
+        only_with=ENGINE,
+    ),
+)
+CHANGES = tuple(repair.name for repair in REPAIRS if repair.kind == CHANGE)
+
+
+def asked() -> tuple[str, ...]:
+    """The changes that the command asks for, by MEGATRON_TOUR_CHANGES."""
+    return tuple(os.environ.get(VARIABLE, "").split())
+
+
+def why_off(repair: Repair, on_cpu: bool, wanted: tuple[str, ...]) -> str | None:
+    """Why a repair is not made in this process; None where it is."""
+    if repair.name == "cpu":
+        return None if on_cpu else "not asked for"
+    if repair.kind == CHANGE and (on_cpu or repair.name not in wanted):
+        return "not asked for"
+    if repair.only_with and installed(repair.only_with) is None:
+        return f"{repair.only_with} is not installed"
+    if not repair.is_known() and (standing := repair.standing()) != AS_SEEN:
+        return f"what it replaces is {standing} in " + ", ".join(f"{p} {installed(p)}" for p in repair.seen)
+    return None
+
+
+def apply() -> None:
+    """Make every repair that is needed or asked for. Call it before Megatron is imported; rank 0 says what was done.
+
+    On a CPU `ranks/cpu/` is switched on first. A version that nobody has seen keeps a repair only where the source that
+    it replaces is the same.
+
+    Raises:
+        SystemExit: MEGATRON_TOUR_CHANGES names a change that there is not.
+    """
+    import torch
+
+    wanted = asked()
+    if unknown := sorted(set(wanted) - set(CHANGES)):
+        raise SystemExit(f"{VARIABLE} names {', '.join(unknown)}. There are: {', '.join(CHANGES)}.")
+    on_cpu = os.environ.get("MEGATRON_CPU") == "1" or not torch.cuda.is_available()
+    if on_cpu:
+        from helpers.ranks.cpu import device
+
+        device.switch_on()
+    off = {repair.name: why_off(repair, on_cpu, wanted) for repair in REPAIRS}
+    for repair in REPAIRS:
+        if repair.module and off[repair.name] is None:
+            repair.load().apply()
+    if os.environ.get("RANK", "0") == "0":
+        print(*said(on_cpu, off), sep="\n", flush=True)
+
+
+def said(on_cpu: bool, off: dict[str, str | None]) -> list[str]:
+    """The first lines of a log: which repairs run, and which do not, and why."""
+    run = {kind: [r.name for r in REPAIRS if r.kind == kind and off[r.name] is None] for kind in (NEEDED, CHANGE)}
+    lines = [f"Needed to run: {', '.join(run[NEEDED])}."]
+    lines.append(f"Changes to Megatron: {', '.join(run[CHANGE]) or 'none, this is stock'}.")
+    left = [f"{name} ({why})" for name, why in off.items() if why not in (None, "not asked for")]
+    return lines + ([f"Left out: {'; '.join(left)}."] if left else [])

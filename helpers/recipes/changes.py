@@ -1,0 +1,44 @@
+"""Which of our changes to Megatron (`ranks/repairs/table`) act in a recipe: all that concern it, some, or none."""
+
+import os
+from pathlib import Path
+
+from helpers.machine import Machine
+from helpers.ranks.repairs import table
+
+STOCK = "MEGATRON_TOUR_STOCK"
+ACTS_ON = {  # change -> whether a recipe has what it changes
+    "gelu": lambda recipe: recipe.model.activation == "gelu",
+    "placement": lambda recipe: recipe.model.use_cpu_initialization,
+    "split": lambda recipe: True,
+    "cast": lambda recipe: bool(recipe.precision.fp8_format) and recipe.precision.fp8_param_gather,
+    "loss_kernel": lambda recipe: (
+        recipe.speed.cross_entropy_fusion == "te"
+        and recipe.precision.dtype != "fp16"
+        and "--deterministic-mode" not in recipe.extra_flags
+    ),
+    "gradient_fusion": lambda recipe: True,
+}
+
+
+def is_stock(recipe) -> bool:
+    """Whether none may act: `stock=True`, or MEGATRON_TOUR_STOCK=1 for whole pages."""
+    return recipe.stock or os.environ.get(STOCK) == "1"
+
+
+def acting(recipe, machine: Machine | None, entry_script: Path | str | None = None) -> tuple[str, ...]:
+    """The changes that act in a run, in the table's order; none on a CPU and none with another entry script.
+
+    `machine` None plans for GPUs with Transformer Engine.
+    """
+    if is_stock(recipe) or entry_script is not None or (machine is not None and machine.device == "cpu"):
+        return ()
+    has_engine = machine is None or machine.transformer_engine
+    return tuple(
+        repair.name
+        for repair in table.REPAIRS
+        if repair.kind == table.CHANGE
+        and repair.name not in recipe.without
+        and ACTS_ON[repair.name](recipe)
+        and (has_engine or not repair.only_with)
+    )

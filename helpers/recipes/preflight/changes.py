@@ -1,0 +1,28 @@
+"""What cannot be left out of Megatron, or changed in it, the way that was asked."""
+
+from collections.abc import Iterator
+
+from helpers.machine import Machine
+from helpers.ranks.repairs import table
+from helpers.recipes.changes import is_stock
+from helpers.recipes.preflight.problem import Problem, error, warning
+
+
+def changes(recipe, machine: Machine) -> Iterator[Problem]:
+    """`stock` and `without` against the table of our changes."""
+    if not isinstance(recipe.stock, bool):
+        yield error(f"stock={recipe.stock!r}", "It is a switch.", "stock=True makes none of our changes to Megatron.")
+    if not isinstance(recipe.without, tuple) or (
+        unknown := [one for one in recipe.without if one not in table.CHANGES]
+    ):
+        what = recipe.without if not isinstance(recipe.without, tuple) else ", ".join(map(repr, unknown))
+        why = "It is a tuple of names of changes that we make to Megatron."
+        yield error(f"without={what}", why, f'without=("gelu",), say. There are: {", ".join(table.CHANGES)}.')
+        return
+    left_out = is_stock(recipe) or "placement" in recipe.without
+    if machine.device == "cuda" and recipe.model.use_cpu_initialization and left_out:
+        why = "Stock Megatron leaves such a model in main memory and stops at the first broadcast."
+        yield error("use_cpu_initialization without placement", why, "use_cpu_initialization=False.")
+    if machine.device == "cpu" and (recipe.stock or recipe.without):
+        why = "None of our changes acts on a CPU. What stands there in the place of a GPU (ranks/cpu) is needed to run."
+        yield warning("stock on a CPU", why, "Nothing; on a GPU it makes a difference.")
