@@ -51,9 +51,9 @@ def settings_of(recipe: dict) -> dict:
     if precision := rebuilt(Precision, recipe.get("precision")):
         flat["precision"] = precision.name
     left_out = recipe.get("without") or ()
-    flat["changes"] = "stock" if recipe.get("stock") else f"without {', '.join(left_out)}" if left_out else "changed"
+    flat["changes"] = "stock" if recipe.get("stock") else f"without {', '.join(left_out)}" if left_out else "ours"
     return flat
 
 
 def _setting(key: str, value) -> str:
-    return str(value) if key in ("layout", "precision", "corpus") else f"{key} {value}"
+    return str(value) if key in ("layout", "precision", "corpus", "changes") else f"{key} {value}"

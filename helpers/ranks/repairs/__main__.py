@@ -1,35 +1,37 @@
 """python -m helpers.ranks.repairs: every repair, and how it stands with the versions that are installed here."""
 
-import importlib.util
 import os
+import textwrap
 
-from helpers.ranks.repairs.repair import AS_SEEN, MENDED, installed
+from helpers.ranks.repairs.repair import AS_SEEN, MENDED, Repair, installed
 from helpers.ranks.repairs.table import REPAIRS
 
 PACKAGES = ("megatron-core", "transformer-engine", "torch")
-ADVICE = {MENDED: "upstream has it: take the row out", AS_SEEN: "it still finds what it replaces"}
+ADVICE = {MENDED: "take the row out", AS_SEEN: "it finds what it replaces"}
 
 
-def rows(measured: dict[str, dict[str, tuple[float, float]]]) -> list[tuple[str, ...]]:
-    """A row a repair: name and kind, what it replaces, how that stands, why, what it changes, what it is worth."""
-    found = []
-    for repair in REPAIRS:
-        absent = repair.only_with is not None and importlib.util.find_spec(repair.only_with) is None
-        standing = f"{repair.only_with} is not installed" if absent else repair.standing()
-        advice = ADVICE.get(standing, "" if absent else "it stays off until somebody has looked")
-        here = measured.get(repair.name, {}).items()
-        worth = [repair.speed, *(f"here: {what} {theirs:.0f} → {ours:.0f} µs" for what, (theirs, ours) in here)]
-        found.append(
-            (
-                f"{repair.name}\n{repair.kind}",
-                "\n".join(repair.replaces) or "torch.cuda",
-                f"{standing}\n{advice}",
-                "\n".join(filter(None, (repair.why, repair.upstream))),
-                repair.numbers,
-                "\n".join(worth),
-            )
-        )
-    return found
+def told(repair: Repair, measured: dict[str, tuple[float, float]]) -> str:
+    """One row in words: how it stands here, what it replaces and why, what it changes, what it is worth."""
+    if repair.only_with and installed(repair.only_with) is None:
+        standing = f"{repair.only_with} is not installed here"
+    else:
+        standing = repair.standing()
+        standing += f": {ADVICE.get(standing, 'it stays off until somebody has looked')}"
+    here = [f"{what} {theirs:.0f} → {ours:.0f} µs here" for what, (theirs, ours) in measured.items()]
+    parts = {
+        "replaces": ", ".join(repair.replaces) or "torch.cuda",
+        "why": repair.why,
+        "numbers": repair.numbers,
+        "speed": "; ".join([repair.speed, *here]),
+        "records": ", ".join(repair.records),
+        "upstream": repair.upstream,
+    }
+    lines = [f"{repair.name} ({repair.kind}) · {standing}"]
+    for name, text in parts.items():
+        if text:
+            indents = {"initial_indent": f"  {name:<10}", "subsequent_indent": " " * 12}
+            lines += textwrap.wrap(text, 110, break_long_words=False, break_on_hyphens=False, **indents)
+    return "\n".join(lines)
 
 
 def measurements() -> dict[str, dict[str, tuple[float, float]]]:
@@ -46,14 +48,10 @@ def measurements() -> dict[str, dict[str, tuple[float, float]]]:
 
 
 def main() -> None:
-    from rich.console import Console
-    from rich.table import Table
-
     print(", ".join(f"{package} {installed(package) or 'not installed'}" for package in PACKAGES))
-    table = Table("repair", "replaces", "stands", "why", "changes in numbers", "worth", show_lines=True)
-    for row in rows(measurements()):
-        table.add_row(*row)
-    Console().print(table)
+    measured = measurements()
+    for repair in REPAIRS:
+        print("\n" + told(repair, measured.get(repair.name, {})))
 
 
 if __name__ == "__main__":
