@@ -26,6 +26,8 @@ FLOOR = {wing: number for number, wings in enumerate(FLOORS, start=1) for wing i
 FACES = ("machine", "corpus", "recipes", "runs", "launch", "formats", "plots", "environment")
 STARTED = re.compile(r"\bhelpers\.(\w+)")  # in `-m helpers.…` and in programs that are handed over as text
 HEAVY = ("torch", "matplotlib", "pandas")
+TESTS = PROJECT / "tests"
+TESTS_IN_TEXT = re.compile(r"^\s*(?:from|import) (test_\w+)", re.MULTILINE)  # in programs that are handed over as text
 
 
 def modules() -> list[Path]:
@@ -138,6 +140,47 @@ def test_no_module_is_named_like_a_name_that_its_face_hands_on():
 def test_modules_stay_under_about_300_lines():
     long = {str(path.relative_to(PROJECT)): n for path in modules() if (n := len(path.read_text().splitlines())) > 320}
     assert not long, f"Is there a second noun inside? {long}"
+
+
+def imported_tests(source: str, path: Path) -> list[str]:
+    """A line each: file, line, and the test module that is imported there."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom):
+            found.append((node.lineno, node.module or ""))
+        elif isinstance(node, ast.Import):
+            found += [(node.lineno, alias.name) for alias in node.names]
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            found += [(node.lineno, name) for name in TESTS_IN_TEXT.findall(node.value)]
+    return [f"{path.relative_to(PROJECT)}:{line}: {name}" for line, name in found if ".test_" in f".{name}"]
+
+
+def test_no_test_imports_another():
+    others = [path for path in TESTS.rglob("*.py") if path != Path(__file__)]  # this one holds the examples below
+    wrong = [line for path in others for line in imported_tests(path.read_text(), path)]
+    assert not wrong, "What several tests need stands in a module of its own, beside conftest.py:\n" + "\n".join(wrong)
+
+
+@pytest.mark.parametrize(
+    ("source", "named"),
+    [
+        ("import json\nfrom test_a import curves", "2: test_a"),
+        ("def f():\n    import json, test_a as t", "2: test_a"),
+        ("from tests.runs.test_a import curves", "1: tests.runs.test_a"),
+        ("PROGRAM = 'import sys\\nimport test_a as t'", "1: test_a"),
+        ("from records import curves\n'Made for test_a.py: see import test_a there.'", None),
+    ],
+)
+def test_an_import_of_a_test_is_named_with_file_and_line(source, named):
+    assert imported_tests(source, TESTS / "module.py") == ([f"tests/module.py:{named}"] if named else [])
+
+
+def test_tests_mirror_the_wings():
+    """And no two files share a name, by which alone pytest knows those of folders that are no packages."""
+    folders = {path.relative_to(TESTS).parts[0] for path in TESTS.glob("*/**/test_*.py")}
+    assert folders <= {*FLOOR, "benchmarks", "notebooks"}
+    names = [path.stem for path in TESTS.rglob("*.py")]
+    assert sorted(names) == sorted(set(names))
 
 
 def loaded_by(program: str) -> list[str]:

@@ -381,8 +381,6 @@ def test_a_corpus_shows_itself(speeches):
     assert speeches.pieces("two words").to_dict("list") == {
         "token": ["two", "·words"], "id": [11545, 2456], "bytes": [3, 6],
     }  # fmt: skip
-    parts = speeches.split_parts("949,50,1", 1024)
-    assert parts.documents.tolist() == [236, 13, 0] and parts.problem.tolist() == ["", "", "empty"]
     assert speeches.document_lengths().sum() == speeches.tokens
 
 

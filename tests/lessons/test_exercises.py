@@ -1,5 +1,6 @@
 """Predictions are kept and compared; checks know right from wrong, give hints, and meet every wrong type with words."""
 
+import html
 import json
 import math
 import re
@@ -72,9 +73,10 @@ def test_a_headless_run_asks_nobody(live, monkeypatch):
 
 def test_predictions_kept_with_a_run_count_after_a_restart(live):
     run = SimpleNamespace(predictions={"final loss": 5.0})
-    assert "You predicted 5, exactly" not in str(live.compare("final loss", 4.0, run))
-    assert "You predicted 5, 25% more" in str(live.compare("final loss", 4.0, run))
-    assert "No prediction" in str(live.compare("speed", 4.0, run))
+    assert str(live.compare("final loss", 4.0, run)).endswith("You predicted 5, 25% more.")
+    assert str(live.compare("speed", 4.0, run)).endswith("No prediction was made.")
+    live["final loss"] = 6.0
+    assert str(live.compare("final loss", 4.0, run)).endswith("You predicted 6, 50% more."), "this kernel's goes first"
 
 
 @pytest.mark.parametrize(
@@ -158,7 +160,7 @@ def test_wrong_answers_get_a_hint(answer, expected, hint):
 def test_a_wrong_answer_of_any_type_gets_words_and_never_the_answer(answer):
     told = check("count", answer, 7123)
     assert told.kind == "wrong" and "7123" not in told.text and "7,123" not in told.text
-    assert told.text in told._repr_html_().replace("&quot;", '"') or "&" in told._repr_html_()
+    assert html.unescape(re.sub(r"<[^>]+>", "", told._repr_html_())) == str(told), "a page shows the same words"
 
 
 @pytest.mark.parametrize(
@@ -177,12 +179,6 @@ def test_a_wrong_answer_of_any_type_gets_words_and_never_the_answer(answer):
 )
 def test_a_wrong_type_is_told_in_words(answer, expected, words):
     assert words in check("1", answer, expected).text
-
-
-def test_a_folded_answer_hides_its_text_until_it_is_opened():
-    folded = exercises.Answer("12 · 64² · 4")
-    assert folded._repr_html_().startswith("<details") and "12 · 64² · 4" in folded._repr_html_()
-    assert repr(folded) == "Answer (folded)", "a terminal does not give it away"
 
 
 def test_an_exercise_of_the_notebooks_is_asked_by_name():

@@ -95,16 +95,6 @@ def test_equal_losses_are_said_to_be_equal(run, tmp_path):
     assert not picture.figure.axes[1].lines
 
 
-def test_throughput_shows_medians_after_warm_up(run, recorded):
-    picture = plots.throughput(run, recorded)
-    (axes,) = picture.figure.axes
-    assert series(drawn(axes, "gpt3_345m, 4 × 128: 2,048"))[0] == list(range(2, 21))
-    assert "204,800" in picture.alt and axes.get_yscale() == "log"  # two worlds on one axis
-    assert plots.throughput(run).figure.axes[0].get_ylim()[0] == 0
-    assert axes.get_ylabel() == "tokens/s per rank"
-    assert plots.throughput(recorded).figure.axes[0].get_ylabel() == "tokens/s per GPU"
-
-
 def test_memory_stacks_the_parts_in_their_order(recorded):
     from helpers.recipes import accounting
 
@@ -188,7 +178,6 @@ def test_pictures_are_small_and_carry_their_words(run, recorded):
 
     pictures = [
         plots.loss(run, recorded),
-        plots.throughput(run, recorded),
         plots.memory(RECIPE, recorded),
         plots.parameters(recipes.llama3_8b()),
     ]

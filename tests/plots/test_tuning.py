@@ -2,7 +2,6 @@
 
 import dataclasses
 
-import pandas as pd
 import pytest
 from records import make_run, recorded
 
@@ -80,13 +79,6 @@ def test_bars_show_what_was_there_and_what_came(three):
     assert "recorded on NVIDIA H200" in axes.get_title(loc="left") and "dropout 0.1 → 0.2: 32,768" in picture.alt
 
 
-def test_the_table_says_the_same(three):
-    table = tuning.waterfall_table(three)
-    assert table["tokens/s/GPU"].tolist() == [16384, 65536, 32768]
-    assert table["× the first"].tolist() == [1, 4, 2] and table["× the run before"].tolist()[1:] == [4, 0.5]
-    assert pd.isna(table["× the run before"].iloc[0]) and table["peak memory GB"].tolist() == [1, 1, 1]
-
-
 def test_without_a_gpu_there_is_no_mfu(tmp_path):
     run = make_run(tmp_path / "cpu", PLAIN.with_(dtype="fp32"), machine.CPU)
     (axes,) = plots.waterfall([run]).figure.axes
@@ -95,6 +87,6 @@ def test_without_a_gpu_there_is_no_mfu(tmp_path):
 
 
 def test_no_run_is_a_sentence():
-    for nothing in (plots.waterfall([]), tuning.waterfall_table([None])):
-        assert repr(nothing) == "No run of this series is recorded yet: there is nothing to show in its place."
-        assert nothing._repr_html_().startswith("<p>No run")
+    nothing = plots.waterfall([None])
+    assert repr(nothing) == "No run of this series is recorded yet: there is nothing to show in its place."
+    assert nothing._repr_html_().startswith("<p>No run")

@@ -11,7 +11,9 @@ SCRIPTS = ["helpers/ranks/pretrain_gpt.py", "helpers/ranks/first_loop.py", "help
 WITH_A_GPU = """
 import json, runpy, sys
 import torch
+from helpers.ranks.repairs import table
 torch.cuda.is_available = lambda: True
+table.apply()
 for script in sys.argv[1:]:
     runpy.run_path(script, run_name="read")
 print(json.dumps([name for name in sys.modules if name.startswith("helpers.ranks.cpu")]))
@@ -20,6 +22,7 @@ SPY = """
 import os, runpy, sys, types
 import torch
 class Called(Exception): pass
+scripts = sys.argv[1:]
 def switch_on(): raise Called
 sys.modules["helpers.ranks.cpu.device"] = types.SimpleNamespace(switch_on=switch_on)
 import helpers.ranks.cpu
@@ -27,9 +30,10 @@ helpers.ranks.cpu.device = sys.modules["helpers.ranks.cpu.device"]
 for there, asked in (False, "0"), (True, "1"):
     torch.cuda.is_available = lambda: there
     os.environ["MEGATRON_CPU"] = asked
-    for script in sys.argv[1:]:
+    for script in scripts:
+        sys.argv = [script]
         try:
-            runpy.run_path(script, run_name="read")
+            runpy.run_path(script, run_name="__main__")
             print(script, "did not switch on")
         except Called:
             assert not any(name.startswith("megatron") for name in sys.modules)

@@ -3,7 +3,7 @@
 import torch
 from megatron.training.models import dist_utils
 
-from helpers.ranks.repairs import model_placement
+from helpers.ranks.repairs import placement
 
 WRAP = "prepare_existing_model_chunks_for_distributed_training"
 
@@ -22,7 +22,7 @@ def test_a_model_is_moved_before_it_is_wrapped(monkeypatch):
 
     monkeypatch.setattr(dist_utils, WRAP, wrap)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
-    model_placement.apply()
+    placement.apply()
     wrapped = getattr(dist_utils, WRAP)
     assert wrapped([Chunk(), Chunk()], "config", ddp_config="ddp") == [("cuda:1", "config", "ddp", False)] * 2
     assert wrapped([Chunk()], "config", use_torch_fsdp2=True) == [("cpu", "config", None, True)]
