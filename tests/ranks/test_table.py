@@ -1,4 +1,4 @@
-"""Every change to Megatron stands in one table, is on only where it was asked for, alone or with others, and says so."""
+"""Every change to Megatron stands in one table, is made only where it was asked for, and the log says so."""
 
 import importlib
 import json
