@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from helpers import machine
-from helpers.corpus import data_split, encoder, index, sources
+from helpers.corpus import encoder, index, sources
 from helpers.corpus import tokenizer as tokenizers
 from helpers.show.tables import visible_spaces
 
@@ -63,12 +63,6 @@ class Corpus:
     def document_lengths(self) -> np.ndarray:
         """Tokens per document with its end-of-document token, int64, shape [documents]."""
         return self.open_index().document_lengths()
-
-    def split_parts(self, split: str, sequence_length: int):
-        """What train, valid and test get from `--split`, as a table: see data_split.parts."""
-        import pandas as pd
-
-        return pd.DataFrame(data_split.parts(self.open_index(), split, sequence_length))
 
     def fields(self, first: int = 3):
         """The .idx file field by field: see index.fields."""

@@ -3,7 +3,6 @@
 import html
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from helpers.lessons.answers import ANSWERS
 from helpers.show.message import WIDTH, Message, headless
@@ -203,17 +202,3 @@ def _clue(answer, expected, tolerance: float) -> str:
         if any(math.isclose(ratio, r, rel_tol=tolerance) for r in (size, 1 / size)):
             return f"Look at the units: it is off by a {word}." if size >= 1e3 else f"It looks like a slip: {word}."
     return "It should be smaller." if float(answer) > float(expected) else "It should be larger."
-
-
-@dataclass(frozen=True)
-class Answer:
-    """A folded answer: the learner opens it with a click. `text` is HTML or plain text."""
-
-    text: str
-    title: str = "Answer"
-
-    def _repr_html_(self) -> str:
-        return f'<details style="{WIDTH}"><summary>{html.escape(self.title)}</summary>{self.text}</details>'
-
-    def __repr__(self) -> str:
-        return f"{self.title} (folded)"

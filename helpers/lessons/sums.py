@@ -84,12 +84,12 @@ def scaling(several):
     return pd.DataFrame(rows, columns=columns).set_index("layout").round(1)
 
 
-def flag_differences(one, other, groups=("model",)):
-    """The flags in which two recipes differ, side by side with the reason (pandas); "–" where a recipe has it not."""
+def flag_differences(one, other):
+    """The models of two recipes: the flags in which they differ, and why (pandas); "–" where one has it not."""
     import pandas as pd
 
     def flags(recipe):
-        return {flag.name: flag for group in groups for flag in recipe.flag_groups(None)[group]}
+        return {flag.name: flag for flag in recipe.flag_groups(None)["model"]}
 
     mine, theirs = flags(one), flags(other)
     rows = []

@@ -144,20 +144,20 @@ def _histogram(axes, tensor, result, low: int, high: int):
     axes.set_ylim(0, 1.12 * max(*total, *shares(original), 1))
 
 
-def quantization_error(table: pd.DataFrame, measure: str = "relative_error") -> Picture:
-    """Bars of an error measure by tensor and FP8 recipe, in percent.
+def quantization_error(table: pd.DataFrame) -> Picture:
+    """Bars of the relative error by tensor and FP8 recipe, in percent.
 
     Args:
-        table: from `layer_tensors.cast_errors` or `product_errors`: index (what, recipe), a column a measure.
-        measure: a column of it.
+        table: from `formats.cast_errors` or `product_errors`: index (what, recipe).
     """
+    errors = table["relative_error"]
     groups = list(dict.fromkeys(table.index.get_level_values(0)))
     recipes = [r for r in RECIPE_STYLE if r in table.index.get_level_values(1)]
     figure, axes = style.new_figure(width=8.2, height=3.5)
     with style.apply():
         width = 0.84 / len(recipes)
         for i, recipe in enumerate(recipes):
-            values = [float(table.loc[(group, recipe), measure]) for group in groups]
+            values = [float(errors[group, recipe]) for group in groups]
             places = [g - 0.42 + (i + 0.5) * width for g in range(len(groups))]
             colour, hatch = RECIPE_STYLE[recipe]
             axes.bar(places, values, 0.92 * width, label=recipe, fc=colour, ec="white", hatch=hatch, lw=0)
@@ -166,16 +166,16 @@ def quantization_error(table: pd.DataFrame, measure: str = "relative_error") -> 
                 axes.annotate(
                     words, (x, value), (0, 3), textcoords="offset points", ha="center", fontsize=8.5, color=INK
                 )
-        axes.set_ylim(0, 1.12 * float(table[measure].max()))
+        axes.set_ylim(0, 1.12 * float(errors.max()))
         axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g}%")
         axes.set_xticks(range(len(groups)), groups)
         axes.grid(False, axis="x")
         axes.tick_params(axis="x", length=0)
-        axes.set_ylabel(measure.replace("_", " "))
+        axes.set_ylabel("relative error")
         figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=len(recipes))
-    worst = table[measure].idxmax()
-    alt = f"Bars of {measure.replace('_', ' ')} for {', '.join(groups)} under {', '.join(recipes)}; largest: "
-    return Picture(figure, alt + f"{worst[0]} under {worst[1]}, {table[measure].max():.2%}.")
+    worst = errors.idxmax()
+    alt = f"Bars of relative error for {', '.join(groups)} under {', '.join(recipes)}; largest: "
+    return Picture(figure, alt + f"{worst[0]} under {worst[1]}, {errors.max():.2%}.")
 
 
 NOTHING = message.nothing_recorded("run of Llama3-8B")

@@ -12,21 +12,18 @@ from helpers.show.style import GREY, INK, MEMORY_PARTS, RECORDED_HATCH, REFERENC
 MODEL_PARTS = dict(zip(("embedding", "position", "attention", "MLP", "experts", "norms"), RUN_COLOURS[1:], strict=True))
 
 
-def sizes(recipe, machine: Machine | None = None, compared_with=None) -> Picture:
-    """Two stacked bars of a `recipes.Recipe`: the model's parameters by part, one rank's memory by part.
+def sizes(recipe, compared_with=None) -> Picture:
+    """Two stacked bars of a `recipes.Recipe`: the model's parameters by part, one GPU rank's memory by part.
 
     Args:
-        machine: where it would run; its GPU's memory is drawn as a line. None plans for GPUs.
         compared_with: another recipe, whose totals are drawn as lines.
     """
     counts = accounting.parameter_counts(recipe.model)
-    memory = accounting.memory(recipe, machine)
+    memory = accounting.memory(recipe)
     lines = {}, {}
     if compared_with is not None and compared_with != recipe:
         lines[0][f"{compared_with.name} "] = sum(accounting.parameter_counts(compared_with.model).values())
-        lines[1][f"{compared_with.name} "] = sum(accounting.memory(compared_with, machine).values())
-    if machine and machine.gpus:
-        lines[1]["GPU "] = machine.gpus[0].memory_bytes
+        lines[1][f"{compared_with.name} "] = sum(accounting.memory(compared_with).values())
     with style.apply():
         figure, axes = canvas(9.0, 2.55, (0, 9.0, 0, 2.55))
         title = f"{short_count(sum(counts.values()))} parameters in the whole model"

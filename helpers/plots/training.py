@@ -1,4 +1,4 @@
-"""Training drawn: loss curves, how far two of them lie apart, speeds, a sweep.
+"""Training drawn: loss curves, how far two of them lie apart, a sweep.
 
 Recorded runs are dotted or hatched and named with their machine; reference lines are grey and dashed.
 """
@@ -6,14 +6,12 @@ Recorded runs are dotted or hatched and named with their machine; reference line
 import math
 
 from helpers.runs import labels
-from helpers.runs.results import after_warm_up
 from helpers.show import message, style
 from helpers.show.message import Absence
 from helpers.show.numbers import shown
 from helpers.show.style import GREY, INK, REFERENCE, Picture
 
 MARKS = 8  # markers on a curve: enough to tell two apart, too few to hide it
-LOG_RATIO = 20  # speeds further apart than this get a logarithmic axis
 
 
 def loss(*several, reference: bool = True) -> Picture:
@@ -25,7 +23,7 @@ def loss(*several, reference: bool = True) -> Picture:
     several = with_steps(several)
     with style.apply():
         figure, axes = style.new_figure()
-        _curves(axes, several, [run.losses for run in several])
+        _curves(axes, several)
         axes.set_ylabel("loss (nats per token)")
         style.count_steps(axes)
         words = [f"{name} from {a:.3f} to {b:.3f}" for name, a, b in _ends(several)]
@@ -52,7 +50,7 @@ def loss_difference(one, other) -> Picture:
     differing = distance[distance > 0]
     with style.apply():
         figure, (above, below) = style.new_figure(2, 1, height=5.0, sharex=True, height_ratios=(3, 2))
-        _curves(above, pair, [run.losses for run in pair])
+        _curves(above, pair)
         above.lines[0].set(linewidth=4.5, alpha=0.45, markersize=7)
         above.set_ylabel("loss (nats per token)")
         figure.legend(loc="outside lower center")
@@ -76,28 +74,6 @@ def loss_difference(one, other) -> Picture:
             words += f"; {equal} of {len(distance)} steps exactly equal (not drawn)"
         below.text(0.01, 0.97, words, va="top", transform=below.transAxes, color=GREY)
     return Picture(figure, f"{start}. Absolute difference, {words}.")
-
-
-def throughput(*several) -> Picture:
-    """Tokens per second on one GPU (or CPU rank) by step, with the median after warm-up of each run."""
-    several = with_steps(several)
-    with style.apply():
-        figure, axes = style.new_figure()
-        speeds = [run.tokens_per_second_per_gpu for run in several]
-        medians = [after_warm_up(speed).median() for speed in speeds]
-        names = [f"{name}: {shown(float(median))}" for name, median in zip(labels(several), medians, strict=True)]
-        _curves(axes, several, speeds, names)
-        axes.set_ylabel(f"tokens/s per {_unit(several)}")
-        style.count_steps(axes)
-        if max(medians) > LOG_RATIO * min(medians):
-            axes.set_yscale("log")
-        else:
-            axes.set_ylim(0, 1.1 * max(float(after_warm_up(speed).max()) for speed in speeds))
-        axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-        axes.set_title(f"median after warm-up: {names[0]}" if len(several) == 1 else "medians after warm-up:")
-        if len(several) > 1:
-            figure.legend(loc="outside lower center", ncols=2)
-    return Picture(figure, f"Tokens per second per {_unit(several)}; medians: {'; '.join(names)}.")
 
 
 def sweep(several, x: str = "micro_batch_size") -> Picture | Absence:
@@ -149,12 +125,12 @@ def with_steps(several) -> list:
     return drawn
 
 
-def _curves(axes, several, values, names=None) -> None:
-    names = names or labels(several)
-    for index, (run, series, name) in enumerate(zip(several, values, names, strict=True)):
+def _curves(axes, several) -> None:
+    for index, (run, name) in enumerate(zip(several, labels(several), strict=True)):
         look = style.run_style(index, bool(run.recorded_on))
-        every = max(1, len(series) // MARKS)
-        axes.plot(series.index, series, label=name, markevery=(index * every // max(1, len(several)), every), **look)
+        every = max(1, len(run.losses) // MARKS)
+        marks = (index * every // len(several), every)
+        axes.plot(run.losses.index, run.losses, label=name, markevery=marks, **look)
 
 
 def _guessing(axes, vocab_size: int) -> None:

@@ -1,10 +1,10 @@
-"""One change after another: what each setting was worth in speed, as bars and as a table."""
+"""One change after another: what each setting was worth in speed, as bars."""
 
 import textwrap
 
 from helpers.plots.shapes import tint
 from helpers.runs.comparison import settings_of
-from helpers.show import message, style, tables
+from helpers.show import message, style
 from helpers.show.message import Absence
 from helpers.show.numbers import shown
 from helpers.show.style import INK, RECORDED_HATCH, RUN_COLOURS, Picture
@@ -80,33 +80,19 @@ def waterfall(several) -> Picture | Absence:
     return Picture(figure, f"Tokens per second, one change after another, on {runs[0].machine}. {words}.")
 
 
-def waterfall_table(several):
-    """The same as a table, a row a run (pandas); a sentence where there is no run."""
-    import pandas as pd
-
-    rows = _rows(several)
-    if not rows:
-        return message.nothing_recorded("run of this series")
-    table = pd.DataFrame(rows).drop(columns="of").set_index("change")
-    return tables.whole_sentences(table)
-
-
 def _rows(several) -> list[dict]:
-    """A row a run that was timed; the others are left out."""
-    rows, first = [], None
+    """One row per run that was timed; the others are left out."""
+    rows = []
     for run in several:
         figures = run.figures() if run is not None else {}
         if not (speed := figures.get("tokens/s/GPU")):
             continue
-        first = first or speed
         rows.append(
             {
                 "change": changes(rows[-1]["of"].recipe, run.recipe) if rows else _start(run.recipe),
                 "tokens/s/GPU": round(speed),
                 "× the run before": round(speed / rows[-1]["tokens/s/GPU"], 2) if rows else None,
-                "× the first": round(speed / first, 2),
                 "MFU": f"{figures['MFU']:.1%}" if figures["MFU"] else "–",
-                "peak memory GB": round(figures["peak memory GB"], 1) if figures["peak memory GB"] else None,
                 "of": run,
             }
         )

@@ -13,7 +13,6 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from helpers.formats import number_formats
-from helpers.machine import Machine
 from helpers.plots import formats, grid
 from helpers.plots.sizes import sizes as drawn_sizes
 from helpers.recipes import Layout
@@ -103,10 +102,10 @@ def _buttons(description: str, options, start):
 
 
 # ---- parameters and memory ---------------------------------------------------------------------------------------
-def parameter_counter(recipe, machine: Machine | None = None) -> Interactive:
+def parameter_counter(recipe) -> Interactive:
     """Parameters by part and memory of one rank, as the sizes of `recipe` (a `recipes.Recipe`) are moved.
 
-    The MLP's width keeps its ratio to the hidden size. `machine` draws its GPU's memory as a line.
+    The MLP's width keeps its ratio to the hidden size.
     """
     model, layout, batch = recipe.model, recipe.layout, recipe.batch
     start = {
@@ -132,7 +131,7 @@ def parameter_counter(recipe, machine: Machine | None = None) -> Interactive:
     }
 
     def draw(**sizes) -> Picture:
-        return drawn_sizes(_resized(recipe, **sizes), machine, compared_with=recipe)
+        return drawn_sizes(_resized(recipe, **sizes), compared_with=recipe)
 
     def controls():
         return {name: _choices(title, options, start[name]) for name, (title, options) in values.items()}

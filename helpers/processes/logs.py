@@ -117,9 +117,9 @@ class RankLogs:
             return ""
         return text
 
-    def rank_text(self, rank: int, stream: str = "stderr") -> str:
-        """All that one rank wrote on `stream` in this launch."""
-        files = sorted(self.directory.glob(f"*/attempt_*/{rank}/{stream}.log"))
+    def rank_text(self, rank: int) -> str:
+        """All that one rank wrote on stderr in this launch."""
+        files = sorted(self.directory.glob(f"*/attempt_*/{rank}/stderr.log"))
         return "".join(file.read_text(errors="replace") for file in files)
 
     def errors(self) -> dict[int, dict]:

@@ -1,10 +1,11 @@
 """Keep what one layer's matrix products are made of: weights, inputs and gradients of two real training steps.
 
-    torchrun --nproc-per-node 1 helpers/ranks/layer_tensors.py tensors.pt 0 <flags of a training run>
+    torchrun --nproc-per-node 1 helpers/ranks/layer_tensors.py tensors.pt <flags of a training run>
 
-Trains as `pretrain_gpt.py` does, with the run's own flags, model and data, and listens to the linear layers whose
-input is the same under every implementation (Transformer Engine fuses the norm into the two others). Rank 0 writes
-`tensors.pt`: layer → list of steps → weight [out, in], activation [tokens, in], gradient of the output [tokens, out].
+Trains as `pretrain_gpt.py` does, with the run's own flags, model and data, and listens to the last layer's linear
+modules whose input is the same under every implementation (Transformer Engine fuses the norm into the two others).
+Rank 0 writes `tensors.pt`: layer → list of steps → weight [out, in], activation [tokens, in], gradient of the output
+[tokens, out].
 With tensor parallelism these are rank 0's slices.
 """
 
@@ -55,15 +56,14 @@ def step() -> int:
 
 
 def main() -> None:
-    path, layer = sys.argv[1], int(sys.argv[2])
-    sys.argv[1:3] = []
+    path = sys.argv.pop(1)
     forward_step = pretrain_gpt.forward_step
     models = []
 
     def listening_forward_step(data_iterator, model, *rest):
         if not models:
             models.append(model)
-            listen(pretrain_gpt.get_attr_wrapped_model(model, "decoder").layers[layer])
+            listen(pretrain_gpt.get_attr_wrapped_model(model, "decoder").layers[-1])
         return forward_step(data_iterator, model, *rest)
 
     pretrain_gpt.forward_step = listening_forward_step
