@@ -95,13 +95,17 @@ def train(
     return runs.load(directory)
 
 
-def follow(run: runs.Run) -> runs.Run:
+def follow(run: runs.Run, kill_at: int | None = None) -> runs.Run:
     """Show a run that is going on, from its first step, until it ends; interrupting the cell does not stop the run.
+
+    With `kill_at`, every process of the run is killed, without warning (SIGKILL), once that step is logged; here an
+    interrupt stops the run.
 
     Raises:
         TrainingFailed: the run failed.
+        RuntimeError: it ended by itself, before it could be killed.
     """
-    _watch(Path(run.path), interrupt_stops=False)
+    _watch(Path(run.path), interrupt_stops=kill_at is not None, kill_at=kill_at)
     return runs.load(run.path)
 
 
@@ -117,23 +121,28 @@ def _say_what_it_keeps(recipe, directory: Path) -> None:
     )
 
 
-def _watch(directory: Path, interrupt_stops: bool) -> None:
-    """Show the run until it ends; raise if it failed."""
+def _watch(directory: Path, interrupt_stops: bool, kill_at: int | None = None) -> None:
+    """Show the run until it ends, by itself or killed at a step; raise if it failed."""
     described = json.loads((directory / "recipe.json").read_text())
     model, schedule = described["model"], described["schedule"]
     progress = live.Progress(model["sequence_length"], model["vocab_size"], schedule.get("exit_interval"))
     view = live.view()
     tail = logs.Tail(directory / "log.txt")
-    words = "failed"
+    words, killed = "failed", False
+    pause = POLL_SECONDS if kill_at is None else POLL_SECONDS / 4  # few steps are to pass until it is killed
     try:
         while True:
             going = control.state(directory) == "running"
             progress.hear(tail.read(final=not going))
             if not going:
                 break
+            if kill_at is not None and max(progress.steps, default=0) >= kill_at:
+                control.kill(control.members(directory))
+                killed = True
+                continue
             view.update(progress)
-            time.sleep(POLL_SECONDS)
-        words = control.state(directory)
+            time.sleep(pause)
+        words = "killed" if killed else control.state(directory)
         if words != "finished":
             control.bury(directory)
     except KeyboardInterrupt:
@@ -149,8 +158,13 @@ def _watch(directory: Path, interrupt_stops: bool) -> None:
         if control.state(directory) != "running" and not control.read_status(directory).get("detached"):
             with contextlib.suppress(OSError):  # the disk is full: that is told below
                 runs.write_result(directory)
+    if killed:
+        print(f"Killed after step {progress.steps[-1]}: every process at once, nothing had time to save.")
+        return
     if interrupt_stops or words == "failed":
         raise_if_failed(directory, described["name"])
+    if kill_at is not None:
+        raise RuntimeError(f"The run ended by itself, before it could be killed at step {kill_at}.")
 
 
 def _write(directory, recipe, data, machine, identity, predict, entry_script) -> None:

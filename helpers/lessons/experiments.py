@@ -1,16 +1,12 @@
 """Several launches that make one experiment: a setting swept, layouts compared, a run whose plug is pulled."""
 
 import re
-import time
-from pathlib import Path
 
 from IPython.display import display
 
 from helpers import launch, plots, runs
-from helpers.launch import live
 from helpers.machine import Machine, here
 from helpers.plots import layer
-from helpers.processes import control, logs
 from helpers.recipes import Recipe, preflight
 from helpers.recipes.command import environment
 from helpers.recipes.fit import SMALL
@@ -130,33 +126,11 @@ def fp8_against_bf16(recipe: Recipe, data, machine: Machine | None = None):
     return runs.compare(pair)
 
 
-def pull_the_plug(recipe: Recipe, data, step: int, timeout_seconds: float = 600) -> runs.Run:
+def pull_the_plug(recipe: Recipe, data, step: int) -> runs.Run:
     """Train `recipe`, show it, and kill every process of it, without warning (SIGKILL), once `step` is logged.
 
     Raises:
-        RuntimeError: the run ended, or `timeout_seconds` passed, before that step.
+        launch.TrainingFailed, RuntimeError: the run failed, or ended, before that step.
         KeyboardInterrupt: after every process has ended.
     """
-    run = launch.train(recipe, data, fresh=True, detach=True)
-    progress = live.Progress(recipe.model.sequence_length, recipe.model.vocab_size)
-    view, words = live.view(), "stopped"
-    tail = logs.Tail(Path(run.path) / "log.txt")
-    deadline = time.monotonic() + timeout_seconds
-    try:
-        while max(progress.steps, default=0) < step:
-            if run.state != "running" or time.monotonic() > deadline:
-                raise RuntimeError(f"The run did not reach step {step}:\n{run.log_tail()}")
-            view.update(progress)
-            time.sleep(0.05)
-            progress.hear(tail.read())
-        control.kill(control.members(run.path))
-        words = "killed"
-        progress.hear(tail.read(final=True))
-    except BaseException:
-        run.stop()
-        raise
-    finally:
-        view.finish(progress, words)
-    control.bury(run.path)
-    print(f"Killed after step {progress.steps[-1]}: every process at once, nothing had time to save.")
-    return runs.load(run.path)
+    return launch.follow(launch.train(recipe, data, fresh=True, detach=True), kill_at=step)

@@ -2,6 +2,7 @@ from types import SimpleNamespace
 
 import pytest
 from machines import ONE_H200, RTX_3090, TWO_H200
+from records import make_run
 
 from helpers import launch, recipes
 from helpers.launch import training
@@ -102,16 +103,25 @@ def test_other_failures_are_not_swallowed(tiny_recipe, monkeypatch, tmp_path):
 
 def test_an_interrupt_while_the_plug_waits_stops_the_run(tiny_recipe, monkeypatch, tmp_path):
     stopped = []
-    run = SimpleNamespace(path=tmp_path, state="running", stop=lambda: stopped.append(True))
 
     def interrupt(_seconds):
         raise KeyboardInterrupt
 
+    run = make_run(tmp_path / "run", tiny_recipe)
     monkeypatch.setattr(launch, "train", lambda *_args, **_kwargs: run)
-    monkeypatch.setattr(experiments.time, "sleep", interrupt)
+    monkeypatch.setattr(training.control, "state", lambda _directory: "running")
+    monkeypatch.setattr(training.control, "stop", stopped.append)
+    monkeypatch.setattr(training.time, "sleep", interrupt)
     with pytest.raises(KeyboardInterrupt):
         experiments.pull_the_plug(tiny_recipe, None, step=8)
-    assert stopped == [True]
+    assert stopped == [run.path]
+
+
+def test_a_run_that_ends_before_its_plug_is_pulled_is_told(tiny_recipe, monkeypatch, tmp_path):
+    run = make_run(tmp_path / "run", tiny_recipe)
+    monkeypatch.setattr(launch, "train", lambda *_args, **_kwargs: run)
+    with pytest.raises(RuntimeError, match="ended by itself, before it could be killed at step 8"):
+        experiments.pull_the_plug(tiny_recipe, None, step=8)
 
 
 @pytest.mark.train
@@ -120,7 +130,9 @@ def test_a_run_whose_plug_was_pulled_is_picked_up(tiny_recipe, small_corpus, mon
     recipe = tiny_recipe.with_(save_interval=5, name="plug")
     cut = experiments.pull_the_plug(recipe, small_corpus, step=8)
     assert cut.state == "failed" and max(cut.losses.index) < 30
-    assert "killed: " in capsys.readouterr().out, "the run is shown while it waits for its step"
+    out = capsys.readouterr().out
+    assert "killed: " in out, "the run is shown while it waits for its step"
+    assert "Killed after step " in out and "nothing had time to save" in out
     resumed = launch.train(recipe, small_corpus)
     assert resumed.path == cut.path and resumed.state == "finished"
     assert list(resumed.losses.index) == list(range(1, 31))
