@@ -141,6 +141,22 @@ def llama() -> list[Recipe]:
     ]
 
 
+def stock_twins() -> list[Recipe]:
+    """What our changes to Megatron are worth: runs of the recipes, each with its twin without any change."""
+    gpt3, small = recipes.gpt3_345m(), gpt(*WEAK_SIZES[1], 20)
+    sp = {"tensor_parallel": 2, "sequence_parallel": True}
+    large = recipes.llama3_8b().with_(**sp, global_batch_size=4, speed=EAGER)  # 80 GB hold no CUDA graph of it in FP8
+    ours = [
+        timed(gpt3, "gpt3_345m_graph"),
+        timed(gpt3, "gpt3_345m_no_dropout_graph", dropout=0.0),
+        timed(small, "gpt_1_2b_20_tp1_graph", speed=FULL),
+        timed(small, "gpt_1_2b_20_tp2_sp_graph", **sp, speed=FULL),
+        timed(large, "llama3_8b_bf16_tp2_sp_eager", 20, fp8_format=None),
+        timed(large, "llama3_8b_tensorwise_tp2_sp_eager", 20),
+    ]
+    return [*ours, *(recipe.with_(name=f"{recipe.name}_stock", stock=True) for recipe in ours)]
+
+
 def data_parallel() -> list[Recipe]:
     """GPT3-345M, 32 samples a GPU on 1 to 8 of them, with the optimizer whole on each and split over all."""
     found = []
@@ -172,7 +188,7 @@ def eight_gpus() -> list[Recipe]:
 
 def planned() -> dict[str, Recipe]:
     every = [*waterfall(), *micro_batches(), *precisions(), *tensor_parallel(), *llama()]
-    every += [*data_parallel(), *eight_gpus()]
+    every += [*data_parallel(), *eight_gpus(), *stock_twins()]
     return {recipe.name: recipe for recipe in every}
 
 
