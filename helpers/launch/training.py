@@ -65,7 +65,7 @@ def train(
     place = root / recipe.name / "new" if fresh else root / recipe.name  # beside the unfinished ones, or among them
     for warning in preflight.refuse(preflight.check(recipe, data, machine, place, entry_script)):
         print(warning)
-    identity = {"fingerprint": recipe.fingerprint(data), "entry_script": entry_script and str(entry_script)}
+    identity = preflight.identity(recipe, data, entry_script)
     supervisor = None
     try:
         with run_directory.claim(root / recipe.name, identity, fresh) as (directory, lock):

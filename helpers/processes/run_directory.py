@@ -32,7 +32,7 @@ def claim(parent: Path, identity: dict, fresh: bool):
     if old is not None and control.state(old) == "running" and control.read_status(old).get("detached"):
         yield old, None
         return
-    if old is not None and control.state(old) in ("failed", "stopped"):
+    if old is not None and _is_unfinished(old):
         with contextlib.ExitStack() as stack:
             try:
                 lock = stack.enter_context(control.held(old))
@@ -51,6 +51,16 @@ def claim(parent: Path, identity: dict, fresh: bool):
     directory = _new_directory(parent)
     with control.held(directory) as lock:
         yield directory, lock
+
+
+def unfinished(parent: Path, identity: dict) -> Path | None:
+    """The run that `claim` would pick up now; None where it would start another."""
+    old = _newest(parent, identity)
+    return old if old is not None and _is_unfinished(old) else None
+
+
+def _is_unfinished(directory: Path) -> bool:
+    return control.state(directory) in ("failed", "stopped")
 
 
 def _newest(parent: Path, identity: dict) -> Path | None:

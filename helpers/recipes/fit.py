@@ -86,8 +86,10 @@ def _to_cpu(recipe):
 
 def _with_graph_and_without(recipe, machine: Machine):
     """The recipe with its CUDA graph, unless `precision.cuda_graph` has anything to say against it; then without."""
-    if recipe.speed.cuda_graph and not any(precision_rules.cuda_graph(recipe, machine)):
-        yield recipe
+    if recipe.speed.cuda_graph:
+        parts = accounting.memory(recipe, machine)
+        if not any(precision_rules.cuda_graph(recipe, machine, parts)):
+            yield recipe
     yield recipe.with_(cuda_graph=False)
 
 

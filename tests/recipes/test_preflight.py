@@ -341,7 +341,9 @@ def test_no_disk_for_a_checkpoint(tmp_path, monkeypatch):
     (checkpoint / "metadata.json").write_text("{}")
     described.write_text(f'{{"fingerprint": "{recipe.fingerprint(None)}"}}')
     assert preflight.check(recipe, None, TWO_H200, tmp_path / "new") == []
-    # But a finished run is not taken up.
+    # But launch picks up neither a run with another entry script nor a finished one.
+    (full,) = preflight.check(recipe, None, TWO_H200, tmp_path / "new", entry_script="mine.py")
+    assert "3 on disk at once 14.9 GB" in full.why
     described.with_name("status.json").write_text('{"state": "finished"}')
     assert "3 on disk at once 14.9 GB" in refusal(recipe, None, TWO_H200, tmp_path / "new")
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from helpers.machine import Machine, here
 from helpers.ranks.refused_flags import job_of
+from helpers.recipes import accounting
 from helpers.recipes.preflight import precision, sizes
 from helpers.recipes.preflight.changes import changes
 from helpers.recipes.preflight.data import corpus_problems
@@ -39,7 +40,7 @@ def check(
         recipe: a `recipes.Recipe`.
         data: a `corpus.Corpus`, or None for Megatron's mock data.
         machine: where it would run; None is this machine.
-        run_directory: where it would write; None leaves disk and directory unchecked.
+        run_directory: where its runs lie, or would; None leaves disk and directory unchecked.
         entry_script: the learner's own `pretrain_gpt.py`, which may do other jobs than ours.
     """
     machine = machine or here()
@@ -54,9 +55,10 @@ def check(
     if data is not None:
         found += corpus_problems(recipe, data)
     if run_directory is not None:
-        found += directory(recipe, data, Path(run_directory))
+        found += directory(recipe, data, Path(run_directory), entry_script)
     if splits_evenly:
-        found += [*precision.cuda_graph(recipe, machine), *memory(recipe, machine)]
+        parts = accounting.memory(recipe, machine)
+        found += [*precision.cuda_graph(recipe, machine, parts), *memory(recipe, machine, parts)]
     return found
 
 

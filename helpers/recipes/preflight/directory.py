@@ -6,15 +6,22 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from helpers.processes import checkpoints, control
+from helpers.processes import checkpoints
+from helpers.processes.run_directory import unfinished
 from helpers.recipes import accounting
 from helpers.recipes.preflight.problem import Problem, error
 from helpers.show import numbers
 
 
-def directory(recipe, data, run_directory: Path) -> Iterator[Problem]:
+def identity(recipe, data, entry_script: Path | str | None) -> dict:
+    """What two launches have in common that continue one run; it lies in the run's recipe.json."""
+    return {"fingerprint": recipe.fingerprint(data), "entry_script": entry_script and str(entry_script)}
+
+
+def directory(recipe, data, run_directory: Path, entry_script: Path | str | None = None) -> Iterator[Problem]:
     """Another recipe's checkpoint, a place that cannot be written to, too little disk for the checkpoints."""
-    step, ours = checkpoints.latest(run_directory / "checkpoints"), recipe.fingerprint(data)
+    same = identity(recipe, data, entry_script)
+    step, ours = checkpoints.latest(run_directory / "checkpoints"), same["fingerprint"]
     holds = _fingerprint(run_directory)
     if step is not None and holds != ours:
         why = (
@@ -30,9 +37,8 @@ def directory(recipe, data, run_directory: Path) -> Iterator[Problem]:
         why = f"{parent} cannot be written to: {refusal.strerror}."
         yield error(f"run directory {run_directory}", why, "MEGATRON_TOUR_RUNS=<a folder of yours> in the environment.")
         return
-    same = [folder for folder in (run_directory, *sorted(run_directory.glob("*/"))) if _fingerprint(folder) == ours]
-    goes_on = same and control.state(same[-1]) in ("failed", "stopped")
-    yield from _disk(recipe, parent, len(checkpoints.saved(same[-1] / "checkpoints")) if goes_on else 0)
+    picked_up = unfinished(run_directory, same)
+    yield from _disk(recipe, parent, len(checkpoints.saved(picked_up / "checkpoints")) if picked_up else 0)
 
 
 def _fingerprint(run_directory: Path) -> str | None:

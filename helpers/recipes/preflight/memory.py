@@ -1,6 +1,6 @@
 """Does it fit? If not, what would."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from helpers.machine import Machine
 from helpers.recipes import accounting
@@ -11,17 +11,19 @@ from helpers.show import numbers
 TOO_LARGE = "One rank would take about"  # how the reason begins when the memory is too small
 
 
-def memory(recipe, machine: Machine) -> Iterator[Problem]:
-    """The estimate of `accounting.memory` against the GPU's memory, or against the machine's on a CPU."""
+def memory(recipe, machine: Machine, parts: Mapping[str, float]) -> Iterator[Problem]:
+    """The estimate of one rank against the GPU's memory, or against the machine's on a CPU.
+
+    `parts` is what `accounting.memory` says of the recipe on this machine, in bytes.
+    """
     size = numbers.decimal_bytes
-    parts = accounting.memory(recipe, machine)
     need = sum(parts.values())
     if machine.device == "cpu":
         world = recipe.layout.world_size
         if need * world > machine.memory_bytes:
             each = f"{world} × {size(need)}" if world > 1 else size(need)
             why = f"It would take about {each} of memory; the machine has {size(machine.memory_bytes)}."
-            change = _lower(recipe, machine, machine.memory_bytes / world)
+            change = _lower(recipe, machine, need, machine.memory_bytes / world)
             yield error(f"{recipe.name} ({recipe.layout.name}) on {machine.name}", why, f"{change}.")
         return
     have = min(gpu.memory_bytes for gpu in machine.gpus)
@@ -29,11 +31,11 @@ def memory(recipe, machine: Machine) -> Iterator[Problem]:
         shares = ", ".join(f"{part} {size(part_bytes)}" for part, part_bytes in parts.items())
         why = f"{TOO_LARGE} {size(need)} ({shares}): {size(need - have)} more than the GPU's {size(have)}."
         asked = f"{recipe.name} ({recipe.layout.name}) on {machine.name}"
-        yield error(asked, why, f"{_lower(recipe, machine, have)}.")
+        yield error(asked, why, f"{_lower(recipe, machine, need, have)}.")
 
 
-def _lower(recipe, machine: Machine, room: float) -> str:
-    """What would save memory, and how much: the changes that the layout allows, largest saving first."""
+def _lower(recipe, machine: Machine, need: float, room: float) -> str:
+    """What would save memory of the `need` bytes, and how much: what the layout allows, largest saving first."""
     lay, b = recipe.layout, recipe.batch
     changes: list[dict] = [{"cuda_graph": False}] if recipe.speed.cuda_graph else []
     if b.micro_batch_size > 1:
@@ -47,12 +49,12 @@ def _lower(recipe, machine: Machine, room: float) -> str:
         changes.append({"processes": gpus, "distributed_optimizer": True})
     if wider <= gpus and not list(sizes.shapes(recipe.with_(**_wider(recipe, wider)))):
         changes.append(_wider(recipe, wider))
-    everything = {name: value for change in changes for name, value in change.items()}
-    if len(changes) > 1 and not any(_total(recipe, change, machine) <= room for change in changes):
-        changes.append(everything)
-    need, options = _total(recipe, {}, machine), {}
-    for change in changes:
-        total = _total(recipe, change, machine)
+    totals = [_total(recipe, change, machine) for change in changes]
+    if len(changes) > 1 and min(totals) > room:
+        changes.append({name: value for change in changes for name, value in change.items()})
+        totals.append(_total(recipe, changes[-1], machine))
+    options = {}
+    for change, total in zip(changes, totals, strict=True):
         words = ", ".join(f"{name}={value!r}" for name, value in change.items())
         if total < need:
             fits = ", which fits" if total <= room else ""

@@ -1,10 +1,9 @@
 """What the GPUs and Transformer Engine demand of a recipe: number formats, and the kernels that a layout needs."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from helpers.machine import Machine
-from helpers.recipes import accounting
 from helpers.recipes.preflight.problem import Problem, error, nearest_multiple, warning
 from helpers.show import numbers
 
@@ -72,8 +71,11 @@ def speed(recipe, machine: Machine) -> Iterator[Problem]:
         yield from needs_transformer_engine("overlap_tensor_parallel", machine)
 
 
-def cuda_graph(recipe, machine: Machine) -> Iterator[Problem]:
-    """Where a step cannot be recorded, and where nobody has measured one. `scaling.fit` records none there."""
+def cuda_graph(recipe, machine: Machine, parts: Mapping[str, float]) -> Iterator[Problem]:
+    """Where a step cannot be recorded, and where nobody has measured one. `recipes.fit` records none there.
+
+    `parts` is what `accounting.memory` says of the recipe on this machine, in bytes.
+    """
     if not recipe.speed.cuda_graph or machine.device == "cpu":
         return
     yield from needs_transformer_engine("cuda_graph", machine)
@@ -89,7 +91,7 @@ def cuda_graph(recipe, machine: Machine) -> Iterator[Problem]:
         yield warning(
             f"cuda_graph with {what}", "Nobody has measured this here.", "cuda_graph=False if it hangs or fails."
         )
-    size, parts = numbers.decimal_bytes, accounting.memory(recipe, machine)
+    size = numbers.decimal_bytes
     need, have = sum(parts.values()), min(gpu.memory_bytes for gpu in machine.gpus)
     if recipe.schedule.eval_iters and need <= have < need + parts["activations"]:
         why = (
