@@ -16,7 +16,8 @@ from types import SimpleNamespace
 
 from helpers.corpus import index, samples
 from helpers.corpus.corpus import Corpus
-from helpers.machine import PROJECT, quietly
+from helpers.machine import quietly
+from helpers.machine.variables import python_path
 
 TRAINING_SAMPLES = 100
 START_SECONDS = 180  # at most, to import Megatron on a busy machine
@@ -83,10 +84,9 @@ def watch_build(data: Corpus, split: str, sequence_length: int, seconds: float =
         RuntimeError: the process failed for another reason; its last lines.
     """
     asked = json.dumps([str(data.prefix), str(data.tokenizer_path), sequence_length, split, seconds])
-    path = os.pathsep.join([str(PROJECT), *filter(None, [os.environ.get("PYTHONPATH")])])
     child = subprocess.run(
         [sys.executable, "-P", __file__, asked],
-        env=os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+        env=os.environ | python_path() | {"OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         timeout=START_SECONDS + seconds,

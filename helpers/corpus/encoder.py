@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from helpers.corpus.encoding_process import REPLY, UnreadableText, documents
-from helpers.machine import PROJECT
+from helpers.machine.variables import python_path
 
 PROGRAM = Path(__file__).with_name("encoding_process.py")
 BLOCK_BYTES = 1 << 19
@@ -53,8 +53,7 @@ def encode_file(
         RuntimeError: a process was killed, for memory perhaps; names the file and line.
     """
     command = [sys.executable, "-P", str(PROGRAM), str(backend), dtype, str(eod_id), text_key]
-    path = os.pathsep.join([str(PROJECT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    environment = os.environ | {"PYTHONPATH": path, "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1"}
+    environment = os.environ | python_path() | {"TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1"}
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     processes: list[subprocess.Popen] = []
     idle: queue.SimpleQueue = queue.SimpleQueue()

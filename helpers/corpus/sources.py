@@ -19,6 +19,8 @@ from pathlib import Path
 from filelock import FileLock
 from tqdm import tqdm
 
+from helpers.machine.variables import hub_is_off
+
 OPENWEBTEXT = "vuiseng9/openwebtext-10k"
 HUB_SECONDS = 10.0
 FAILURE_SECONDS = 600.0
@@ -159,7 +161,7 @@ def _hub(dataset: str, text_key: str, cache: Path, remember_failure: bool = Fals
         try:
             _fetch(dataset, text_key, unfinished / jsonl.name)
         except HubSilent as error:
-            if remember_failure and not _offline():
+            if remember_failure and not hub_is_off():
                 with contextlib.suppress(OSError):
                     failure.write_text(str(error))
             raise
@@ -169,12 +171,8 @@ def _hub(dataset: str, text_key: str, cache: Path, remember_failure: bool = Fals
     return Source(name, jsonl, content_digest([jsonl], cache), note)
 
 
-def _offline() -> bool:
-    return os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
-
-
 def _fetch(dataset: str, text_key: str, jsonl: Path) -> None:
-    if _offline():
+    if hub_is_off():
         why = "HF_HUB_OFFLINE is set, so the Hugging Face hub was not asked."
     else:
         why = _fetch_in_child(dataset, text_key, jsonl, os.environ)

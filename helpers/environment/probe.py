@@ -9,6 +9,7 @@ import time
 import urllib.request
 
 from helpers.machine import PROJECT, cuda_libraries
+from helpers.machine.variables import hub_is_off, python_path
 
 HUB_SECONDS = 2.0
 
@@ -19,10 +20,7 @@ def ask(subject: str, timeout_seconds: float) -> dict[str, dict]:
     What it told before a crash or the time limit is kept. Nothing is imported from the folder the kernel is in.
     """
     command = [sys.executable, "-P", "-m", "helpers.ranks.probe", subject]
-    environment = {
-        **cuda_libraries.merged(cuda_libraries.variables()),
-        "PYTHONPATH": os.pathsep.join(filter(None, (str(PROJECT), os.environ.get("PYTHONPATH")))),
-    }
+    environment = cuda_libraries.merged(cuda_libraries.variables()) | python_path()
     pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     process = subprocess.Popen(command, **pipes, text=True, env=environment, cwd=PROJECT)
     try:
@@ -51,7 +49,7 @@ def last_line(text: str) -> str:
 def ask_hub() -> dict:
     """Whether the Hugging Face hub (or the mirror in HF_ENDPOINT) answers; any HTTP answer counts."""
     endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
-    if os.environ.get("HF_HUB_OFFLINE", "0").upper() in ("1", "TRUE", "YES", "ON"):
+    if hub_is_off():
         return {"error": "switched off by HF_HUB_OFFLINE"}
     start = time.monotonic()
     try:

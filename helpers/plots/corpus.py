@@ -146,7 +146,8 @@ def pieces(text: str, *corpora: Corpus) -> Picture:
     cut = {corpus.tokenizer: [corpus.decode([i]) for i in corpus.encode(text)] for corpus in corpora}
     width = LETTER * (len(text) + 0.45 * max(map(len, cut.values()))) + 0.2
     height = 0.72 * len(cut)
-    axes = _canvas(width, height)
+    with style.apply():
+        figure, axes = shapes.canvas(width, height)
     for row, (name, tokens) in enumerate(cut.items()):
         x, y = 0.1, 0.72 * row
         per_token = len(text.encode()) / len(tokens)
@@ -163,7 +164,7 @@ def pieces(text: str, *corpora: Corpus) -> Picture:
             axes.text(x + wide / 2, y + 0.46, shown, fontsize=10, **MONOSPACE)
             x += wide
     listed = "; ".join(f"{name} cuts it into {len(tokens)}: {' | '.join(tokens)}" for name, tokens in cut.items())
-    return Picture(axes.figure, f"The text “{text}” as tokens. {listed}.")
+    return Picture(figure, f"The text “{text}” as tokens. {listed}.")
 
 
 def token_bytes(data: Corpus, count: int = 16) -> Picture:
@@ -184,7 +185,8 @@ def token_bytes(data: Corpus, count: int = 16) -> Picture:
             rows.append([])
         rows[-1].append(i)
     wide = max(sum(widths[i] for i in row) for row in rows) + 0.1
-    axes = _canvas(wide + 0.95, ROW * len(rows) - 0.1)
+    with style.apply():
+        figure, axes = shapes.canvas(wide + 0.95, ROW * len(rows) - 0.1)
     for number, row in enumerate(rows):
         left, top = 0.1, ROW * number
         for y, name in ((0.2, "byte"), (0.55, "bytes"), (0.92, "token id"), (1.27, "text")):
@@ -200,7 +202,7 @@ def token_bytes(data: Corpus, count: int = 16) -> Picture:
             axes.text(middle, top + 1.27, texts[i], fontsize=8.5, **MONOSPACE)
             left += widths[i]
     listed = ", ".join(f"{token} “{text}”" for token, text in zip(ids, texts, strict=True))
-    return Picture(axes.figure, f"The first {len(ids)} tokens of {data.prefix.name}.bin: {listed}.")
+    return Picture(figure, f"The first {len(ids)} tokens of {data.prefix.name}.bin: {listed}.")
 
 
 def split_parts(data: Corpus, *splits: str, sequence_length: int = 1024) -> Picture:
@@ -229,15 +231,3 @@ def split_parts(data: Corpus, *splits: str, sequence_length: int = 1024) -> Pict
 def _counted(part: dict) -> str:
     number = f"{part['documents']:,} documents" if part["documents"] != 1 else "1 document"
     return f"{part['part']} {number}" + (f" ({part['problem']}!)" if part["problem"] else "")
-
-
-def _canvas(width: float, height: float):
-    """Axes in inches, y downwards, without frame."""
-    from matplotlib.figure import Figure
-
-    with style.apply():
-        figure = Figure(figsize=(width, height))
-        axes = figure.add_axes((0, 0, 1, 1))
-        axes.set(xlim=(0, width), ylim=(height, 0))
-        axes.axis("off")
-    return axes

@@ -54,7 +54,7 @@ def rank_grid(layout: Layout, rank: int = 0) -> Picture:
     height = max(bottom, legend[1] + lines) + 0.1
 
     with style.apply():
-        figure, axes = canvas(width, height, (0, width, 0, height))
+        figure, axes = canvas(width, height)
         corner = {
             (copy, stage): (left + box * column * step_x, top + box * row * step_y)
             for column, copy in enumerate(copies)

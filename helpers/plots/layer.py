@@ -68,7 +68,7 @@ def shards(records: Sequence[Mapping]) -> Picture:
     lines = textwrap.wrap(f"Whole on every rank: {', '.join(whole)}.", int(width * 13.5)) if whole else []
     height = top + max(tall.values()) + 0.75 + 0.2 * len(lines)
     with style.apply():
-        figure, axes = canvas(width, height, (0, width, 0, height))
+        figure, axes = canvas(width, height)
         words = {"ha": "center", "va": "center", "color": INK}
         x = left
         for matrix in matrices:
@@ -151,7 +151,7 @@ def collectives(heard: Sequence[Mapping], layout: Layout | None = None) -> Pictu
     width, tops = 1.2 + 1.95 * len(order), (0.55, 1.45 + 0.36 * deepest[0])
     height = tops[1] + 0.65 + 0.36 * deepest[1]
     with style.apply():
-        figure, axes = canvas(width, height, (0, width, 0, height))
+        figure, axes = canvas(width, height)
         words = {"va": "center", "color": INK}
         axes.text(0.15, 0.24, _sum(heard), fontsize=11, weight="bold", **words)
         for y, direction in zip(tops, ("forward", "backward"), strict=True):

@@ -12,13 +12,13 @@ def tint(colour: str, share: float) -> tuple[float, float, float]:
     return tuple(1 - share * (1 - channel) for channel in to_rgb(colour))
 
 
-def canvas(width: float, height: float, span: tuple[float, float, float, float]):
-    """A figure with one bare axes that fills it: x from span[0] to span[1], y from span[2] down to span[3]."""
+def canvas(width: float, height: float):
+    """A figure with one bare axes that fills it, both in inches, y downwards."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height))
     axes = figure.add_axes((0, 0, 1, 1))
-    axes.set(xlim=span[:2], ylim=(span[3], span[2]))
+    axes.set(xlim=(0, width), ylim=(height, 0))
     axes.axis("off")
     return figure, axes
 

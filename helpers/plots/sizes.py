@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 
-from helpers.machine import GPU, Machine
+from helpers.machine import Machine
 from helpers.plots.shapes import canvas, on
 from helpers.recipes import accounting
 from helpers.show import numbers, style
@@ -25,7 +25,7 @@ def sizes(recipe, compared_with=None) -> Picture:
         lines[0][f"{compared_with.name} "] = sum(accounting.parameter_counts(compared_with.model).values())
         lines[1][f"{compared_with.name} "] = sum(accounting.memory(compared_with).values())
     with style.apply():
-        figure, axes = canvas(9.0, 2.55, (0, 9.0, 0, 2.55))
+        figure, axes = canvas(9.0, 2.55)
         title = f"{short_count(sum(counts.values()))} parameters in the whole model"
         _stack(axes, 0.3, title, counts, MODEL_PARTS, short_count, lines[0])
         title = f"{decimal_bytes(sum(memory.values()))} on each rank ({recipe.layout.name}, {recipe.precision.name})"
@@ -139,11 +139,8 @@ def _legend_below(figure, colours: dict[str, str]) -> None:
 
 
 def _machine_of(run) -> Machine | None:
-    known = dict(run.environment.get("machine", {}))
-    if not known:
-        return None
-    gpus = tuple(GPU(g["name"], g["memory_bytes"], tuple(g["compute_capability"])) for g in known.get("gpus", ()))
-    return Machine(gpus=gpus, transformer_engine=bool(known.get("transformer_engine")))
+    known = run.environment.get("machine")
+    return Machine.from_json(known) if known else None
 
 
 def _count(number: float) -> str:

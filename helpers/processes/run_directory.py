@@ -48,7 +48,7 @@ def claim(parent: Path, identity: dict, fresh: bool):
                     print(words)
                 yield old, lock
                 return
-    directory = _new_directory(parent)
+    directory = new_directory(parent)
     with control.held(directory) as lock:
         yield directory, lock
 
@@ -78,8 +78,8 @@ def _newest(parent: Path, identity: dict) -> Path | None:
     return None
 
 
-def _new_directory(parent: Path) -> Path:
-    """`<parent>/<time>`, made here and now: two launches in the same second get two directories."""
+def new_directory(parent: Path) -> Path:
+    """`<parent>/<time>`, made here and now: two that ask in the same second get two directories."""
     name = time.strftime("%Y%m%d-%H%M%S")
     for number in range(1, 1000):
         directory = parent / (name if number == 1 else f"{name}-{number:03d}")
@@ -89,7 +89,7 @@ def _new_directory(parent: Path) -> Path:
             return directory
         except FileExistsError:
             continue
-    raise FileExistsError(f"a thousand runs in one second under {parent}")
+    raise FileExistsError(f"a thousand directories in one second under {parent}")
 
 
 def made(directory: Path) -> Path:

@@ -6,13 +6,13 @@ the runs they made. A failing cell ends its notebook, not the tour. Ctrl-C and S
 
 import argparse
 import asyncio
-import contextlib
 import os
 import signal
 from datetime import datetime
 from pathlib import Path
 
 from helpers.machine import PROJECT, UnsupportedPlatform, here, runs_root
+from helpers.processes.run_directory import new_directory
 from helpers.tour import page
 from helpers.tour.execute import Chapter, Interrupted, Screen, Tour
 
@@ -35,16 +35,6 @@ def chosen(names: list[str], everything_asked: bool = False) -> list[Path]:
             )
     starts = "" if everything_asked else tuple(Path(name).name for name in names) or TOUR
     return [path for path in everything if path.name.startswith(starts)]
-
-
-def fresh_directory() -> Path:
-    """`runs/tour/<time>/`, this tour's alone even when another starts in the same second."""
-    stem = runs_root() / "tour" / f"{datetime.now():%Y%m%d-%H%M%S}"
-    for path in (stem, *(stem.with_name(f"{stem.name}-{number}") for number in range(2, 1000))):
-        with contextlib.suppress(FileExistsError):
-            path.mkdir(parents=True)
-            return path.resolve()
-    raise FileExistsError(stem)
 
 
 async def travel(paths: list[Path], directory: Path, screen: Screen, in_place: bool) -> tuple[list[Chapter], bool]:
@@ -178,7 +168,7 @@ def main(arguments: list[str] | None = None) -> int:
     os.environ["JUPYTER_PREFER_ENV_PATH"] = (
         "1"  # this environment's kernel, not one of the same name in the home folder
     )
-    paths, directory, screen = chosen(options.notebooks, options.all), fresh_directory(), Screen()
+    paths, directory, screen = chosen(options.notebooks, options.all), new_directory(runs_root() / "tour"), Screen()
     count = f"{len(paths)} notebook{'s' * (len(paths) > 1)}"
     screen.line(f"Megatron tour on a {machine.name}: {count}, kept in {relative(directory)}/")
     chapters, stopped = asyncio.run(travel(paths, directory, screen, options.in_place))

@@ -17,7 +17,7 @@ from helpers import environment, machine
 from helpers.environment import gpus, host, software, tools
 from helpers.environment import probe as questions
 from helpers.lessons import catalogue
-from helpers.machine import CPU, GPU, PROJECT, Machine
+from helpers.machine import CPU, GPU, PROJECT, Machine, variables
 
 TWO = dataclasses.replace(TWO_H200, cpu_count=32, memory_bytes=256 * 2**30)
 ONE_V100 = Machine(gpus=(V100,))
@@ -274,7 +274,8 @@ def probe(monkeypatch, tmp_path):
         (folder / "__init__.py").write_text("")
     for file in (learners / "__init__.py", learners.parent / "queue.py"):
         file.write_text("raise SystemExit('the wrong one')")
-    monkeypatch.setattr(questions, "PROJECT", tmp_path / "project")
+    for module in (questions, variables):
+        monkeypatch.setattr(module, "PROJECT", tmp_path / "project")
     monkeypatch.chdir(learners.parent)
     return package / "probe.py"
 

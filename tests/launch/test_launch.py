@@ -113,7 +113,7 @@ def test_directories_of_the_same_second_differ(tmp_path):
 
     def make():
         gate.wait()
-        found.append(run_directory._new_directory(tmp_path / "recipe"))
+        found.append(run_directory.new_directory(tmp_path / "recipe"))
 
     threads = [threading.Thread(target=make) for _ in range(8)]
     for thread in threads:
