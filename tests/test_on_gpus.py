@@ -10,7 +10,7 @@ KILL_SEED chooses the steps at which runs are killed. MEGATRON_TOUR_REHEARSE=1 g
 
 What makes a resumed bf16 run exact: `extra_flags=("--deterministic-mode",)`. Megatron refuses a fused cross-entropy and
 overlap inside tensor parallelism beside it (megatron/training/determinism.py): the former is left out by itself, see
-`commands.loss_kernel`. Megatron itself then sets, where they are not set,
+`command.loss_kernel`. Megatron itself then sets, where they are not set,
 NVTE_ALLOW_NONDETERMINISTIC_ALGO=0 (Transformer Engine's attention), CUBLAS_WORKSPACE_CONFIG=:4096:8 and NCCL_ALGO=Ring,
 calls `torch.use_deterministic_algorithms(True)`, and looks embeddings up by indexing, whose backward pass adds in a
 fixed order. Dropout may stay on: the checkpoint holds the state of the random numbers.

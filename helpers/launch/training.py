@@ -17,7 +17,7 @@ from helpers.launch import live
 from helpers.machine import Machine, here, runs_root
 from helpers.processes import control, logs, run_directory
 from helpers.processes.programs import how_to_resume, raise_if_failed
-from helpers.processes.run_directory import environment, write_command, write_json
+from helpers.processes.run_directory import provenance, write_command, write_json
 from helpers.recipes import accounting, preflight
 from helpers.recipes.changes import is_stock
 from helpers.recipes.preflight import problem
@@ -172,7 +172,7 @@ def _write(directory, recipe, data, machine, identity, predict, entry_script) ->
     write_command(directory, recipe.name, command.program, command.environment, command.groups)
     described = dataclasses.asdict(recipe) | identity | {"corpus": getattr(data, "name", "made-up tokens")}
     described["stock"] = is_stock(recipe)
-    write_json(directory / "environment.json", environment(machine, command.environment))
+    write_json(directory / "environment.json", provenance(machine, command.environment))
     if predict:
         write_json(directory / "predictions.json", predict)
     write_json(directory / "recipe.json", described)  # last: with it the directory counts as this recipe's run

@@ -8,7 +8,7 @@ from helpers import launch, plots, runs
 from helpers.machine import Machine, here
 from helpers.plots import layer
 from helpers.recipes import Recipe, preflight
-from helpers.recipes.command import environment
+from helpers.recipes.command import run_variables
 from helpers.recipes.fit import SMALL
 from helpers.recipes.settings import Speed
 
@@ -90,12 +90,12 @@ def look_inside(recipe: Recipe, data, machine: Machine | None = None) -> dict[st
 
     Returns:
         "shards": which rank holds which part of each matrix; "collectives": what rank 0 said, in order. See
-        `helpers/ranks/shards.py`; drawn by `layer_drawings`.
+        `helpers/ranks/shards.py`; drawn by `plots.layer`.
     """
     machine = machine or here()
     heard = recipe.with_(save_interval=None, tensorboard=False, wandb_project=None, speed=Speed())
     flags = heard.flags(data, machine)
-    variables = environment(heard, machine)
+    variables = run_variables(heard, machine)
     variables["TORCH_COMPILE_DISABLE"] = ("1", "compiled code keeps what it says to itself")
     output = launch.ranks("shards", recipe.layout.world_size, *flags, machine=machine, variables=variables)
     return layer.findings(output)

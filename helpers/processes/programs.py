@@ -52,7 +52,7 @@ def ranks(
     Returns what they printed.
 
     The same rules of life and death as in `train` hold. `arguments` go to the script as they are; `variables` (name →
-    (value, why), as `commands.environment` gives them) are set for it where the learner has not set them.
+    (value, why), as a recipe's command has them) are set for it where the learner has not set them.
 
     Raises:
         FileNotFoundError: there is no such script.

@@ -132,7 +132,7 @@ def _mending(python: str, groups: dict) -> list[str]:
     return [why, shlex.join([python, "-m", "helpers.ranks.index_cache", *caches])]
 
 
-def environment(machine: Machine, variables: dict[str, tuple[str, str]]) -> dict:
+def provenance(machine: Machine, variables: dict[str, tuple[str, str]]) -> dict:
     """What a run ran on: versions, machine, date. Of the environment only the variables that the run needs."""
     merged = cuda_libraries.merged(variables)
     versions = {}

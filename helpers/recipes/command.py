@@ -131,7 +131,7 @@ def speed_flags(recipe, machine: Machine, entry_script: Path | str | None) -> li
     return replace(recipe.speed, cross_entropy_fusion=kernel, cuda_graph=records).flags()
 
 
-def environment(recipe, machine: Machine, entry_script: Path | str | None = None) -> dict[str, tuple[str, str]]:
+def run_variables(recipe, machine: Machine, entry_script: Path | str | None = None) -> dict[str, tuple[str, str]]:
     """Environment variables of the run: name → (value, why). What the learner has set stays as it is."""
     variables = device_environment(machine)
     if changes := acting(recipe, machine, entry_script):

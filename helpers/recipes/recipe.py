@@ -9,7 +9,7 @@ from pathlib import Path
 from helpers.machine import CPU, PROJECT, Machine, here
 from helpers.recipes import accounting, fit
 from helpers.recipes.changes import is_stock
-from helpers.recipes.command import Command, data_flags, device_flags, environment, speed_flags
+from helpers.recipes.command import Command, data_flags, device_flags, run_variables, speed_flags
 from helpers.recipes.flag import Flag
 from helpers.recipes.layout import Layout
 from helpers.recipes.settings import Batch, Checkpoints, Logging, Model, Precision, Schedule, Speed
@@ -122,7 +122,7 @@ class Recipe:
         script = (
             Path(entry_script).expanduser().resolve() if entry_script is not None else ENTRY_SCRIPT.relative_to(PROJECT)
         )
-        return Command((*torchrun, str(script)), groups, environment(self, machine, entry_script))
+        return Command((*torchrun, str(script)), groups, run_variables(self, machine, entry_script))
 
     def explain(self, data=None, machine: Machine | None = None, group: str | None = None):
         """A table of flag, value and reason (pandas); `group` picks one of `flag_groups`. No flag: a sentence."""

@@ -28,7 +28,7 @@ WEAK_MODELS = {
 
 
 @dataclass(frozen=True)
-class Speed:
+class PublishedSpeed:
     """Tokens a second on one GPU of a machine, with the layout it was measured in."""
 
     precision: str
@@ -42,7 +42,7 @@ class Speed:
 # NVIDIA's own, Llama3-8B pre-training at sequence 8192. DGX Cloud Benchmarking writes tokens a second of all eight
 # GPUs (85,459 and 112,388); Megatron-Bridge writes them per GPU.
 LLAMA3_8B = (
-    Speed("bf16", 10682, "8 × H100", "CP2×DP4", 128, "DGX Cloud 25.04"),
-    Speed("FP8", 14048, "8 × H100", "CP2×DP4", 128, "DGX Cloud 25.04"),
-    Speed("FP8 current scaling", 14451, "8 × H100", "DP8, FSDP", 128, "Megatron-Bridge 25.11"),
+    PublishedSpeed("bf16", 10682, "8 × H100", "CP2×DP4", 128, "DGX Cloud 25.04"),
+    PublishedSpeed("FP8", 14048, "8 × H100", "CP2×DP4", 128, "DGX Cloud 25.04"),
+    PublishedSpeed("FP8 current scaling", 14451, "8 × H100", "DP8, FSDP", 128, "Megatron-Bridge 25.11"),
 )

@@ -167,7 +167,7 @@ def main() -> None:
     flags = made[0]["flags"]
     if any(run.pop("flags") != flags for run in made):
         sys.exit("The flags are not the same: this compares nothing.")
-    environment = run_directory.environment(here(), recipe.command(data).environment)
+    environment = run_directory.provenance(here(), recipe.command(data).environment)
     content = environment | {"nvidia's files": blobs, **compared(made, recipe), "runs": made}
     options.out.mkdir(parents=True, exist_ok=True)
     target = options.out / "against_nvidia.json"
