@@ -1,4 +1,4 @@
-"""Is this machine ready? Every star that has to align, and the fix for each that does not."""
+"""Is this machine ready? Every finding, and the fix for each that stands in the way."""
 
 from helpers.environment.collectives import Collectives, all_reduce
 from helpers.environment.finding import Finding

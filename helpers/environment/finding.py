@@ -1,11 +1,11 @@
-"""One finding: a star, whether it aligns, and the fix."""
+"""One finding: what was looked at, whether it is well, and the fix."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One star. `status` is "ok", "note" (works, with a limit worth knowing) or "problem" (will not work)."""
+    """What was looked at and found. `status` is "ok", "note" (works, with a limit worth knowing) or "problem" (will not work)."""
 
     name: str
     status: str

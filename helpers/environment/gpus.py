@@ -1,6 +1,6 @@
-"""The stars of a machine with GPUs: which cuDNN is loaded, and what the GPUs reach when they really compute.
+"""The findings of a machine with GPUs: which cuDNN is loaded, and what the GPUs reach when they really compute.
 
-Like `stars`: facts told by `helpers/ranks/probe.py` in, Findings out.
+As in `software`: facts told by `helpers/ranks/probe.py` in, Findings out.
 """
 
 import ctypes.util

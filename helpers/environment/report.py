@@ -1,4 +1,4 @@
-"""Is this machine ready? Every star that has to align, the fix for each that does not, and what will run here.
+"""Is this machine ready? Every finding, the fix for each that stands in the way, and what will run here.
 
 environment.check()        a Report: findings with status ok, note or problem; and a plan for each notebook
 environment.all_reduce()   real processes that add numbers up together
@@ -32,12 +32,12 @@ class Report(Table):
     def tables(self):
         rows = [
             (
-                f"{SYMBOLS[star.status]} {star.status}",
-                star.name,
-                star.found,
-                star.why + (f"\n→ {star.fix}" if star.fix else ""),
+                f"{SYMBOLS[finding.status]} {finding.status}",
+                finding.name,
+                finding.found,
+                finding.why + (f"\n→ {finding.fix}" if finding.fix else ""),
             )
-            for star in self.findings
+            for finding in self.findings
         ]
         yield f"This machine: {self.machine.name}", ("", "star", "found", "why it matters, and what to do"), rows
         yield (
@@ -54,7 +54,7 @@ class Report(Table):
 
 
 def check(machine: Machine | None = None) -> Report:
-    """Look at every star: system, drivers, packages, limits, network; on GPUs also what they reach.
+    """Look at everything that training needs: system, drivers, packages, limits, network; on GPUs also what they reach.
 
     Takes about ten seconds without a GPU. Whatever may crash is imported in a child process.
 
@@ -71,7 +71,7 @@ def check(machine: Machine | None = None) -> Report:
     asking.join(HUB_SECONDS)
     facts["hub"] = answer.get("hub", {"error": f"no answer within {HUB_SECONDS:.0f} s"})
     single = (*host.MACHINE, *software.SOFTWARE, gpus.cudnn, *tools.TOOLS)
-    findings = [star(machine, facts) for star in single]
+    findings = [find(machine, facts) for find in single]
     if machine.gpus:
         findings += [finding for group in gpus.MEASURED for finding in group(machine, facts)]
     if len(machine.gpus) > 1:

@@ -1,6 +1,6 @@
-"""The stars that have to align, one function each: from what was found on a machine to a Finding that says what to do.
+"""The software, one function per finding: from what was found on a machine to a Finding that says what to do.
 
-A star reads facts and judges them; it starts nothing. What needs PyTorch or a GPU was asked before, in a child process
+A function reads facts and judges them; it starts nothing. What needs PyTorch or a GPU was asked before, in a child process
 (`helpers/ranks/probe.py`), and comes here as `facts`: step → what was told, with "error" where the step failed.
 """
 

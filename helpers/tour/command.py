@@ -127,7 +127,7 @@ def relative(path: Path) -> str:
 
 
 def check_machine() -> int:
-    """The one-command check of a learner's machine: every star, and two processes that add numbers up."""
+    """The one-command check of a learner's machine: every finding, and two processes that add numbers up."""
     from rich.console import Console
 
     from helpers import environment
