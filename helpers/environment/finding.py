@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Finding:
-    """What was looked at and found. `status` is "ok", "note" (works, with a limit worth knowing) or "problem" (will not work)."""
+    """What was found. `status` is "ok", "note" (works, with a limit worth knowing) or "problem" (will not work)."""
 
     name: str
     status: str

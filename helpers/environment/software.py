@@ -1,6 +1,6 @@
 """The software, one function per finding: from what was found on a machine to a Finding that says what to do.
 
-A function reads facts and judges them; it starts nothing. What needs PyTorch or a GPU was asked before, in a child process
+Each reads facts and judges them; it starts nothing. What needs PyTorch or a GPU was asked before, in a child process
 (`helpers/ranks/probe.py`), and comes here as `facts`: step → what was told, with "error" where the step failed.
 """
 

@@ -1,4 +1,4 @@
-"""Findings on what stands around the training: corpora, notebooks, curves. Nothing of it keeps Megatron from running."""
+"""Findings on what is around the training: corpora, notebooks, curves. Nothing of it keeps Megatron from running."""
 
 import importlib.util
 import netrc
