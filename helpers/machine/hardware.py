@@ -4,7 +4,7 @@ import contextlib
 import math
 import os
 import platform
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cache
 from pathlib import Path
 
@@ -85,6 +85,13 @@ class Machine:
     system: str = "Linux"
     architecture: str = "x86_64"
     transformer_engine: bool = False
+
+    @classmethod
+    def from_json(cls, described: dict) -> "Machine":
+        """A machine from what a run's environment.json says of it, whatever else that says."""
+        gpus = [GPU(g["name"], g["memory_bytes"], tuple(g["compute_capability"])) for g in described.get("gpus", ())]
+        known = {f.name: described[f.name] for f in fields(cls) if f.name in described}
+        return cls(**known | {"gpus": tuple(gpus)})
 
     @property
     def device(self) -> str:

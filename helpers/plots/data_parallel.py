@@ -32,7 +32,7 @@ def data_parallel_cost(several) -> Picture | Absence:
     ranks, words = sorted({row["ranks"] for row in rows}), []
     where = style.places(row["run"] for row in rows)
     largest = max(rows, key=lambda row: row["ranks"])
-    each = largest["run"].recipe["batch"]["global_batch_size"] // largest["run"].layout.data_parallel
+    each = largest["run"].recipe.batch.global_batch_size // largest["run"].layout.data_parallel
     with style.apply():
         drawn, (time, memory) = style.new_figure(width=8.6, height=3.6, columns=2)
         for index, optimizer in enumerate(dict.fromkeys(row["optimizer"] for row in rows)):

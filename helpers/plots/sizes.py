@@ -1,11 +1,12 @@
 """A model in parts: its parameters, and the memory of a rank."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 from helpers.machine import Machine
 from helpers.plots.shapes import canvas, on
 from helpers.recipes import accounting
-from helpers.show import numbers, style
+from helpers.show import style
 from helpers.show.numbers import decimal_bytes, short_count
 from helpers.show.style import GREY, INK, MEMORY_PARTS, RECORDED_HATCH, REFERENCE, RUN_COLOURS, Picture
 
@@ -20,17 +21,18 @@ def sizes(recipe, compared_with=None) -> Picture:
     """
     counts = accounting.parameter_counts(recipe.model)
     memory = accounting.memory(recipe)
+    counted = partial(short_count, tenths=True)
     lines = {}, {}
     if compared_with is not None and compared_with != recipe:
         lines[0][f"{compared_with.name} "] = sum(accounting.parameter_counts(compared_with.model).values())
         lines[1][f"{compared_with.name} "] = sum(accounting.memory(compared_with).values())
     with style.apply():
         figure, axes = canvas(9.0, 2.55)
-        title = f"{short_count(sum(counts.values()))} parameters in the whole model"
-        _stack(axes, 0.3, title, counts, MODEL_PARTS, short_count, lines[0])
+        title = f"{counted(sum(counts.values()))} parameters in the whole model"
+        _stack(axes, 0.3, title, counts, MODEL_PARTS, counted, lines[0])
         title = f"{decimal_bytes(sum(memory.values()))} on each rank ({recipe.layout.name}, {recipe.precision.name})"
         _stack(axes, 1.6, title, memory, MEMORY_PARTS, decimal_bytes, lines[1])
-    alt = f"{short_count(sum(counts.values()))} parameters: " + _spoken(counts, short_count)
+    alt = f"{counted(sum(counts.values()))} parameters: " + _spoken(counts, counted)
     return Picture(figure, f"{alt}. {decimal_bytes(sum(memory.values()))} on a rank: {_spoken(memory, decimal_bytes)}.")
 
 
@@ -80,11 +82,11 @@ def memory(recipe, run=None, machine: Machine | None = None) -> Picture:
     if peak:
         bars[MEASURED] = {MEASURED: peak}
         colours[MEASURED] = INK
-    words = [f"{name}: {numbers.decimal_bytes(sum(parts.values()))}" for name, parts in bars.items()]
-    parts = ", ".join(f"{part} {numbers.decimal_bytes(size)}" for part, size in bars["predicted"].items())
+    words = [f"{name}: {decimal_bytes(sum(parts.values()))}" for name, parts in bars.items()]
+    parts = ", ".join(f"{part} {decimal_bytes(size)}" for part, size in bars["predicted"].items())
     with style.apply():
         figure, axes = style.new_figure(height=1.4 + 0.5 * len(bars))
-        _stacked(axes, bars, colours, numbers.decimal_bytes, hatched=bool(run is not None and run.recorded_on))
+        _stacked(axes, bars, colours, decimal_bytes, hatched=bool(run is not None and run.recorded_on))
         axes.set_xlabel("GB on the fullest rank" + (' ("other" is not in the measured bar)' if peak else ""))
         axes.xaxis.set_major_formatter(lambda value, _: f"{value / 1e9:g}")
         where = f", {run.machine}" if run is not None else ""
@@ -100,12 +102,12 @@ def parameters(*models) -> Picture:
     present = {part: MODEL_PARTS[part] for part in MODEL_PARTS if any(part in parts for parts in bars.values())}
     with style.apply():
         figure, axes = style.new_figure(height=1.3 + 0.5 * len(bars))
-        _stacked(axes, bars, MODEL_PARTS, _count)
+        _stacked(axes, bars, MODEL_PARTS, short_count)
         axes.set_xlabel("parameters")
-        axes.xaxis.set_major_formatter(lambda value, _: _count(value))
+        axes.xaxis.set_major_formatter(lambda value, _: short_count(value))
         _legend_below(figure, present)
     words = [
-        f"{name} {sum(parts.values()):,} (" + ", ".join(f"{part} {_count(n)}" for part, n in parts.items()) + ")"
+        f"{name} {sum(parts.values()):,} (" + ", ".join(f"{part} {short_count(n)}" for part, n in parts.items()) + ")"
         for name, parts in bars.items()
     ]
     return Picture(figure, f"Parameters by part: {'; '.join(words)}.")
@@ -141,11 +143,3 @@ def _legend_below(figure, colours: dict[str, str]) -> None:
 def _machine_of(run) -> Machine | None:
     known = run.environment.get("machine")
     return Machine.from_json(known) if known else None
-
-
-def _count(number: float) -> str:
-    """Parameters in words: "355M", "8.03B"."""
-    for size, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if number >= size:
-            return f"{number / size:.3g}{unit}"
-    return f"{number:.0f}"

@@ -8,7 +8,7 @@ from helpers.runs import published
 from helpers.runs.published import PAPER, PAPER_BATCH, PAPER_GPUS, TUTORIALS, TUTORIALS_GPUS
 from helpers.show import message, style, tables
 from helpers.show.message import Absence
-from helpers.show.numbers import percent, shown
+from helpers.show.numbers import billions, percent, shown
 from helpers.show.style import COLOURS, GREY, INK, RECORDED_HATCH, REFERENCE, Picture
 from helpers.show.tables import dashed
 
@@ -203,7 +203,7 @@ def _timed(several) -> list[dict]:
         rows.append(
             {
                 "run": run,
-                "batch": run.recipe["batch"]["global_batch_size"],
+                "batch": run.recipe.batch.global_batch_size,
                 "ranks": run.layout.world_size,
                 "layout": "TP1" if run.layout.world_size == 1 else run.layout.name,
                 "how": run.speed.name,
@@ -278,4 +278,4 @@ def _parameters(model) -> int:
 
 
 def _size(model) -> str:
-    return f"{_parameters(model) / 1e9:.1f}B"
+    return billions(_parameters(model))

@@ -5,6 +5,7 @@ Recorded runs are dotted or hatched and named with their machine; reference line
 
 import math
 
+from helpers.recipes.recipe import PARTS
 from helpers.runs import labels
 from helpers.show import message, style
 from helpers.show.message import Absence
@@ -169,7 +170,8 @@ def _unit(several) -> str:
 
 def _setting(run, name: str):
     """A setting of a run's recipe, whichever part it belongs to."""
-    found = [part[name] for part in run.recipe.values() if isinstance(part, dict) and name in part]
+    parts = [getattr(run.recipe, part) for part in PARTS]
+    found = [getattr(part, name) for part in parts if hasattr(part, name)]
     if not found:
         raise ValueError(f"{run.recipe_name} has no setting {name!r}.")
     return found[0]

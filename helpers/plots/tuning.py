@@ -89,7 +89,7 @@ def _rows(several) -> list[dict]:
             continue
         rows.append(
             {
-                "change": changes(rows[-1]["of"].recipe, run.recipe) if rows else _start(run.recipe),
+                "change": changes(rows[-1]["of"].described, run.described) if rows else _start(run.described),
                 "tokens/s/GPU": round(speed),
                 "× the run before": round(speed / rows[-1]["tokens/s/GPU"], 2) if rows else None,
                 "MFU": f"{figures['MFU']:.1%}" if figures["MFU"] else "–",

@@ -18,6 +18,16 @@ from helpers.show.tables import whole_sentences
 
 ENTRY_SCRIPT = PROJECT / "helpers" / "ranks" / "pretrain_gpt.py"
 RUN_DIRECTORY = "runs/<run>"
+PARTS = {
+    "model": Model,
+    "layout": Layout,
+    "precision": Precision,
+    "speed": Speed,
+    "batch": Batch,
+    "schedule": Schedule,
+    "checkpoints": Checkpoints,
+    "logging": Logging,
+}
 
 
 @dataclass(frozen=True)
@@ -43,6 +53,20 @@ class Recipe:
     scaled_for: str | None = None
     stock: bool = False
     without: tuple[str, ...] = ()
+
+    @classmethod
+    def from_json(cls, described: dict) -> "Recipe":
+        """A recipe from a run's recipe.json: what is missing there has its default, what is unknown is passed over."""
+        parts = {}
+        for f in fields(cls):
+            if f.name not in described:
+                continue
+            value, kind = described[f.name], PARTS.get(f.name)
+            if kind:
+                known = {name.name for name in fields(kind)}
+                value = kind(**{name: one for name, one in value.items() if name in known})
+            parts[f.name] = tuple(value) if isinstance(value, list) else value
+        return cls(**parts)
 
     def with_(self, **changes) -> "Recipe":
         """A copy with some fields changed, whichever part they belong to: `with_(tensor_parallel=2, lr=3e-4)`.

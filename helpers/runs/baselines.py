@@ -58,7 +58,7 @@ def _transformers(machine: str) -> list[dict]:
         ours = [
             run.figures()["tokens/s/GPU"]
             for run in records.recorded(machine, "gpt3_345m_[1-9]_*")
-            if (run.recipe["batch"]["global_batch_size"], run.recipe["model"]["dropout"]) == (batch, dropout)
+            if (run.recipe.batch.global_batch_size, run.recipe.model.dropout) == (batch, dropout)
         ]
         if ours:
             settings = f"batch {batch}, dropout {dropout:g}, each as fast as we could make it"

@@ -1,8 +1,6 @@
 """Several runs side by side, named by what tells them apart."""
 
-from helpers.recipes import Layout
-from helpers.recipes.settings import Precision
-from helpers.runs.results import rebuilt
+from helpers.recipes import Recipe
 
 PARTS = ("model", "speed", "batch", "schedule")  # of a recipe.json, for labels; layout and precision have names
 DIGITS = {"tokens/s/GPU": 0, "TFLOP/s/GPU": 1, "MFU": 3, "peak memory GB": 1, "wall time s": 1}  # of a comparison
@@ -25,7 +23,7 @@ def compare(several):
 
 def labels(several) -> list[str]:
     """A name for each run: the settings in which these runs differ, else the recipe; recorded: its machine."""
-    settings = [settings_of(run.recipe) for run in several]
+    settings = [settings_of(run.described) for run in several]
     every_key = dict.fromkeys(key for values in settings for key in values)
     keys = [key for key in every_key if len({repr(values.get(key)) for values in settings}) > 1]
     told_by_settings = len({run.recipe_name for run in several}) == 1 and 0 < len(keys) <= MAX_WORDS
@@ -42,16 +40,15 @@ def labels(several) -> list[str]:
     ]
 
 
-def settings_of(recipe: dict) -> dict:
+def settings_of(described: dict) -> dict:
     """The settings of a recipe.json that decide a run: name → value; layout, precision and our changes in words."""
-    flat = {key: value for part in PARTS for key, value in recipe.get(part, {}).items()}
-    flat |= {"corpus": recipe.get("corpus")}
-    if layout := rebuilt(Layout, recipe.get("layout")):
-        flat["layout"] = layout.name
-    if precision := rebuilt(Precision, recipe.get("precision")):
-        flat["precision"] = precision.name
-    left_out = recipe.get("without") or ()
-    flat["changes"] = "stock" if recipe.get("stock") else f"without {', '.join(left_out)}" if left_out else "ours"
+    flat = {key: value for part in PARTS for key, value in described.get(part, {}).items()}
+    flat |= {"corpus": described.get("corpus")}
+    if "model" in described:
+        recipe = Recipe.from_json(described)
+        flat |= {"layout": recipe.layout.name, "precision": recipe.precision.name}
+        left_out = f"without {', '.join(recipe.without)}" if recipe.without else "ours"
+        flat["changes"] = "stock" if recipe.stock else left_out
     return flat
 
 

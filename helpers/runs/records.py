@@ -25,7 +25,7 @@ class Recorded(Results):
     """A run of a named machine, from `notebooks/recorded/<label>/<name>.json`: asked like a run of this machine."""
 
     path: Path
-    recipe: dict = field(hash=False)
+    described: dict = field(hash=False)
     environment: dict = field(hash=False)
     predictions: dict = field(hash=False)
     status: dict = field(hash=False)
@@ -69,7 +69,7 @@ def write_result(run_directory) -> Path:
     run = load(run_directory)
     status = control.read_status(run.path)
     content = {
-        "recipe": run.recipe,
+        "recipe": run.described,
         "environment": run.environment,
         "predictions": run.predictions,
         "status": {key: status[key] for key in STATUS_KEPT if key in status},
@@ -96,8 +96,9 @@ def record(run: Run, name: str, recorded_dir: Path = RECORDED) -> Path:
 def read_result(path) -> Recorded:
     """A run from its `result.json`."""
     content = json.loads(Path(path).read_text())
-    names = ("recipe", "environment", "predictions", "status", "command", "wall_seconds", "peak_memory_bytes")
-    return Recorded(path=Path(path), packed=content["series"], **{name: content[name] for name in names})
+    names = ("environment", "predictions", "status", "command", "wall_seconds", "peak_memory_bytes")
+    kept = {name: content[name] for name in names}
+    return Recorded(path=Path(path), described=content["recipe"], packed=content["series"], **kept)
 
 
 def _by_numbers(path: Path) -> list:

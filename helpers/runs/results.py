@@ -1,10 +1,9 @@
 """What can be asked of a run, wherever it ran: losses, speeds, memory, and what sets several runs apart."""
 
-import dataclasses
 import math
 
-from helpers.machine import GPU
-from helpers.recipes import Layout, accounting
+from helpers.machine import GPU, Machine
+from helpers.recipes import Layout, Recipe, accounting
 from helpers.recipes.settings import Model, Speed
 from helpers.show.numbers import shown
 
@@ -12,15 +11,20 @@ from helpers.show.numbers import shown
 class Results:
     """What a run here and a recorded run have in common.
 
-    Subclasses give `recipe` and `environment` (as in recipe.json and environment.json), `predictions`, `scalars` (a
+    Subclasses give `described` and `environment` (recipe.json and environment.json), `predictions`, `scalars` (a
     DataFrame, one row a step, one column a TensorBoard tag), `state`, `path`, `wall_seconds` and `peak_memory_bytes`.
     """
 
     recorded_on: str | None = None
 
     @property
+    def recipe(self) -> Recipe | None:
+        """What was trained; None for a run that never wrote it down."""
+        return Recipe.from_json(self.described) if "model" in self.described else None
+
+    @property
     def recipe_name(self) -> str:
-        return self.recipe.get("name", "run")
+        return self.described.get("name", "run")
 
     @property
     def machine(self) -> str:
@@ -30,25 +34,23 @@ class Results:
     @property
     def gpu(self) -> GPU | None:
         """One of its GPUs; None for a run on a CPU."""
-        gpus = self.environment.get("machine", {}).get("gpus") or [None]
-        return gpus[0] and GPU(gpus[0]["name"], gpus[0]["memory_bytes"], tuple(gpus[0]["compute_capability"]))
+        return next(iter(Machine.from_json(self.environment.get("machine", {})).gpus), None)
 
     @property
     def model(self) -> Model | None:
-        return rebuilt(Model, self.recipe.get("model"))
+        return self.recipe and self.recipe.model
 
     @property
     def layout(self) -> Layout:
-        return rebuilt(Layout, self.recipe.get("layout")) or Layout()
+        return self.recipe.layout if self.recipe else Layout()
 
     @property
     def speed(self) -> Speed:
-        return rebuilt(Speed, self.recipe.get("speed")) or Speed()
+        return self.recipe.speed if self.recipe else Speed()
 
     @property
     def tokens_per_step(self) -> int | None:
-        batch = self.recipe.get("batch", {}).get("global_batch_size")
-        return batch * self.model.sequence_length if batch and self.model else None
+        return self.recipe and self.recipe.batch.global_batch_size * self.recipe.model.sequence_length
 
     @property
     def measured_on(self) -> str:
@@ -58,7 +60,7 @@ class Results:
     @property
     def is_profiled(self) -> bool:
         """Trained with the profiler on, which slows it: not to be compared with others."""
-        return "--profile" in self.recipe.get("extra_flags", ())
+        return self.recipe is not None and "--profile" in self.recipe.extra_flags
 
     @property
     def step_milliseconds(self) -> float | None:
@@ -143,14 +145,6 @@ def after_warm_up(series):
     """A series without its first steps, in which things are still set up: a tenth, at least 3 and at most 10."""
     skipped = min(10, max(3, len(series) // 10))
     return series.iloc[skipped:] if len(series) > skipped else series.iloc[-1:]
-
-
-def rebuilt(kind, values: dict | None):
-    """A settings object from its JSON, whatever fields other versions added."""
-    if not values:
-        return None
-    known = {field.name for field in dataclasses.fields(kind)}
-    return kind(**{key: value for key, value in values.items() if key in known})
 
 
 def _median(series) -> float | None:

@@ -20,7 +20,7 @@ class Run(Results):
     path: Path
 
     @property
-    def recipe(self) -> dict:
+    def described(self) -> dict:
         return _read_json(self.path / "recipe.json")
 
     @property

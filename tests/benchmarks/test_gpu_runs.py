@@ -36,7 +36,7 @@ def test_a_record_can_be_made_again(run):
     """All but the schedule, which decides what is learned, is as the list has it now."""
     planned = json.loads(json.dumps(asdict(PLANNED[run.path.stem])))
     for part in ("model", "layout", "precision", "batch", "speed", "extra_flags"):
-        assert run.recipe[part] == planned[part]
+        assert run.described[part] == planned[part]
 
 
 def test_a_run_says_how_many_gpus_it_takes():

@@ -1,14 +1,14 @@
-from dataclasses import asdict, replace
+from dataclasses import asdict
 
 import pytest
 from ask_megatron import ask_megatron, described, placed
 from machines import H200, TWO_H200
 
 from helpers import recipes, runs
-from helpers.machine import CPU, GPU
+from helpers.machine import CPU, GPU, Machine
 from helpers.recipes import Layout, accounting
 from helpers.recipes.accounting import megatron_estimate
-from helpers.recipes.settings import Batch, Model, Precision, Speed
+from helpers.recipes.settings import Model, Speed
 from helpers.show import numbers
 
 GPT = Model(4, 64, 4, 32, 512, dropout=0.0)
@@ -200,19 +200,9 @@ def test_the_first_stage_of_a_pipeline_holds_the_most_micro_batches():
 @pytest.mark.parametrize("run", runs.recorded("h200"), ids=lambda run: run.path.stem)
 def test_the_estimate_is_near_what_an_h200_measured(run):
     """Peaks of torch's allocator; it does not see what `other` sets aside."""
-    parts = {name: rebuilt(kind, run.recipe[name]) for name, kind in PARTS.items()}
-    has_it = run.environment["machine"]["transformer_engine"]
-    machine = replace(TWO_H200, transformer_engine=has_it)
-    counted = accounting.memory(recipes.Recipe(name=run.recipe_name, **parts), machine)
+    machine = Machine.from_json(run.environment["machine"])
+    counted = accounting.memory(run.recipe, machine)
     assert (sum(counted.values()) - counted["other"]) / 1e9 == pytest.approx(run.peak_memory_bytes / 1e9, rel=0.08)
-
-
-PARTS = {"model": Model, "layout": Layout, "precision": Precision, "speed": Speed, "batch": Batch}
-
-
-def rebuilt(kind, values: dict):
-    """A part of a recipe from its JSON, written before some field existed, maybe."""
-    return kind(**{key: value for key, value in values.items() if key in kind.__dataclass_fields__})
 
 
 @pytest.mark.parametrize(

@@ -184,7 +184,7 @@ def test_a_stock_line_trains_nvidias_own_script_to_the_same_losses(model, nvidia
     theirs = launch.train(stock, small_corpus, machine=CPU, fresh=True, entry_script=nvidias_script)
     ours = launch.train(recipe.with_(name=f"{model}_ours"), small_corpus, machine=CPU, fresh=True)
     assert len(ours.losses) == recipe.schedule.train_iters and ours.losses.equals(theirs.losses)
-    assert theirs.recipe["stock"] and not ours.recipe["stock"]
+    assert theirs.recipe.stock and not ours.recipe.stock
     assert json.loads((theirs.path / "result.json").read_text())["recipe"]["stock"] is True
 
 
