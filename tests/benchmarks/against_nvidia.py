@@ -12,9 +12,9 @@ GPT3-345M on one GPU, bf16, 32 samples a step, 40 steps of the speeches, three w
 Of the clone only three files are taken, unchanged: the Megatron beneath is the installed wheel, ours and theirs alike.
 Its index helpers are built already and it brings no Makefile, so the `make` that NVIDIA's start calls is one that says
 yes. Flags and environment are those of `command.sh`. Two things differ on purpose: with Transformer Engine 2.20 ours
-gives Megatron back its split of queries, keys and values (`ranks/repairs/split.py`), which NVIDIA's
-script has to do without, and a GELU without tanh (`ranks/gelu.py`); so ours should be the faster, and losses differ by
-its rounding.
+gives Megatron back its split of queries, keys and values (`ranks/repairs/split.py`), which NVIDIA's script has to do
+without, and a GELU without tanh (`ranks/repairs/gelu.py`); so ours should be the faster, and losses differ by its
+rounding.
 
 Writes `against_nvidia.json`: medians after warm-up, all step times and losses from Megatron's own lines, commands.
 `--smoke` is two layers on a CPU, where NVIDIA's script runs through `helpers.ranks.cpu.device`: a rehearsal.
