@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from helpers.lessons.answers import ANSWERS
 from helpers.show.message import WIDTH, Message, headless
+from helpers.show.numbers import shown
 
 
 class Predictions(dict):
@@ -46,8 +47,7 @@ predictions = Predictions()
 
 
 def _shown(value, unit: str) -> str:
-    number = value if isinstance(value, str) else f"{value:,.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
-    return f"{number} {unit}".strip()
+    return f"{value if isinstance(value, str) else shown(value)} {unit}".strip()
 
 
 def _distance(predicted: float, measured: float) -> str:

@@ -1,7 +1,6 @@
 """How a number is written for a reader: bytes, seconds, counts, shares."""
 
 import math
-from math import ceil
 
 
 def short_number(value: float) -> str:
@@ -14,7 +13,7 @@ def decimal_bytes(size: float) -> str:
     for unit, factor in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
         if size >= factor:
             number = size / factor
-            return f"{number:.1f} {unit}" if number < 100 else f"{ceil(number):,} {unit}"
+            return f"{number:.1f} {unit}" if number < 100 else f"{math.ceil(number):,} {unit}"
     return f"{size / 1e3:.0f} kB"
 
 
@@ -35,12 +34,17 @@ def duration(seconds: float) -> str:
     return f"{seconds // 3600}:{seconds % 3600 // 60:02d} h"
 
 
-def short_count(count: float) -> str:
-    """ "354.9M", "8.03B"."""
+def short_count(count: float, tenths: bool = False) -> str:
+    """Three digits of a count, "355M", "8.03B"; with `tenths` a fourth where three leave none: "354.9M"."""
     for size, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
         if count >= size:
-            return f"{count / size:.3g}{unit}" if count < 100 * size else f"{count / size:.1f}{unit}"
+            return f"{count / size:.1f}{unit}" if tenths and count >= 100 * size else f"{count / size:.3g}{unit}"
     return f"{count:.0f}"
+
+
+def billions(count: float) -> str:
+    """ "8.0B", as models are called."""
+    return f"{count / 1e9:.1f}B"
 
 
 def percent(share: float) -> str:

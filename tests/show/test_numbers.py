@@ -14,6 +14,15 @@ def test_shown():
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("count", "words", "with_tenths"),
+    [(999, "999", "999"), (4096, "4.1k", "4.1k"), (354_871_296, "355M", "354.9M"), (8_030_261_248, "8.03B", "8.03B")],
+)
+def test_counts(count, words, with_tenths):
+    assert numbers.short_count(count) == words
+    assert numbers.short_count(count, tenths=True) == with_tenths
+
+
 @pytest.mark.parametrize(("seconds", "words"), [(4.4, "4 s"), (187, "3:07 min"), (7500, "2:05 h")])
 def test_durations(seconds, words):
     assert numbers.duration(seconds) == words
