@@ -272,16 +272,16 @@ def _rows(several) -> list[dict]:
         figures = run.figures() if run is not None else {}
         if not figures.get("tokens/s/GPU") or run.is_profiled:
             continue
-        batch = run.recipe["batch"]["global_batch_size"]
-        layout, precision = f"{run.layout.name}, {run.speed.name}", run.recipe["precision"]
-        eight = precision.get("fp8_format") is not None
+        batch = run.recipe.batch.global_batch_size
+        layout, precision = f"{run.layout.name}, {run.speed.name}", run.recipe.precision
+        eight = precision.fp8_format is not None
         rows.append(
             {
                 "run": run,
                 "layout": layout,
                 "batch": batch,
                 "group": f"{layout}, batch {batch}",
-                "format": f"fp8 {precision['fp8_recipe']}" if eight else precision["dtype"],
+                "format": f"fp8 {precision.fp8_recipe}" if eight else precision.dtype,
                 "size": billions(accounting.parameters(run.model)["parameters"].sum()),
                 "speed": figures["tokens/s/GPU"],
                 "MFU": figures["MFU"],

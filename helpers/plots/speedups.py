@@ -203,7 +203,7 @@ def _timed(several) -> list[dict]:
         rows.append(
             {
                 "run": run,
-                "batch": run.recipe["batch"]["global_batch_size"],
+                "batch": run.recipe.batch.global_batch_size,
                 "ranks": run.layout.world_size,
                 "layout": "TP1" if run.layout.world_size == 1 else run.layout.name,
                 "how": run.speed.name,
