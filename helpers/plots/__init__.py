@@ -1,6 +1,7 @@
-"""Every figure, a module a subject. Each comes with its description in words."""
+"""Every figure, one module per subject. Each comes with its description in words."""
 
 from helpers.plots import widgets
+from helpers.plots.changes import waterfall
 from helpers.plots.corpus import document_lengths, index_bytes, packing, pieces, split_parts, token_bytes
 from helpers.plots.data_parallel import data_parallel_cost, data_parallel_table
 from helpers.plots.formats import format_speeds, format_speeds_table, number_line, quantization_error
@@ -10,4 +11,3 @@ from helpers.plots.sizes import memory, parameters
 from helpers.plots.speedups import scaling, strong_scaling, strong_scaling_table, weak_scaling, weak_scaling_table
 from helpers.plots.timeline import layer_timeline, time_shares
 from helpers.plots.training import loss, loss_difference, sweep
-from helpers.plots.tuning import waterfall

@@ -1,4 +1,4 @@
-"""One change after another: what each setting was worth in speed, as bars."""
+"""One change of settings after another: what each was worth in speed, as bars."""
 
 import textwrap
 

@@ -6,7 +6,7 @@ import pytest
 from records import make_run, recorded
 
 from helpers import machine, plots, recipes
-from helpers.plots import tuning
+from helpers.plots.changes import changes as told
 from helpers.recipes.settings import Speed
 
 UNFUSED = ("--no-gradient-accumulation-fusion",)
@@ -17,7 +17,7 @@ TOKENS = 32 * 1024
 
 
 def changed(**changes) -> str:
-    return tuning.changes(dataclasses.asdict(PLAIN), dataclasses.asdict(PLAIN.with_(**changes)))
+    return told(dataclasses.asdict(PLAIN), dataclasses.asdict(PLAIN.with_(**changes)))
 
 
 @pytest.mark.parametrize(
@@ -43,14 +43,14 @@ def test_each_change_has_its_words(changes, words):
 
 def test_changes_back_are_told_as_well():
     fast = PLAIN.with_(speed=Speed(cuda_graph=True), extra_flags=(), dropout=0.0)
-    words = tuning.changes(dataclasses.asdict(fast), dataclasses.asdict(PLAIN))
+    words = told(dataclasses.asdict(fast), dataclasses.asdict(PLAIN))
     assert words == "no CUDA graph, no fused gradient accumulation, dropout on"
 
 
 def test_a_batch_that_is_one_micro_batch_is_told_once():
     whole = PLAIN.with_(micro_batch_size=32)
     double = PLAIN.with_(micro_batch_size=64, global_batch_size=64)
-    assert tuning.changes(dataclasses.asdict(whole), dataclasses.asdict(double)) == "batch 32 → 64"
+    assert told(dataclasses.asdict(whole), dataclasses.asdict(double)) == "batch 32 → 64"
     assert changed(micro_batch_size=2, global_batch_size=64) == "micro-batch 1 → 2, batch 32 → 64"
 
 
