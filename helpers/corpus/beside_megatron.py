@@ -30,7 +30,7 @@ def written_by_megatron(jsonl: str | Path, data: Corpus, text_key: str = "text")
     tools/preprocess_data.py with --append-eod, in one process: for small files.
 
     Returns:
-        A table, a row a file: file, bytes, sha256 (the first 16 digits), sha256_megatron, identical.
+        A table, one row per file: file, bytes, sha256 (the first 16 digits), sha256_megatron, identical.
     """
     import pandas as pd
 

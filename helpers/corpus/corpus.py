@@ -172,7 +172,7 @@ def prepare(
         tokenizer: "gpt2", "bpe-4096" (byte-level BPE with that many ids, trained on the corpus), or the path of a
             Hugging Face tokenizer directory.
         text_key: the key or column with the text.
-        workers: tokenizing processes; None for one a core.
+        workers: tokenizing processes; None for one per core.
         cache: where corpora are kept; None for machine.cache_root() / "corpus".
 
     Raises:

@@ -41,7 +41,7 @@ class Samples:
         return np.flatnonzero(self.tokens[i] == self.corpus.eod_id).tolist()
 
     def table(self, i: int = 0, first: int = 0, count: int = 12):
-        """Sample `i` from position `first` on, a row a position: token, id, label, label_id, position_id, loss."""
+        """Sample `i` from position `first` on, one row per position: token, id, label, label_id, position_id, loss."""
         import pandas as pd
 
         here = slice(first, first + count)

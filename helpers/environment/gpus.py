@@ -109,7 +109,7 @@ def fp8(machine: Machine, facts: dict) -> list[Finding]:
         return [Finding("FP8", "note", "needs Transformer Engine", why, "Run `uv sync --extra gpu`.")]
     step = facts.get("fp8", ended(facts))
     if "error" in step:
-        fix = "First mend the Transformer Engine and cuDNN lines above; FP8 products go through both."
+        fix = "First fix the Transformer Engine and cuDNN lines above; FP8 products go through both."
         return [Finding("FP8", "problem", step["error"], why, fix)]
     bf16 = facts.get("gpu 0 gemm bf16", {}).get("tflops")
     found = f"{step['tflops']:.0f} TFLOP/s, casts included" + (f", {step['tflops'] / bf16:.2f} × bf16" if bf16 else "")

@@ -123,7 +123,7 @@ def driver(machine: Machine, facts: dict) -> Finding:
     why = "The driver must know the CUDA version that PyTorch was built for; the CUDA toolkit itself is not needed."
     if not machine.gpus:
         hidden = "MEGATRON_CPU=1 hides it" if os.environ.get("MEGATRON_CPU") == "1" else "none"
-        fix = "Nothing to mend: the same notebooks train small models on the processor."
+        fix = "Nothing to fix: the same notebooks train small models on the processor."
         return Finding("GPU and driver", "note", hidden, why, fix)
     driver_version, driver_cuda = driver_versions()
     gpu = machine.gpus[0]

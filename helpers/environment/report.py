@@ -50,7 +50,7 @@ class Report(Table):
         problems = [finding.name for finding in self.findings if finding.status == "problem"]
         if not problems:
             return "Ready: nothing stands in the way."
-        return f"To mend first: {', '.join(problems)}. What to do stands beside each."
+        return f"Fix these first: {', '.join(problems)}."
 
 
 def check(machine: Machine | None = None) -> Report:

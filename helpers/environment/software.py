@@ -93,7 +93,7 @@ def transformer_engine(machine: Machine, facts: dict) -> Finding:
     why = "NVIDIA's fused layers and FP8. Without it Megatron's local layers train, without FP8 and with fewer fusions."
     install = "`uv sync --extra gpu` (compiles for about 8 minutes on 2 cores)"
     if not importlib.util.find_spec("transformer_engine"):
-        fix = f"{install}." if machine.gpus else "Nothing to mend: it needs a GPU."
+        fix = f"{install}." if machine.gpus else "Nothing to fix: it needs a GPU."
         return Finding("Transformer Engine", "note", "not installed", why, fix)
     if error := failed(facts, "transformer engine"):
         fix = f"Set CUDNN_HOME as the cuDNN line says, or build it again for this PyTorch: {install}."

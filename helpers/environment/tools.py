@@ -16,7 +16,7 @@ def hub(machine: Machine, facts: dict) -> Finding:
     told = facts.get("hub", {"error": "not asked"})
     if "error" not in told:
         return Finding("Hugging Face hub", "ok", f"{told['endpoint']} answers in {told['seconds']:.1f} s", why)
-    fix = "Nothing to mend offline. Behind a proxy set HTTPS_PROXY; with a mirror set HF_ENDPOINT."
+    fix = "Nothing to fix offline. Behind a proxy set HTTPS_PROXY; with a mirror set HF_ENDPOINT."
     return Finding("Hugging Face hub", "note", told["error"], why, fix)
 
 

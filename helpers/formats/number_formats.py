@@ -116,7 +116,7 @@ class Unscaled:
 
 @dataclass(frozen=True)
 class DelayedScaling:
-    """One scale a tensor, from the amax of *earlier* steps, so no pass over the tensor is needed before the cast.
+    """One scale per tensor, from the amax of *earlier* steps, so no pass over the tensor is needed before the cast.
 
     scale = largest / amax / 2^margin, and 1 while no step has been seen, as in Transformer Engine's `DelayedScaling`.
     The defaults are Transformer Engine's; Megatron's `--fp8-amax-history-len` is 1 and `--fp8-amax-compute-algo` is
@@ -145,7 +145,7 @@ class DelayedScaling:
 
 @dataclass(frozen=True)
 class CurrentScaling:
-    """One scale a tensor, from its own amax: exact fit, one more pass over the tensor. `--fp8-recipe tensorwise`."""
+    """One scale per tensor, from its own amax: exact fit, one more pass over the tensor. `--fp8-recipe tensorwise`."""
 
     name = "tensorwise"
 
@@ -155,7 +155,7 @@ class CurrentScaling:
 
 @dataclass(frozen=True)
 class BlockScaling:
-    """One power-of-two scale a block of `block` = (rows, columns) of the last two axes, columns along the inner
+    """One power-of-two scale per block of `block` = (rows, columns) of the last two axes, columns along the inner
     dimension of the product. DeepSeek-V3: 1×128 for activations and gradients, 128×128 for weights (section 3.3.2);
     Transformer Engine's `Float8BlockScaling` does the same. The power of two is the one that never saturates."""
 

@@ -64,7 +64,7 @@ def speed_up(slow, fast) -> float:
 
 
 def scaling(several):
-    """How well more ranks pay, a row a run, against the first (pandas).
+    """How well more ranks pay, one row per run, against the first (pandas).
 
     `efficiency` is the share of the ideal: model FLOP/s of all ranks over ranks × those of the first run's rank. It
     holds for strong scaling (the same model on more ranks) and for weak scaling (a model that grows with the ranks).

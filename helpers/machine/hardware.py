@@ -123,7 +123,7 @@ class Machine:
 
     @property
     def processes(self) -> int:
-        """How many ranks a notebook may start here: one a GPU; on a CPU two, however few the cores."""
+        """How many ranks a notebook may start here: one per GPU; on a CPU two, however few the cores."""
         return len(self.gpus) or 2
 
 

@@ -84,7 +84,7 @@ def index_bytes(prefix, first: int = 2) -> Picture:
 
 
 def packing(samples) -> Picture:
-    """Samples as bars of tokens, a colour a document with its number, a black mark at every end-of-document token.
+    """Samples as bars of tokens, one colour per document with its number, a black mark at every end-of-document token.
 
     A jagged edge marks where a sample cuts a document: the rest of it lies in another sample.
 
@@ -135,7 +135,7 @@ MONOSPACE = {"family": "DejaVu Sans Mono", "va": "center", "ha": "center", "colo
 
 
 def pieces(text: str, *corpora: Corpus) -> Picture:
-    """A text as boxes, one a token, a row a tokenizer. A space shows as "·".
+    """A text as boxes, one per token, one row per tokenizer. A space shows as "·".
 
     Args:
         text: up to about 90 characters fit.
@@ -170,7 +170,7 @@ def pieces(text: str, *corpora: Corpus) -> Picture:
 def token_bytes(data: Corpus, count: int = 16) -> Picture:
     """The first tokens of a `.bin`: where each lies, its bytes in hexadecimal, the id they say, its text.
 
-    A colour a document (of the index's sequences), and a row of its own; end-of-document tokens have a dark edge.
+    One colour per document (of the index's sequences), and one row; end-of-document tokens have a dark edge.
     """
     from matplotlib.patches import Rectangle
 
@@ -206,7 +206,7 @@ def token_bytes(data: Corpus, count: int = 16) -> Picture:
 
 
 def split_parts(data: Corpus, *splits: str, sequence_length: int = 1024) -> Picture:
-    """What each `--split` makes of a corpus: a row a split, the documents in their order, a colour a part."""
+    """What each `--split` makes of a corpus: one row per split, the documents in their order, one colour per part."""
     parts = {text: data_split.parts(data.open_index(), text, sequence_length) for text in splits}
     total = data.open_index().sequences
     figure, axes = style.new_figure(width=8.2, height=0.75 + 0.72 * len(splits))

@@ -9,7 +9,7 @@ WHOLE, SPLIT = "optimizer whole on every rank", "distributed optimizer"
 
 
 def data_parallel_table(several):
-    """A row a run (pandas): step time, what is left of one rank's speed, peak memory; a sentence where there is none.
+    """One row per run (pandas): step time, what is left of one rank's speed, peak memory; a sentence where none is.
 
     `efficiency` is the step time of one rank over this one: each rank has as many samples, so that the ideal is the
     same step time. The one rank keeps its optimizer the same way where there is such a run.

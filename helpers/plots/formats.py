@@ -182,7 +182,7 @@ NOTHING = message.nothing_recorded("run of Llama3-8B")
 
 
 def format_speeds_table(several):
-    """Tokens/s per GPU and peak memory by layout and format, a row a run (pandas); a sentence where there is none.
+    """Tokens/s per GPU and peak memory by layout and format, one row per run (pandas); a sentence where there is none.
 
     `× bf16` is the speed over that of the bf16 run with the same layout and batch, eager or a CUDA graph as this one;
     "–" where there is no such run. MFU is of the bf16 peak for every format. The last rows are NVIDIA's, 8 × H100.

@@ -72,7 +72,7 @@ NOTHING = message.nothing_recorded("scaling run")
 
 
 def strong_scaling_table(several):
-    """The same model and batch on one rank and on more, a row a run (pandas); a sentence where there is no run.
+    """The same model and batch on one rank and on more, one row per run (pandas); a sentence where there is no run.
 
     `speed-up`, and `efficiency` as the share of the ideal, are against the run on one rank with the same batch that is
     eager, or a CUDA graph, as this one is. The last column says whose figures they are.
@@ -92,7 +92,7 @@ def strong_scaling_table(several):
 
 
 def weak_scaling_table(several):
-    """A model that grows with the ranks, a row a run (pandas); a sentence where there is no run.
+    """A model that grows with the ranks, one row per run (pandas); a sentence where there is no run.
 
     `time efficiency` is the step time on one rank over this one: the usual figure. `FLOP/s efficiency` counts what was
     done in that time: FLOP/s of a rank over those of the one rank. They differ where the ranks' work does.
@@ -112,7 +112,7 @@ def weak_scaling_table(several):
 
 
 def strong_scaling(several) -> Picture | Absence:
-    """Speed-up over one rank with the same model and batch, a bar a run; grey: published ones; dashed: the ideal.
+    """Speed-up over one rank with the same model and batch, one bar per run; grey: published ones; dashed: the ideal.
 
     Each run is compared with the run on one rank that is eager, or a CUDA graph, as it is.
     """

@@ -1,8 +1,8 @@
 """The life and death of a run's processes, seen from outside: start its supervisor, know its state, stop it for good.
 
-A run's processes are the supervisor (`helpers/processes/supervisor.py`), the torchrun it starts and one process a rank.
-The supervisor holds the lock of the run directory as long as it lives, so "is this run going?" is asked of the lock,
-not of a process id that somebody else may have by now. Every process of a run carries the run directory in its
+A run's processes are the supervisor (`helpers/processes/supervisor.py`), the torchrun it starts and one process per
+rank. The supervisor holds the lock of the run directory as long as it lives, so "is this run going?" is asked of the
+lock, not of a process id that somebody else may have by now. Every process of a run carries the run directory in its
 environment: that finds the ones that outlived their parents.
 """
 
@@ -244,7 +244,7 @@ def bury_held(run_directory: Path) -> None:
     write_status(
         run_directory,
         state="failed",
-        reason="the run's supervisor was killed or fell",
+        reason="the run's supervisor was killed or crashed",
         ended=last_words,
         wall_seconds=status.get("wall_seconds", 0) + last_words - started,
     )

@@ -41,7 +41,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Failure:
-    """The rank that failed first, as far as its remains tell; `rank` is None when torchrun itself fell."""
+    """The rank that failed first, as its logs show; `rank` is None when torchrun itself crashed."""
 
     rank: int | None
     exit_code: int | None
@@ -79,7 +79,7 @@ class Tail:
 
 
 class RankLogs:
-    """The files torchrun keeps for each rank (`--log-dir --redirects 3`), merged into one log with a prefix a rank.
+    """The files torchrun keeps for each rank (`--log-dir --redirects 3`), merged into one log with one prefix per rank.
 
     Each line is written whole, in one append. How far the merge came is kept beside the files, so that whoever comes
     next (the supervisor was killed, say) goes on from there and loses nothing. One rank alone has no prefix.

@@ -2,7 +2,7 @@
 
     python -m helpers.processes.supervisor --run-directory runs/gpt3_345m/20260301-101500 --processes 2 --lock 3
 
-Started by `control.start`, one a launch, in a session of its own. It stops the run when it is told to (SIGTERM,
+Started by `control.start`, one per launch, in a session of its own. It stops the run when it is told to (SIGTERM,
 SIGINT), when the notebook's kernel is gone (end of file on standard input, unless `--detached`), when no step comes
 any more, or when training is done and the ranks do not end. It reads a few file sizes five times a second and sleeps
 otherwise.

@@ -5,7 +5,7 @@
 Builds the model that the flags ask for, exactly as a training run does, and sends one micro-batch of random
 numbers through its first layer, forward and backward. Rank 0 prints one line, `SHARDS {json}`:
 
-- `shards`, one entry a parameter and rank: name, rank, full_shape, local_shape, partition_dim (None: whole on every
+- `shards`, one entry per parameter and rank: name, rank, full_shape, local_shape, partition_dim (None: whole on every
   rank) and pieces [{offset, shape}], where in the full matrix the local one lies. SwiGLU's first matrix has two
   pieces, gate and up. From the model's own `sharded_state_dict`, which is what checkpoints are cut by.
 - `collectives`, in the order in which rank 0 called them: direction, module, collective, shape, bytes (of the

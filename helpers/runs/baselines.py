@@ -17,7 +17,7 @@ TRANSFORMERS = "transformers' GPT-2 with torch.compile and PyTorch's attention"
 
 
 def table(machine: str):
-    """A row a baseline (pandas): its tokens/s and ours; a sentence where none is recorded.
+    """One row per baseline (pandas): its tokens/s and ours; a sentence where none is recorded.
 
     Against NVIDIA's script ours runs with the very same flags, and the losses are compared step by step. Against
     transformers it is our fastest recorded run with the same batch and dropout.

@@ -8,7 +8,7 @@ MAX_WORDS = 3
 
 
 def compare(several):
-    """The summaries of several runs in one table, one row a run, named by what tells them apart (see `labels`)."""
+    """The summaries of several runs in one table, one row per run, named by what tells them apart (see `labels`)."""
     import pandas as pd
 
     several = [run for run in several if run is not None]

@@ -11,9 +11,9 @@ KEPT_DIGITS = 7  # TensorBoard keeps float32
 
 
 def scalars(directory: Path):
-    """Every scalar of a folder of event files: a DataFrame, one row a step, one column a tag.
+    """Every scalar of a folder of event files: a DataFrame, one row per step, one column per tag.
 
-    A resumed run leaves one file a launch; where two hold the same step, the later launch counts. Tags over samples
+    A resumed run leaves one file per launch; where two hold the same step, the later launch counts. Tags over samples
     ("... vs samples") are left out: they repeat the others.
     """
     files = sorted(Path(directory).glob("events.out.tfevents.*"))

@@ -12,7 +12,7 @@ class Results:
     """What a run here and a recorded run have in common.
 
     Subclasses give `described` and `environment` (recipe.json and environment.json), `predictions`, `scalars` (a
-    DataFrame, one row a step, one column a TensorBoard tag), `state`, `path`, `wall_seconds` and `peak_memory_bytes`.
+    DataFrame, one row per step, one column per tag), `state`, `path`, `wall_seconds` and `peak_memory_bytes`.
     """
 
     recorded_on: str | None = None

@@ -39,7 +39,7 @@ class Run(Results):
 
     @property
     def scalars(self):
-        """All scalars of TensorBoard: one row a step, one column a tag. A step that was trained twice counts once."""
+        """TensorBoard's scalars: one row per step, one column per tag. A step that was trained twice counts once."""
         return events.scalars(self.path / "tensorboard")
 
     @property

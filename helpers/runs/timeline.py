@@ -106,7 +106,7 @@ def category(name: str) -> str:
 def reduce(trace, run=None) -> Timeline:
     """A profiler trace of one step (`.json.gz`, without pipeline parallelism) as a `Timeline` of its middle layer.
 
-    A layer begins with its first norm and ends where the next one begins; backward it is the same turned round.
+    A layer begins with its first norm and ends where the next one begins; backward it is the same in reverse.
 
     Args:
         run: the run that was profiled, for its machine and its usual step time.

@@ -81,7 +81,7 @@ def trained(chapter: Chapter) -> tuple[str, str, str]:
 
 
 def rows(chapters: list[Chapter]) -> list[tuple[str, ...]]:
-    """One row a notebook, in the order of COLUMNS; the loss is of its longest run."""
+    """One row per notebook, in the order of COLUMNS; the loss is of its longest run."""
     return [
         (f"{'✗' if chapter.failure else '✓'} {chapter.name}", f"{chapter.seconds / 60:.1f}", *trained(chapter))
         for chapter in chapters

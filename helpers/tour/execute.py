@@ -1,4 +1,4 @@
-"""Execute a notebook headless, in a kernel of its own, with a progress line a cell and no process left behind."""
+"""Execute a notebook headless, in a kernel of its own, with one progress line per cell and no process left behind."""
 
 import asyncio
 import contextlib

@@ -3,8 +3,8 @@
     uv run python tests/benchmarks/corpus_preparation.py [--megatron-lm PATH] [--workers N] [--repeats N]
 
 Text: the packaged speeches (12.3 MB of JSON lines), GPT-2's vocabulary. Two tables:
-1. Tokenization alone: CPU seconds of one process over a quarter of the lines, read and encoded. "a line a time" is the
-   method's inner loop with the same library; with transformers around it, it is what preprocess_data.py really calls.
+1. Tokenization alone: CPU seconds of one process over a quarter of the lines, read and encoded. "one line at a time" is
+   the method's inner loop with the same library; with transformers around it, it is what preprocess_data.py calls.
 2. The whole process: wall seconds from the start of Python to both files written, the same number of workers. With
    --megatron-lm a clone's own preprocess_data.py is timed too. All write the same bytes, which is checked.
 Repeats are interleaved and the best of each is shown, so that another program's burst does not decide.
@@ -61,10 +61,10 @@ def tokenization(data: corpus.Corpus, lines: list[bytes], repeats: int) -> dict[
         return b"".join(encoding_process.encode_block(words, block, data.eod_id, "text")[0] for block in blocks)
 
     ways = {
-        "a line a time, through transformers (preprocess_data.py's loop)": lambda: one_by_one(
+        "one line at a time, through transformers (preprocess_data.py's loop)": lambda: one_by_one(
             lambda text: wrapped(text).input_ids
         ),
-        "a line a time, tokenizers": lambda: one_by_one(lambda text: tokenizer.encode(text).ids),
+        "one line at a time, tokenizers": lambda: one_by_one(lambda text: tokenizer.encode(text).ids),
         "in batches, tokenizers": batched,
         "ours: each word once": ours,
     }
@@ -108,7 +108,7 @@ def whole_process(data: corpus.Corpus, jsonl: Path, workers: int, repeats: int, 
     backend = str(backend_file(data.prefix.parent / "tokenizer"))
     me = "tests.benchmarks.corpus_preparation"
     ways = {
-        "a pool, a line a time (the method)": lambda d: (
+        "a pool, one line at a time (the method)": lambda d: (
             [sys.executable, "-c", f"from {me} import pool; pool({str(jsonl)!r}, {backend!r}, '{d}/x', {workers})"],
             None,
             f"{d}/x.bin",

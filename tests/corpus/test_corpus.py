@@ -128,7 +128,7 @@ def test_a_trained_vocabulary_is_the_same_each_time(small_speeches):
 
 @pytest.mark.parametrize("workers", [1, 3])
 def test_odd_lines_are_megatrons_bytes(edges, wide, tmp_path, workers, monkeypatch):
-    monkeypatch.setattr(encoder, "BLOCK_BYTES", 100)  # one line a block
+    monkeypatch.setattr(encoder, "BLOCK_BYTES", 100)  # one line per block
     data = corpus.prepare(str(edges), workers=workers, cache=tmp_path)
     assert digests(data) == UPSTREAM["edge-gpt2"]
     assert (data.documents, data.open_index().sequences) == (13, 12)

@@ -282,4 +282,4 @@ def test_packing_shows_documents_and_their_ends(small_corpus):
     ends = sum(len(drawn.document_ends(i)) for i in range(4))
     assert f"with {ends} ends of documents in all" in picture.alt and ends > 0
     widths = [bar.get_width() for bar in picture.figure.axes[0].patches]
-    assert sorted(widths)[ends:] == sorted(drawn.parts["tokens"].tolist()), "a bar a piece, as wide as its tokens"
+    assert sorted(widths)[ends:] == sorted(drawn.parts["tokens"].tolist()), "one bar per piece, as wide as its tokens"

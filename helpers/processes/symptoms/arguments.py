@@ -37,7 +37,7 @@ ARGUMENTS = (
         "evaluation without an interval",
         r"unsupported operand type\(s\) for //: 'int' and 'NoneType'",
         "Megatron divides by --eval-interval, and its default is None.",
-        "Give --eval-interval a number (and --eval-iters 0 if nothing shall be evaluated).",
+        "Give --eval-interval a number (and --eval-iters 0 for no evaluation).",
     ),
     Symptom(
         "--save without an interval",

@@ -34,7 +34,7 @@ def check(
     run_directory: Path | str | None = None,
     entry_script: Path | str | None = None,
 ) -> list[Problem]:
-    """Everything that would keep the run from working, or that will surprise, in the order a learner would mend it.
+    """Everything that would keep the run from working, or that will surprise, in the order a learner would fix it.
 
     Args:
         recipe: a `recipes.Recipe`.
