@@ -1,6 +1,8 @@
 """A recipe at the size that a machine carries, its architecture kept."""
 
+from collections.abc import Iterator
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from helpers.machine import Machine
 from helpers.recipes import accounting
@@ -8,10 +10,13 @@ from helpers.recipes.layout import Layout
 from helpers.recipes.preflight import precision as precision_rules
 from helpers.recipes.settings import Batch, Model, Precision, Speed
 
+if TYPE_CHECKING:
+    from helpers.recipes.recipe import Recipe
+
 SMALL = "_small"
 
 
-def fit(recipe, machine: Machine):
+def fit(recipe: "Recipe", machine: Machine) -> "Recipe":
     """The same architecture at a size that trains on `machine`.
 
     On a CPU: 4 layers of width 128 in fp32 with a vocabulary of 4,096, grouped queries, gated MLP, rotary or learned
@@ -54,7 +59,7 @@ def fit(recipe, machine: Machine):
         shrunk = replace(shrunk, model=_halved(shrunk.model), name=recipe.name + SMALL)
 
 
-def _to_cpu(recipe):
+def _to_cpu(recipe: "Recipe") -> "Recipe":
     model = recipe.model
     heads = 4 if model.num_query_groups is None else 8
     small = replace(
@@ -84,7 +89,7 @@ def _to_cpu(recipe):
     )
 
 
-def _with_graph_and_without(recipe, machine: Machine):
+def _with_graph_and_without(recipe: "Recipe", machine: Machine) -> Iterator["Recipe"]:
     """The recipe with its CUDA graph, unless `precision.cuda_graph` has anything to say against it; then without."""
     if recipe.speed.cuda_graph:
         parts = accounting.memory(recipe, machine)
@@ -93,7 +98,7 @@ def _with_graph_and_without(recipe, machine: Machine):
     yield recipe.with_(cuda_graph=False)
 
 
-def _batches(recipe):
+def _batches(recipe: "Recipe") -> Iterator[Batch]:
     """Batches from the fastest to the most frugal: micro-batches that divide the global batch, then recomputation."""
     per_rank = recipe.batch.global_batch_size // recipe.layout.data_parallel
     sizes = [size for size in range(recipe.batch.micro_batch_size, 0, -1) if per_rank % size == 0]

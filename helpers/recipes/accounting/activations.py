@@ -5,17 +5,22 @@ layers that Megatron builds today: flash attention with Transformer Engine on a 
 scores, elsewhere and in fp32.
 """
 
+from typing import TYPE_CHECKING
+
 from helpers.machine import Machine
 from helpers.recipes.command import loss_kernel
-from helpers.recipes.settings import Model
+from helpers.recipes.settings import Model, Precision
+
+if TYPE_CHECKING:
+    from helpers.recipes.recipe import Recipe
 
 
-def element_bytes(precision) -> int:
+def element_bytes(precision: Precision) -> int:
     """Bytes of one weight or activation: FP8 runs keep both in bf16 outside the matrix products."""
     return 4 if precision.dtype == "fp32" else 2
 
 
-def activation_bytes(recipe, machine: Machine | None, pipeline_rank: int) -> float:
+def activation_bytes(recipe: "Recipe", machine: Machine | None, pipeline_rank: int) -> float:
     """Bytes kept for the backward pass by one rank of a pipeline stage, at the fullest moment of a step.
 
     A stage holds one micro-batch for every stage from itself to the last (1F1B; Narayanan et al. 2021, section 2.2),
@@ -53,7 +58,7 @@ def plain_layers(machine: Machine | None) -> bool:
     return machine is not None and (machine.device == "cpu" or not machine.transformer_engine)
 
 
-def layer_activation_bytes(recipe, machine: Machine | None = None) -> float:
+def layer_activation_bytes(recipe: "Recipe", machine: Machine | None = None) -> float:
     """Bytes that one layer keeps for each token of a micro-batch on one rank."""
     model, layout, precision = recipe.model, recipe.layout, recipe.precision
     plain = plain_layers(machine)

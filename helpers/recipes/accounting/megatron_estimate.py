@@ -1,9 +1,14 @@
 """Megatron's own estimate of a rank's memory."""
 
+from typing import TYPE_CHECKING
+
 from helpers.machine import quietly
 
+if TYPE_CHECKING:
+    from helpers.recipes.recipe import Recipe
 
-def megatron_memory(recipe) -> dict[str, float]:
+
+def megatron_memory(recipe: "Recipe") -> dict[str, float]:
     """Megatron's own estimate, bytes on the fullest rank: `weights and optimizer` and `activations`.
 
     From `megatron/training/theoretical_memory_usage.py`. It assumes bf16 and knows neither context parallelism nor
@@ -22,7 +27,7 @@ def megatron_memory(recipe) -> dict[str, float]:
     }
 
 
-def megatron_arguments(recipe):
+def megatron_arguments(recipe: "Recipe"):
     """The arguments that Megatron's accounting functions read, under Megatron's names."""
     from types import SimpleNamespace
 

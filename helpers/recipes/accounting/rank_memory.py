@@ -1,10 +1,15 @@
 """Memory of one rank, and of a checkpoint on disk, counted from the sizes of a recipe."""
 
+from typing import TYPE_CHECKING
+
 from helpers.machine import Machine
 from helpers.recipes.accounting import activations
 from helpers.recipes.accounting.parameter_count import parameter_counts, rank_parameters
 from helpers.recipes.layout import Layout
-from helpers.recipes.settings import Model
+from helpers.recipes.settings import Model, Precision
+
+if TYPE_CHECKING:
+    from helpers.recipes.recipe import Recipe
 
 GIB = 2**30
 # Not counted but set aside: on a GPU an allowance for the CUDA context, NCCL's buffers and the libraries' workspaces
@@ -14,7 +19,7 @@ OVERHEAD_BYTES = {"cuda": GIB, "cpu": 400 * 2**20}
 PARTS = ("weights", "gradients", "optimizer", "activations", "other")
 
 
-def memory(recipe, machine: Machine | None = None, pipeline_rank: int | None = None) -> dict[str, float]:
+def memory(recipe: "Recipe", machine: Machine | None = None, pipeline_rank: int | None = None) -> dict[str, float]:
     """Bytes on one rank at the fullest moment of a step, as the five stacked parts of `PARTS`.
 
     States: mixed precision as in Rajbhandari et al. 2020 (ZeRO, section 3.1), with Megatron's fp32 gradients for bf16;
@@ -57,30 +62,30 @@ def memory(recipe, machine: Machine | None = None, pipeline_rank: int | None = N
     }
 
 
-def _records(recipe, machine: Machine | None) -> bool:
+def _records(recipe: "Recipe", machine: Machine | None) -> bool:
     return recipe.speed.cuda_graph and (machine is None or machine.transformer_engine and machine.device == "cuda")
 
 
-def _gradient_bytes(precision) -> int:
+def _gradient_bytes(precision: Precision) -> int:
     """Of each parameter: Megatron adds gradients up in fp32, unless they are reduced in 16 bits."""
     return 2 if precision.dtype == "fp16" or precision.grad_reduce_in_bf16 else 4
 
 
-def _state_bytes(precision) -> int:
+def _state_bytes(precision: Precision) -> int:
     """Of each parameter that a rank steps: fp32 weight and two moments."""
     if precision.dtype == "fp32":
         return 8
     return 6 if _adam_keeps_remainders(precision) else 12 - 4 * precision.moments_in_bf16
 
 
-def _step_bytes(precision) -> int:
+def _step_bytes(precision: Precision) -> int:
     """Of each parameter that a rank steps, during the step: fp32 copies of 16-bit gradients, and with
     `--fp8-param-gather` the new weights in bf16 before they are cast (measured: 24 GB for 4 billion of them)."""
     copies = _gradient_bytes(precision) == 2 and not _adam_keeps_remainders(precision)
     return 4 * copies + 2 * (precision.fp8_format is not None and precision.fp8_param_gather)
 
 
-def _adam_keeps_remainders(precision) -> bool:
+def _adam_keeps_remainders(precision: Precision) -> bool:
     """Transformer Engine's Adam keeps of a fp32 weight only the 2 bytes that bf16 left out, and reads 16-bit gradients.
 
     See `use_precision_aware_optimizer_no_fp8_or_ds_fp8` in Megatron's `core/optimizer/optimizer_config.py`.
@@ -100,7 +105,7 @@ def _layer_matrices(model: Model, layout: Layout) -> float:
     return attention + mlp / layout.tensor_parallel
 
 
-def checkpoint_bytes(recipe) -> int:
+def checkpoint_bytes(recipe: "Recipe") -> int:
     """Bytes of one checkpoint on disk, whatever the layout.
 
     The weights as they are computed with (2 bytes in mixed precision) and the optimizer's three fp32 numbers for each:

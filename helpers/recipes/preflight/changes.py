@@ -1,14 +1,18 @@
 """What cannot be left out of Megatron, or changed in it, the way that was asked."""
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from helpers.machine import Machine
 from helpers.ranks.repairs import table
 from helpers.recipes.changes import is_stock
 from helpers.recipes.preflight.problem import Problem, error, warning
 
+if TYPE_CHECKING:
+    from helpers.recipes.recipe import Recipe
 
-def changes(recipe, machine: Machine) -> Iterator[Problem]:
+
+def changes(recipe: "Recipe", machine: Machine) -> Iterator[Problem]:
     """`stock` and `without` against the table of our changes."""
     if not isinstance(recipe.stock, bool):
         yield error(f"stock={recipe.stock!r}", "It is a switch.", "stock=True makes none of our changes to Megatron.")

@@ -6,6 +6,7 @@ nothing behind, so it takes well under a second.
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from helpers.machine import Machine, here
 from helpers.ranks.refused_flags import job_of
@@ -16,6 +17,10 @@ from helpers.recipes.preflight.data import corpus_problems
 from helpers.recipes.preflight.directory import directory
 from helpers.recipes.preflight.memory import memory
 from helpers.recipes.preflight.problem import Problem, error, warning
+
+if TYPE_CHECKING:
+    from helpers.corpus.corpus import Corpus
+    from helpers.recipes.recipe import Recipe
 
 
 class PreflightError(ValueError):
@@ -28,8 +33,8 @@ class PreflightError(ValueError):
 
 
 def check(
-    recipe,
-    data,
+    recipe: "Recipe",
+    data: "Corpus | None",
     machine: Machine | None = None,
     run_directory: Path | str | None = None,
     entry_script: Path | str | None = None,
@@ -73,7 +78,9 @@ def refuse(problems: list[Problem]) -> list[Problem]:
     return problems
 
 
-def extra_flags(recipe, data, machine: Machine, our_script: bool = True) -> Iterator[Problem]:
+def extra_flags(
+    recipe: "Recipe", data: "Corpus | None", machine: Machine, our_script: bool = True
+) -> Iterator[Problem]:
     """Flags of the learner's own: those our entry script leaves out, and those a field of the recipe sets already."""
     words = [word.split("=")[0] for word in recipe.extra_flags if word.startswith("--")]
     if not words:
@@ -89,7 +96,7 @@ def extra_flags(recipe, data, machine: Machine, our_script: bool = True) -> Iter
         yield warning(f"extra_flags {word}", why, "recipe.with_(…) changes it in one place.")
 
 
-def logging(recipe) -> Iterator[Problem]:
+def logging(recipe: "Recipe") -> Iterator[Problem]:
     """W&B without TensorBoard."""
     if recipe.logging.wandb_project and not recipe.logging.tensorboard:
         why = "Megatron sends to W&B what it writes to TensorBoard, and nothing without it; so it is turned on for you."

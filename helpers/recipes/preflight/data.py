@@ -2,12 +2,17 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from helpers.corpus import data_split, index
 from helpers.recipes.preflight.problem import Problem, error
 
+if TYPE_CHECKING:
+    from helpers.corpus.corpus import Corpus
+    from helpers.recipes.recipe import Recipe
 
-def corpus_problems(recipe, data) -> Iterator[Problem]:
+
+def corpus_problems(recipe: "Recipe", data: "Corpus") -> Iterator[Problem]:
     """The tokenizer, the two data files and the three parts of the corpus."""
     tokenizer = Path(data.tokenizer_path)
     if not tokenizer.exists() or (tokenizer.is_dir() and not any(tokenizer.iterdir())):
@@ -27,7 +32,7 @@ def corpus_problems(recipe, data) -> Iterator[Problem]:
     yield from _parts(recipe, found)
 
 
-def _parts(recipe, found: index.Index) -> Iterator[Problem]:
+def _parts(recipe: "Recipe", found: index.Index) -> Iterator[Problem]:
     """Empty and short parts, as `gpt_dataset.py` and `data_samplers.py` meet them."""
     s, length = recipe.schedule, recipe.model.sequence_length
     try:

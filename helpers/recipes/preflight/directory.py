@@ -5,6 +5,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from helpers.processes import checkpoints
 from helpers.processes.run_directory import unfinished
@@ -12,13 +13,19 @@ from helpers.recipes import accounting
 from helpers.recipes.preflight.problem import Problem, error
 from helpers.show import numbers
 
+if TYPE_CHECKING:
+    from helpers.corpus.corpus import Corpus
+    from helpers.recipes.recipe import Recipe
 
-def identity(recipe, data, entry_script: Path | str | None) -> dict:
+
+def identity(recipe: "Recipe", data: "Corpus | None", entry_script: Path | str | None) -> dict:
     """What two launches have in common that continue one run; it lies in the run's recipe.json."""
     return {"fingerprint": recipe.fingerprint(data), "entry_script": entry_script and str(entry_script)}
 
 
-def directory(recipe, data, run_directory: Path, entry_script: Path | str | None = None) -> Iterator[Problem]:
+def directory(
+    recipe: "Recipe", data: "Corpus | None", run_directory: Path, entry_script: Path | str | None = None
+) -> Iterator[Problem]:
     """Another recipe's checkpoint, a place that cannot be written to, too little disk for the checkpoints."""
     same = identity(recipe, data, entry_script)
     step, ours = checkpoints.latest(run_directory / "checkpoints"), same["fingerprint"]
@@ -48,7 +55,7 @@ def _fingerprint(run_directory: Path) -> str | None:
         return None
 
 
-def _disk(recipe, folder: Path, there: int) -> Iterator[Problem]:
+def _disk(recipe: "Recipe", folder: Path, there: int) -> Iterator[Problem]:
     """`there` is how many of the run's checkpoints lie on the disk already."""
     keep, interval = recipe.checkpoints.keep, recipe.checkpoints.save_interval
     if interval is None:

@@ -1,6 +1,7 @@
 """Does it fit? If not, what would."""
 
 from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
 
 from helpers.machine import Machine
 from helpers.recipes import accounting
@@ -8,10 +9,13 @@ from helpers.recipes.preflight import sizes
 from helpers.recipes.preflight.problem import Problem, error
 from helpers.show import numbers
 
+if TYPE_CHECKING:
+    from helpers.recipes.recipe import Recipe
+
 TOO_LARGE = "One rank would take about"  # how the reason begins when the memory is too small
 
 
-def memory(recipe, machine: Machine, parts: Mapping[str, float]) -> Iterator[Problem]:
+def memory(recipe: "Recipe", machine: Machine, parts: Mapping[str, float]) -> Iterator[Problem]:
     """The estimate of one rank against the GPU's memory, or against the machine's on a CPU.
 
     `parts` is what `accounting.memory` says of the recipe on this machine, in bytes.
@@ -34,7 +38,7 @@ def memory(recipe, machine: Machine, parts: Mapping[str, float]) -> Iterator[Pro
         yield error(asked, why, f"{_lower(recipe, machine, need, have)}.")
 
 
-def _lower(recipe, machine: Machine, need: float, room: float) -> str:
+def _lower(recipe: "Recipe", machine: Machine, need: float, room: float) -> str:
     """What would save memory of the `need` bytes, and how much: what the layout allows, largest saving first."""
     lay, b = recipe.layout, recipe.batch
     changes: list[dict] = [{"cuda_graph": False}] if recipe.speed.cuda_graph else []
@@ -65,11 +69,11 @@ def _lower(recipe, machine: Machine, need: float, room: float) -> str:
     return "; or ".join(ordered)
 
 
-def _total(recipe, change: dict, machine: Machine) -> float:
+def _total(recipe: "Recipe", change: dict, machine: Machine) -> float:
     return sum(accounting.memory(recipe.with_(**change), machine).values())
 
 
-def _wider(recipe, tensor_parallel: int) -> dict:
+def _wider(recipe: "Recipe", tensor_parallel: int) -> dict:
     lay = recipe.layout
     world = max(lay.world_size, tensor_parallel * lay.pipeline_parallel * lay.context_parallel)
     return {"tensor_parallel": tensor_parallel, "sequence_parallel": True, "processes": world}

@@ -2,16 +2,20 @@
 
 import os
 from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
 
 from helpers.machine import Machine
 from helpers.recipes.preflight.problem import Problem, error, nearest_multiple, warning
 from helpers.show import numbers
 
+if TYPE_CHECKING:
+    from helpers.recipes.recipe import Recipe
+
 FP8_RECIPE_NEEDS = {"blockwise": ((9, 0), "Hopper"), "mxfp8": ((10, 0), "Blackwell")}
 MXFP8_ENDS = (12, 0)  # in Transformer Engine 2.20: `_compute_mxfp8_support` in its pytorch/quantization.py
 
 
-def precision(recipe, machine: Machine) -> Iterator[Problem]:
+def precision(recipe: "Recipe", machine: Machine) -> Iterator[Problem]:
     """Number formats against the GPU, and what needs Transformer Engine."""
     p, lay = recipe.precision, recipe.layout
     if p.fp8_format is not None:
@@ -52,7 +56,7 @@ def precision(recipe, machine: Machine) -> Iterator[Problem]:
         yield error(f"CUDA_DEVICE_MAX_CONNECTIONS={connections} in the environment", why, change)
 
 
-def speed(recipe, machine: Machine) -> Iterator[Problem]:
+def speed(recipe: "Recipe", machine: Machine) -> Iterator[Problem]:
     """What makes a GPU faster, against the layout and the libraries; a CPU has none of it, whatever is asked."""
     s, lay = recipe.speed, recipe.layout
     if s.cross_entropy_fusion not in (None, "native", "te"):
@@ -71,7 +75,7 @@ def speed(recipe, machine: Machine) -> Iterator[Problem]:
         yield from needs_transformer_engine("overlap_tensor_parallel", machine)
 
 
-def cuda_graph(recipe, machine: Machine, parts: Mapping[str, float]) -> Iterator[Problem]:
+def cuda_graph(recipe: "Recipe", machine: Machine, parts: Mapping[str, float]) -> Iterator[Problem]:
     """Where a step cannot be recorded, and where nobody has measured one. `recipes.fit` records none there.
 
     `parts` is what `accounting.memory` says of the recipe on this machine, in bytes.
@@ -108,7 +112,7 @@ def needs_transformer_engine(setting: str, machine: Machine) -> Iterator[Problem
         yield error(f"{setting} without Transformer Engine", why, f"uv sync --extra gpu, or {setting}=False.")
 
 
-def fp8(recipe, machine: Machine) -> Iterator[Problem]:
+def fp8(recipe: "Recipe", machine: Machine) -> Iterator[Problem]:
     m, p, lay, b = recipe.model, recipe.precision, recipe.layout, recipe.batch
     asked = f'fp8_format="{p.fp8_format}" on {machine.name}'
     without = f"fp8_format=None trains in {p.dtype}"

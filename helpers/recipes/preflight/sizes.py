@@ -5,9 +5,13 @@ The demands are those of `arguments.py:validate_args`, `transformer_config.py`, 
 """
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from helpers.machine import Machine
 from helpers.recipes.preflight.problem import Problem, error, nearest_multiple, warning
+
+if TYPE_CHECKING:
+    from helpers.recipes.recipe import Recipe
 
 KNOWN = {
     "normalization": ("LayerNorm", "RMSNorm"),
@@ -21,7 +25,7 @@ KNOWN = {
 }
 
 
-def values(recipe) -> Iterator[Problem]:
+def values(recipe: "Recipe") -> Iterator[Problem]:
     """Fields outside the values they can take. The other rules divide by these, so they only run when all is well."""
     parts = (recipe.model, recipe.layout, recipe.precision, recipe.batch, recipe.schedule, recipe.checkpoints)
     fields = {name: value for part in (*parts, recipe.logging) for name, value in vars(part).items()}
@@ -98,7 +102,7 @@ _COUNTS = {
 }
 
 
-def shapes(recipe) -> Iterator[Problem]:
+def shapes(recipe: "Recipe") -> Iterator[Problem]:
     """Heads, widths, layers and the sequence against tensor, pipeline and context parallelism."""
     m, lay = recipe.model, recipe.layout
     heads, groups, tp, pp = m.num_attention_heads, m.query_groups, lay.tensor_parallel, lay.pipeline_parallel
@@ -156,7 +160,7 @@ def shapes(recipe) -> Iterator[Problem]:
         yield warning("sequence_parallel with tensor_parallel=1", why, "tensor_parallel=2, or sequence_parallel=False.")
 
 
-def ranks(recipe, machine: Machine) -> Iterator[Problem]:
+def ranks(recipe: "Recipe", machine: Machine) -> Iterator[Problem]:
     """The number of processes against the parallel sizes and the GPUs."""
     lay = recipe.layout
     world, tp, pp, cp = lay.world_size, lay.tensor_parallel, lay.pipeline_parallel, lay.context_parallel
@@ -181,7 +185,7 @@ def ranks(recipe, machine: Machine) -> Iterator[Problem]:
         yield error(f"{world} processes ({lay.name}) on {machine.name}", why, change)
 
 
-def experts(recipe) -> Iterator[Problem]:
+def experts(recipe: "Recipe") -> Iterator[Problem]:
     """Mixture of experts."""
     m, lay = recipe.model, recipe.layout
     ep, tp, etp = lay.expert_parallel, lay.tensor_parallel, lay.expert_tensor_parallel or lay.tensor_parallel
@@ -212,7 +216,7 @@ def experts(recipe) -> Iterator[Problem]:
         yield error(f"expert_tensor_parallel={etp} with linear_bias=True", why, change)
 
 
-def batch_and_schedule(recipe) -> Iterator[Problem]:
+def batch_and_schedule(recipe: "Recipe") -> Iterator[Problem]:
     """Micro-batches, warm-up, learning rates."""
     b, s, lay = recipe.batch, recipe.schedule, recipe.layout
     data, pp = max(1, lay.data_parallel), lay.pipeline_parallel
