@@ -23,8 +23,8 @@ MAX_ROWS, MAX_COLUMNS, MAX_COPIES = 8, 16, 8  # ranks drawn at most; what is lef
 def rank_grid(layout: Layout, rank: int = 0) -> Picture:
     """Every rank of a layout as a box, and whom one of them talks to, in the colour of the dimension.
 
-    Pipeline stages run downwards, data-parallel copies of the model to the right; inside a copy, one row a
-    context-parallel part and one column a tensor-parallel part. Places and groups come from Megatron's own rank
+    Pipeline stages run downwards, data-parallel copies of the model to the right; inside a copy, one row per
+    context-parallel part and one column per tensor-parallel part. Places and groups come from Megatron's own rank
     generator (`layout.rank_groups`). Layouts of many ranks are drawn in part, and say so.
 
     Args:
@@ -41,13 +41,16 @@ def rank_grid(layout: Layout, rank: int = 0) -> Picture:
     used = [d for d in EXCHANGES if max(map(len, groups[d])) > 1]
 
     tensors, contexts = layout.tensor_parallel, layout.context_parallel
+    # Two copies and two stages at the least: with one, no arrow would show what they exchange.
     copies = _few(layout.data_parallel, max(2, min(MAX_COPIES, MAX_COLUMNS // tensors)), place[rank]["data"])
     stages = _few(layout.pipeline_parallel, max(2, MAX_ROWS // contexts), place[rank]["pipeline"])
-    step_x, step_y = tensors + 0.8, contexts + 0.8
-    box = min(0.55, 7.6 / (len(copies) * step_x))  # inches from one rank to the next
+    step_x, step_y = tensors + 0.8, contexts + 0.8  # from copy to copy, in ranks; 0.8 leaves room for an arrow
+    # Inches from one rank to the next: as many as let all copies fit a page's width, and never so many that few ranks
+    # fill it.
+    box = min(0.55, 7.6 / (len(copies) * step_x))
     left, top = 0.95, 0.5
     right, bottom = left + box * len(copies) * step_x, top + box * (len(stages) * step_y - 0.6)
-    beside = right < 4.6
+    beside = right < 4.6  # the legend's lines are 4.5 inches long: next to a wide grid they would leave the page
     legend = (right + 0.15, top) if beside else (0.2, bottom + 0.25)
     lines = max(1, len(used)) * (0.55 if beside else 0.3)
     width = right + 4.5 if beside else max(right, 7.4)
@@ -108,7 +111,7 @@ def _listing(ranks: Sequence[int]) -> str:
 def _rank_box(axes, x, y, step, number, chosen, partners):
     """One rank: black when chosen; a partner has its dimension's colour and letter, a second dimension a strip."""
     shared = [d for d, ranks in partners.items() if number in ranks]
-    side, size = 0.88 * step, 24 * step
+    side, size = 0.88 * step, 24 * step  # the 0.12 between neighbours is taken off wherever ranks are centred on
     plain = ("white", "#9A9A9A") if number != chosen else (INK, INK)
     face, edge = (tint(COLOURS[shared[0]], 0.28), COLOURS[shared[0]]) if shared else plain
     rounded(axes, x, y, side, side, face, edge, 2.0 if shared else 1.0)
@@ -143,7 +146,7 @@ def _between(axes, corner, step, shape, used):
 
 
 def _exchanges(axes, corner, beside, used, groups, rank, partners):
-    """One entry a dimension: its sign, its size, who is in the chosen rank's group, and what they exchange."""
+    """One entry per dimension: its sign, its size, who is in the chosen rank's group, and what they exchange."""
     x, y = corner
     words = {"va": "center", "fontsize": 10.5, "color": INK}
     if not used:

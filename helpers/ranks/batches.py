@@ -18,7 +18,7 @@ from megatron.training.training import update_seqlen_stats_from_cu_seqlens
 from megatron.training.utils import is_first_or_last_pipeline_stage
 
 
-@cache
+@cache  # every batch asks, and building it goes through all of Megatron's arguments
 def transformer_config():
     return core_transformer_config_from_args(get_args())
 
@@ -48,6 +48,7 @@ def get_batch(data_iterator, vp_stage: int | None) -> dict[str, torch.Tensor | N
     """One micro-batch on this rank: tensors of [micro_batch_size, seq_length / context_parallel_size], or None."""
     args = get_args()
     packed = args.dataloader_inter_document_masking
+    # Attention needs the documents' boundaries in every stage, so packed samples go to those without tokens too.
     if not (uses_tokens(vp_stage) or packed):
         return dict.fromkeys(FIELDS)
 

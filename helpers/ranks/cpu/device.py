@@ -76,7 +76,7 @@ def _place(owner, name: str) -> None:
     def placed(*args, **options):
         if "device" in options:
             options["device"] = _on_cpu(options["device"])
-        options.pop("pin_memory", None)
+        options.pop("pin_memory", None)  # torch pins memory for a GPU only, and fails without one
         if name == "to" and len(args) > 1:
             args = (args[0], _on_cpu(args[1]), *args[2:])
         return original(*args, **options)
@@ -199,7 +199,7 @@ class Memory:
         now, peak = cls.now(), cls.peak()
         figures = {f"{kind}_bytes.all.{when}": n for kind in ("allocated", "reserved") for when, n in
                    (("current", now), ("peak", peak))}  # fmt: skip
-        return defaultdict(int, figures)
+        return defaultdict(int, figures)  # what else is asked of an allocator, retries say, is 0
 
 
 def _stand_in_for_torch_cuda() -> None:
@@ -217,7 +217,7 @@ def _stand_in_for_torch_cuda() -> None:
         (0, "current_device device_memory_used utilization temperature power_draw clock_rate"),
         (None, "_lazy_init synchronize empty_cache set_stream"),
         ("cpu", "get_device_name"),
-        ((0, 0), "get_device_capability"),
+        ((0, 0), "get_device_capability"),  # older than any GPU: what asks for a generation is told no
     )
     for answer, names in answers:
         for name in names.split():

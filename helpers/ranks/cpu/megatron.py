@@ -64,7 +64,7 @@ def _let_attention_be_context_parallel() -> None:
         without = copy.copy(config)
         without.context_parallel_size = 1
         build(self, without, *args, **options)
-        self.config = config
+        self.config = config  # only the question in the constructor was to be answered with 1
 
     @functools.wraps(attend)
     def attend_to_all_ranks(self, query, key, value, attention_mask, *args, **options):
