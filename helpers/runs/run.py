@@ -83,11 +83,6 @@ class Run(Results):
         rows = [(step, checkpoints.size_bytes(path) / 1e9, path) for step, path in paths.items()]
         return pd.DataFrame(rows, columns=["step", "GB", "path"]).set_index("step")
 
-    @property
-    def disk_bytes(self) -> int:
-        """Bytes on disk of everything in the run directory."""
-        return checkpoints.size_bytes(self.path)
-
     def delete_checkpoints(self) -> str:
         """Delete the run's checkpoints and say how much disk that freed. The curves and the log stay.
 

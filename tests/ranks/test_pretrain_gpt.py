@@ -215,6 +215,17 @@ def test_what_is_left_out_is_refused_by_name(flag):
     assert REFUSED[flag] in done.stderr
 
 
+def test_they_are_refused_before_what_takes_seconds_is_imported():
+    program = (
+        "import runpy, sys\n"
+        f"sys.argv = [{real_runs.ENTRY_SCRIPT!r}, '--sft']\n"
+        "try:\n    runpy.run_path(sys.argv[0], run_name='__main__')\n"
+        "finally:\n    print({'torch', 'megatron'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=PROJECT, capture_output=True, text=True)
+    assert done.stdout.strip() == "set()" and done.stderr.startswith("--sft asks for ")
+
+
 def test_flags_that_only_begin_alike_are_not_refused():
     refused_flags.refuse_what_is_left_out(["--sft-tokenizer-prompt-format", "--special", "x", "--fim-rate", "0.5"])
 
