@@ -154,7 +154,9 @@ def stock_twins() -> list[Recipe]:
         timed(large, "llama3_8b_bf16_tp2_sp_eager", 20, fp8_format=None),
         timed(large, "llama3_8b_tensorwise_tp2_sp_eager", 20),
     ]
-    return [*ours, *(recipe.with_(name=f"{recipe.name}_stock", stock=True) for recipe in ours)]
+    whole = [recipe for recipe in llama() if recipe.name in ("llama3_8b_tensorwise_dp2", "llama3_8b_bf16_dp2")]
+    twins = [recipe.with_(name=f"{recipe.name}_stock", stock=True) for recipe in (*ours, *whole)]
+    return [*ours, *twins]
 
 
 def data_parallel() -> list[Recipe]:
