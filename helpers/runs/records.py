@@ -54,7 +54,9 @@ class Recorded(Results):
 
 
 def recorded(machine_label: str, name: str | None = None) -> Recorded | None | list[Recorded]:
-    """Recorded runs of a machine ("h200"): the one called `name`, or None; without a name all there are, maybe none.
+    """Recorded runs of a machine ("h200"; "h200/twins" in a folder of it): the one called `name`, or None.
+
+    Without a name all there are, maybe none.
 
     A name with "*" or "[" is a pattern, and all that fit it come back, in the order of the numbers in their names.
     """
@@ -88,9 +90,9 @@ def write_result(run_directory) -> Path:
 
 def record(run: Run, name: str, recorded_dir: Path = RECORDED) -> Path:
     """Keep a run for readers on other machines, as `notebooks/recorded/<label of this machine>/<name>.json`."""
-    folder = recorded_dir / run.environment["machine"]["label"]
-    folder.mkdir(parents=True, exist_ok=True)
-    return Path(shutil.copyfile(write_result(run.path), folder / f"{name}.json"))
+    target = recorded_dir / run.environment["machine"]["label"] / f"{name}.json"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    return Path(shutil.copyfile(write_result(run.path), target))
 
 
 def read_result(path) -> Recorded:

@@ -26,6 +26,7 @@ from unittest import mock
 from helpers import corpus, launch, recipes, runs
 from helpers.machine import Machine, here
 from helpers.recipes import Recipe
+from helpers.recipes.changes import acting
 from helpers.recipes.settings import Speed
 from helpers.runs import records
 from helpers.runs.published import WEAK_SIZES
@@ -141,8 +142,8 @@ def llama() -> list[Recipe]:
     ]
 
 
-def stock_twins() -> list[Recipe]:
-    """What our changes to Megatron are worth: runs of the recipes, each with its twin without any change."""
+def twins() -> list[Recipe]:
+    """What our changes to Megatron are worth: runs of the recipes, each with its twin without any, or without one."""
     gpt3, small = recipes.gpt3_345m(), gpt(*WEAK_SIZES[1], 20)
     sp = {"tensor_parallel": 2, "sequence_parallel": True}
     large = recipes.llama3_8b().with_(**sp, global_batch_size=4, speed=EAGER)  # 80 GB hold no CUDA graph of it in FP8
@@ -155,8 +156,10 @@ def stock_twins() -> list[Recipe]:
         timed(large, "llama3_8b_tensorwise_tp2_sp_eager", 20),
     ]
     whole = [recipe for recipe in llama() if recipe.name in ("llama3_8b_tensorwise_dp2", "llama3_8b_bf16_dp2")]
-    twins = [recipe.with_(name=f"{recipe.name}_stock", stock=True) for recipe in (*ours, *whole)]
-    return [*ours, *twins]
+    stock = [recipe.with_(name=f"{recipe.name}_stock", stock=True) for recipe in (*ours, *whole)]
+    each = [(ours[0], change) for change in acting(ours[0], None)] + [(whole[0], "cast")]
+    alone = [recipe.with_(name=f"{recipe.name}_without_{change}", without=(change,)) for recipe, change in each]
+    return [*ours, *whole, *stock, *alone]
 
 
 def data_parallel() -> list[Recipe]:
@@ -189,9 +192,10 @@ def eight_gpus() -> list[Recipe]:
 
 
 def planned() -> dict[str, Recipe]:
+    """Every run by the name of its record; twins, which are compared with each other alone, have a folder."""
     every = [*waterfall(), *micro_batches(), *precisions(), *tensor_parallel(), *llama()]
-    every += [*data_parallel(), *eight_gpus(), *stock_twins()]
-    return {recipe.name: recipe for recipe in every}
+    every += [*data_parallel(), *eight_gpus()]
+    return {recipe.name: recipe for recipe in every} | {f"twins/{recipe.name}": recipe for recipe in twins()}
 
 
 def smoke(recipe: Recipe) -> Recipe:
@@ -255,7 +259,7 @@ def schedule(names: list[str], options: argparse.Namespace) -> None:
                 continue
             del going[worker]
             free += taken
-            log = options.recorded / f"{name}.log"
+            log = options.recorded / f"{Path(name).name}.log"
             if worker.returncode:
                 log.rename(log.with_suffix(".failed"))
             print(f"{name}: {'failed' if worker.returncode else 'recorded'}", flush=True)
@@ -269,7 +273,7 @@ def schedule(names: list[str], options: argparse.Namespace) -> None:
             command = [sys.executable, __file__, "--one", name, "--recorded", str(options.recorded)]
             command += ["--smoke"] * options.smoke
             environment = os.environ | {"CUDA_VISIBLE_DEVICES": ",".join(taken)}
-            log = open(options.recorded / f"{name}.log", "w")  # noqa: SIM115  the worker's for its whole life
+            log = open(options.recorded / f"{Path(name).name}.log", "w")  # noqa: SIM115  the worker's for its whole life
             until = min(deadline, time.monotonic() + RUN_SECONDS)
             going[subprocess.Popen(command, env=environment, stdout=log, stderr=log)] = (name, taken, until)
         time.sleep(0.2)
@@ -290,7 +294,8 @@ def main() -> None:
         make(options.one, options.recorded, options.smoke)
         return
     wanted = [name for word in options.only.split(",") for name in planned() if fnmatch.fnmatch(name, word or "*")]
-    have = {path.stem for path in (options.recorded / here().label).glob("*.json")}
+    folder = options.recorded / here().label
+    have = {str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.json")}
     if options.list:
         print("\n".join(f"{'recorded' if name in have else 'missing ':9} {name}" for name in wanted))
         return

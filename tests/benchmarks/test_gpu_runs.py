@@ -31,10 +31,14 @@ def test_megatron_knows_every_flag_of_them():
     assert words - set(diagnosis.megatron_flags()) == set()
 
 
-@pytest.mark.parametrize("run", runs.recorded("h200"), ids=lambda run: run.path.stem)
-def test_a_record_can_be_made_again(run):
+RECORDED = {run.path.stem: run for run in runs.recorded("h200")}
+RECORDED |= {f"twins/{run.path.stem}": run for run in runs.recorded("h200/twins")}
+
+
+@pytest.mark.parametrize("name", RECORDED)
+def test_a_record_can_be_made_again(name):
     """All but the schedule, which decides what is learned, is as the list has it now."""
-    planned = json.loads(json.dumps(asdict(PLANNED[run.path.stem])))
+    run, planned = RECORDED[name], json.loads(json.dumps(asdict(PLANNED[name])))
     for part in ("model", "layout", "precision", "batch", "speed", "extra_flags"):
         assert run.described[part] == planned[part]
 

@@ -197,7 +197,7 @@ def test_the_first_stage_of_a_pipeline_holds_the_most_micro_batches():
     assert chunked["activations"] == pytest.approx(layers[0] * 11 / 8)
 
 
-@pytest.mark.parametrize("run", runs.recorded("h200"), ids=lambda run: run.path.stem)
+@pytest.mark.parametrize("run", runs.recorded("h200") + runs.recorded("h200/twins"), ids=lambda run: run.path.stem)
 def test_the_estimate_is_near_what_an_h200_measured(run):
     """Peaks of torch's allocator; it does not see what `other` sets aside."""
     machine = Machine.from_json(run.environment["machine"])

@@ -4,12 +4,14 @@ import json
 import math
 import shutil
 import time
+from dataclasses import replace
 
 import pandas as pd
 import pytest
 from records import RECIPE, TOKENS_PER_STEP, curves, make_run, write_events
 
 from helpers import machine, runs
+from helpers.machine import PROJECT
 from helpers.processes import control
 from helpers.processes.checkpoints import size_bytes
 from helpers.recipes import accounting
@@ -207,3 +209,28 @@ def test_a_trained_run(tiny_run, tmp_path):
     assert copy.delete_checkpoints().endswith("freed.") and size_bytes(copy.path) < 1e6
     kept = runs.read_result(tiny_run.path / "result.json")
     pd.testing.assert_frame_equal(kept.summary(), tiny_run.summary(), rtol=1e-6)
+
+
+README_ROWS = {  # row of README's table → the pair of records behind it
+    "GPT3-345M, batch 32, 1 GPU": "gpt3_345m_graph",
+    "without dropout": "gpt3_345m_no_dropout_graph",
+    "GPT 1.2B, batch 20, 1 GPU": "gpt_1_2b_20_tp1_graph",
+    "TP 2, sequence parallel, 2 GPUs": "gpt_1_2b_20_tp2_sp_graph",
+    "Llama3-8B, bf16, 2 GPUs": "llama3_8b_bf16_dp2",
+    "Llama3-8B in FP8, 2 GPUs": "llama3_8b_tensorwise_dp2",
+}
+
+
+def test_readme_has_stock_beside_ours_as_recorded():
+    readme = (PROJECT / "README.md").read_text()
+    speeds = {}
+    for row, name in README_ROWS.items():
+        pair = [runs.recorded("h200/twins", name + suffix) for suffix in ("_stock", "")]
+        assert [run.recipe.stock for run in pair] == [True, False]
+        assert replace(pair[0].recipe, stock=False, name=name) == pair[1].recipe
+        speeds[row] = stock, ours = [run.figures()["tokens/s/GPU"] for run in pair]
+        assert f"| {row} | {stock:,.0f} | {ours:,.0f} | {ours / stock:.2f} |" in readme
+    eight, sixteen = speeds["Llama3-8B in FP8, 2 GPUs"], speeds["Llama3-8B, bf16, 2 GPUs"]
+    assert (
+        "| FP8 over bf16 | {:.2f} | {:.2f} | |".format(*(a / b for a, b in zip(eight, sixteen, strict=True))) in readme
+    )
