@@ -17,6 +17,7 @@ from pathlib import Path
 
 from helpers.machine import PROJECT, Machine, cuda_libraries, driver_versions
 from helpers.processes import checkpoints, control
+from helpers.ranks.repairs import table
 
 PACKAGES = ("torch", "megatron-core", "transformer-engine", "transformers", "tokenizers", "numpy")
 
@@ -101,14 +102,14 @@ def write_command(directory: Path, title: str, program: Sequence[str], variables
     """`command.sh`: the whole launch as a script that runs by itself, from anywhere, each flag with its reason.
 
     `program` is what is run, up to the flags; `variables` maps a name to (value, why), `groups` a subject to its flags.
-    What the learner has set in the environment stays as it is; no secret is written. The script mends its index cache
-    itself: then it is mended whoever starts it.
+    What the learner has set in the environment stays as it is, but for the changes to Megatron, by which a run is
+    known; no secret is written. The script mends its index cache itself: then it is mended whoever starts it.
     """
     lines = ["#!/usr/bin/env bash", f"# {title}. Runs by itself from a shell, too.", "set -eu"]
     lines.append(f"cd {shlex.quote(str(PROJECT))}")
     for name, (value, why) in variables.items():
         kept = f"{value}${{{name}:+:${name}}}" if name.endswith("_PATH") else f"${{{name}:-{value}}}"
-        lines.append(f'export {name}="{kept}"  # {why}')
+        lines.append(f'export {name}="{value if name == table.VARIABLE else kept}"  # {why}')
     if groups:
         lines.append("flags=(")
     for subject, flags in groups.items():
@@ -135,6 +136,7 @@ def _mending(python: str, groups: dict) -> list[str]:
 def provenance(machine: Machine, variables: dict[str, tuple[str, str]]) -> dict:
     """What a run ran on: versions, machine, date. Of the environment only the variables that the run needs."""
     merged = cuda_libraries.merged(variables)
+    merged |= {name: value for name, (value, _) in variables.items() if name == table.VARIABLE}
     versions = {}
     for package in PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):

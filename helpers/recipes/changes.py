@@ -8,7 +8,7 @@ from helpers.ranks.repairs import table
 
 STOCK = "MEGATRON_TOUR_STOCK"
 ACTS_ON = {  # change -> whether a recipe has what it changes
-    "gelu": lambda recipe: recipe.model.activation == "gelu",
+    "gelu": lambda recipe: recipe.model.activation == "gelu" and recipe.model.linear_bias,
     "placement": lambda recipe: recipe.model.use_cpu_initialization,
     "split": lambda recipe: True,
     "cast": lambda recipe: bool(recipe.precision.fp8_format) and recipe.precision.fp8_param_gather,
@@ -41,4 +41,5 @@ def acting(recipe, machine: Machine | None, entry_script: Path | str | None = No
         and repair.name not in recipe.without
         and ACTS_ON[repair.name](recipe)
         and (has_engine or not repair.only_with)
+        and table.would_be_made(repair)
     )

@@ -2,11 +2,12 @@
 
 import shlex
 from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from pathlib import Path
 
 from helpers.machine import Machine
 from helpers.machine.variables import device_environment
-from helpers.ranks.repairs import table
+from helpers.ranks.repairs import gradient_fusion, table
 from helpers.recipes.changes import acting
 from helpers.recipes.flag import Flag
 
@@ -82,7 +83,7 @@ def corpus_flags(data, run_directory: Path | str) -> list[Flag]:
 def device_flags(recipe, machine: Machine, entry_script: Path | str | None = None) -> list[Flag]:
     """The few flags that name a device or a fused kernel; everything else is the same on a CPU and on a GPU.
 
-    The kernel that adds weight gradients up comes with apex; `ranks/repairs/gradient_fusion` stands in for it.
+    The kernel that adds weight gradients up comes with apex; without, `ranks/repairs/gradient_fusion` stands in for it.
     """
     no_fused_gradients = Flag("--no-gradient-accumulation-fusion", None, "its kernel comes with apex, not with pip")
     lacking = "needs a GPU" if machine.device == "cpu" else "is not installed"
@@ -105,7 +106,8 @@ def device_flags(recipe, machine: Machine, entry_script: Path | str | None = Non
     if not machine.transformer_engine:
         why = "that kernel comes with apex"
         return [*local, no_fused_gradients, Flag("--no-masked-softmax-fusion", None, why)]
-    return [] if "gradient_fusion" in acting(recipe, machine, entry_script) else [no_fused_gradients]
+    has_kernel = "gradient_fusion" in acting(recipe, machine, entry_script) or find_spec(gradient_fusion.KERNEL)
+    return [] if has_kernel else [no_fused_gradients]
 
 
 def loss_kernel(recipe, machine: Machine | None = None, entry_script: Path | str | None = None) -> str | None:
@@ -134,10 +136,10 @@ def speed_flags(recipe, machine: Machine, entry_script: Path | str | None) -> li
 def run_variables(recipe, machine: Machine, entry_script: Path | str | None = None) -> dict[str, tuple[str, str]]:
     """Environment variables of the run: name → (value, why). What the learner has set stays as it is."""
     variables = device_environment(machine)
-    if changes := acting(recipe, machine, entry_script):
-        why = "our changes to Megatron: python -m helpers.ranks.repairs tells of each; stock=True makes none"
-        variables[table.VARIABLE] = (" ".join(changes), why)
     if machine.device == "cuda":
+        if entry_script is None:
+            why = "our changes to Megatron: python -m helpers.ranks.repairs tells of each; stock=True makes none"
+            variables[table.VARIABLE] = (" ".join(acting(recipe, machine)), why)
         split = recipe.layout.tensor_parallel > 1 or recipe.layout.context_parallel > 1
         if split and machine.gpus[0].compute_capability < (10, 0):
             why = "kernels start in order, so communication overlaps (before Blackwell)"

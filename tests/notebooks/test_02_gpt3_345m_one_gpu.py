@@ -4,4 +4,4 @@ from notebook_pages import runs_whole
 
 @pytest.mark.train
 def test_notebook_02_runs_whole(tmp_path):
-    runs_whole(__file__, tmp_path, trains="gpt3_345m")
+    runs_whole(__file__, tmp_path, trains="gpt3_345m_small")

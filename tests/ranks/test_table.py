@@ -30,7 +30,8 @@ made = []
 for row in table.REPAIRS:
     if row.module:
         importlib.import_module(f"helpers.ranks.repairs.{row.module}").apply = lambda name=row.name: made.append(name)
-repair.installed = table.installed = lambda package: {"megatron-core": "0.19.2"}.get(package, "2.20.2")
+table.installed = lambda package: "2.20.2"
+repair.Repair.standing = lambda self: "as seen"
 table.apply()
 print(json.dumps(made))
 """
@@ -67,8 +68,8 @@ def test_all_of_them_together_in_the_order_of_the_table():
 def test_megatron_finds_the_stand_in_of_apexs_kernel_when_it_is_imported():
     """It looks once, when its layers are imported: what else is applied must not import them before."""
     program = SPY.split("made = []")[0] + (
-        "repair.installed = lambda package: {'megatron-core': '0.19.2'}.get(package, '2.20.2')\n"
-        "table.installed = repair.installed\n"
+        "table.installed = lambda package: '2.20.2'\n"
+        "repair.Repair.standing = lambda self: 'as seen'\n"
         "table.apply()\n"
         "from megatron.core.tensor_parallel import layers\n"
         "assert layers._grad_accum_fusion_available"
@@ -152,20 +153,24 @@ def test_upstreams_mending_is_noticed(monkeypatch):
     assert GELU.standing() == repair.MENDED
 
 
-def test_apexs_own_kernel_is_never_shadowed(tmp_path, monkeypatch):
+@pytest.fixture
+def no_kernel():
+    """No module of the name of apex's kernel, before and after."""
+    sys.modules.pop(gradient_fusion.KERNEL, None)
+    yield
+    sys.modules.pop(gradient_fusion.KERNEL, None)
+
+
+def test_apexs_own_kernel_is_never_shadowed(tmp_path, monkeypatch, no_kernel):
     (tmp_path / f"{gradient_fusion.KERNEL}.py").write_text("is_apex = True")
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.delitem(sys.modules, gradient_fusion.KERNEL, raising=False)
     gradient_fusion.apply()
     assert importlib.import_module(gradient_fusion.KERNEL).is_apex
-    monkeypatch.delitem(sys.modules, gradient_fusion.KERNEL)
 
 
-def test_without_apex_ours_stands_in(monkeypatch):
-    monkeypatch.delitem(sys.modules, gradient_fusion.KERNEL, raising=False)
+def test_without_apex_ours_stands_in(no_kernel):
     gradient_fusion.apply()
     assert importlib.import_module(gradient_fusion.KERNEL) is gradient_fusion
-    monkeypatch.delitem(sys.modules, gradient_fusion.KERNEL)
 
 
 def test_importing_the_entry_script_changes_nothing():

@@ -14,6 +14,8 @@ from records import DATA, make_run
 
 from helpers import launch, recipes, runs
 from helpers.machine import CPU, Machine
+from helpers.processes.run_directory import provenance, write_command
+from helpers.ranks.repairs import table
 from helpers.recipes import accounting, preflight
 from helpers.recipes.changes import STOCK, acting
 
@@ -77,6 +79,22 @@ def test_what_cannot_be_left_out_is_refused_in_words(recipe, machine, words):
 def test_on_a_cpu_the_stand_in_stays_and_preflight_says_so():
     (told,) = preflight.check(GPT.scaled_to("cpu").with_(stock=True), None, CPU)
     assert told.severity == "warning" and "ranks/cpu" in told.why
+
+
+def test_what_the_shell_has_exported_changes_no_run(tmp_path, monkeypatch):
+    """By its changes a run is known, so that the script names them itself: a stock run stays one."""
+    monkeypatch.setenv(table.VARIABLE, "gelu")
+    for recipe, changes in ((GPT.with_(stock=True), ""), (GPT, "gradient_fusion gelu split loss_kernel")):
+        asked = recipe.command(DATA, TWO_H200)
+        script = write_command(tmp_path, "run", ["true"], asked.environment, {}).read_text()
+        assert f'export {table.VARIABLE}="{changes}"  #' in script
+        assert provenance(TWO_H200, asked.environment)["variables"][table.VARIABLE] == changes
+
+
+def test_a_change_that_would_stay_off_is_not_counted_on(monkeypatch):
+    """Or its flag would be left out for a GEMM that is not there."""
+    monkeypatch.setattr(table, "would_be_made", lambda repair: repair.name != "gradient_fusion")
+    assert "gradient_fusion" not in acting(GPT, TWO_H200) and "--no-gradient-accumulation-fusion" in flags(GPT)
 
 
 def test_several_runs_are_named_by_it(tmp_path):

@@ -170,10 +170,32 @@ def test_a_stopped_tour_leaves_no_process(notebooks, number, before):
 
 
 @pytest.mark.train
+def test_the_first_five_are_the_tour_and_later_ones_run_when_asked_for(notebooks):
+    for name in ("01_a", "04_b", "05_c"):
+        write_notebook(notebooks, GOOD, name[:2])
+    names = {path.name[:2] for path in notebooks.glob("*.ipynb")}
+
+    def asked(*arguments):
+        return [path.name[:2] for path in command.chosen(*arguments)]
+
+    assert "05" in names and asked([]) == sorted(names - {"05"})
+    assert asked(["05"]) == ["05"] and asked([], True) == sorted(names)
+
+
+def test_the_closing_table_is_read_in_80_columns(monkeypatch, capsys, tmp_path):
+    rows = [("✗ 02_gpt3_345m_one_gpu", "12.3", "12", "1,234,567,890", "11.164 → 10.760")]
+    monkeypatch.setattr(command, "rows", lambda chapters: rows)
+    monkeypatch.setattr(command.page, "write", lambda *_: tmp_path / "tour.html")
+    monkeypatch.setenv("COLUMNS", "80")
+    command.show([], tmp_path, "2-core CPU")
+    printed = capsys.readouterr().out
+    assert all(cell in printed for cell in rows[0]) and "…" not in printed
+
+
 def test_the_table_tells_what_a_chapter_trained(tiny_run):
     chapter = execute.Chapter("02_x", 90.0, None, None, (tiny_run.path,))
     ((name, minutes, what, tokens, losses),) = command.rows([chapter])
-    assert (name, minutes, what) == ("✓ 02_x", "1.5", "tiny")
+    assert (name, minutes, what) == ("✓ 02_x", "1.5", "1")
     assert tokens == f"{30 * tiny_run.tokens_per_step:,}"
     first, last = map(float, losses.split(" → "))
     assert 5 < first < 7 and last < first

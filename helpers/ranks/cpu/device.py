@@ -41,7 +41,8 @@ def switch_on() -> None:
     """Let the CPU answer for `torch.cuda` in this process, for good. A second call changes nothing."""
     if torch.cuda.Stream is Stream:
         return
-    sys.modules["transformer_engine"] = None  # its norm and its Adam, which Megatron takes where it can, need a GPU
+    for name in ("transformer_engine", "apex", "amp_C"):  # their norms and their Adam, which Megatron takes, need a GPU
+        sys.modules[name] = None
     os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "1")  # Megatron asks for it wherever there is no Blackwell
     _place_tensors()
     _stand_in_for_torch_cuda()

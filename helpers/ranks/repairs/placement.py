@@ -18,7 +18,8 @@ def apply() -> None:
 
     @functools.wraps(wrap)
     def moved_and_wrapped(model_list, *args, use_torch_fsdp2=False, **kwargs):
-        if not use_torch_fsdp2:
+        config = args[0] if args else kwargs.get("transformer_config")
+        if not use_torch_fsdp2 and not getattr(config, "init_model_with_meta_device", False):
             for chunk in model_list:
                 chunk.cuda(torch.cuda.current_device())
         return wrap(model_list, *args, use_torch_fsdp2=use_torch_fsdp2, **kwargs)

@@ -6,6 +6,7 @@ import importlib
 import importlib.metadata
 import importlib.util
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 NEEDED, CHANGE = "needed to run", "change"
@@ -53,6 +54,7 @@ class Repair:
         return AS_SEEN if found == self.replaces else CHANGED
 
 
+@cache
 def installed(package: str) -> str | None:
     """The version of a package without its local part ("2.20.2+cu13" → "2.20.2"); None where it is not installed."""
     try:
@@ -84,6 +86,7 @@ def _find(node, names: list[str]):
     return _find(found[-1], names[1:]) if found else None
 
 
+@cache
 def digest(target: str) -> str:
     """Twelve hex digits of a target's source; "" where there is none."""
     text = source(target)

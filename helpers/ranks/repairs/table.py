@@ -1,9 +1,13 @@
 """Every change that we make to Megatron, Transformer Engine and torch at run time: one table, one `apply()`.
 
-Rows are made in this order, `gradient_fusion` before any that imports Megatron, which looks for the kernel at once.
-They are either *needed to run* (they stay) or a *change* (each can be left out, all of them with `stock`). The command
+Rows are either *needed to run* (they stay) or a *change* (each can be left out, all of them with `stock`). The command
 of a recipe names the changes that act in it: MEGATRON_TOUR_CHANGES. Without that variable none is made, so that the
 entry script by itself is Megatron as NVIDIA wrote it.
+
+They are made in this order: `gradient_fusion` before any that imports Megatron, which looks for the kernel at once, and
+`gelu` before `placement`, whose import binds the function by name. No change to Megatron, and so not here: that a rank
+ends with its torchrun (`lifetime`), that it collects no garbage while it starts, and the variables that each command
+names with their reasons.
 """
 
 import os
@@ -15,6 +19,7 @@ MEGATRON = {"megatron-core": "0.19.2"}
 BOTH = MEGATRON | {"transformer-engine": "2.20.2"}
 ENGINE = "transformer_engine"
 OPTIMIZER = "megatron.core.optimizer.distrib_optimizer:DistributedOptimizer"
+MODEL = "megatron.core.models.common.language_module.language_module:LanguageModule"
 LINEAR = "megatron.core.tensor_parallel.layers:LinearWithGradAccumulationAndAsyncCommunication"
 
 REPAIRS = (
@@ -22,9 +27,15 @@ REPAIRS = (
         "cpu",
         NEEDED,
         "",
-        {},
+        {
+            "megatron.core.transformer.torch_norm:WrappedTorchNorm.__new__": "0b47766ef14b",
+            "megatron.core.transformer.dot_product_attention:DotProductAttention.__init__": "47acef8f68c6",
+            "megatron.core.transformer.dot_product_attention:DotProductAttention.forward": "a0bbd121e290",
+            "megatron.training.initialize:_warmup_jit_function": "6c69d9d05759",
+        },
         MEGATRON,
-        "Megatron speaks to torch.cuda by name, and refuses some layouts without it: `ranks/cpu/` answers on a CPU.",
+        "Megatron speaks to torch.cuda by name, and refuses some layouts without it. On a CPU `ranks/cpu/` answers for "
+        "torch.cuda, tensor factories, torch.compile and all_to_all_single; Transformer Engine and apex are hidden.",
         "context parallelism gathers keys and values instead of sending them round",
         "not to be compared with a GPU",
     ),
@@ -38,7 +49,8 @@ REPAIRS = (
         },
         BOTH,
         "Gradient accumulation fusion wants apex's GEMM, and pip has no apex. Transformer Engine has the same GEMM.",
-        "the output layer's gradient is added up in fp32 without a rounding to bf16 in between",
+        "weight gradients of the output layer and of Transformer Engine's linears are added up inside the GEMM, "
+        "without a rounding to bf16 in between",
         "1.2 % of GPT3-345M at 32 samples (H200)",
         ("twins/gpt3_345m_graph", "twins/gpt3_345m_graph_without_gradient_fusion"),
         only_with=ENGINE,
@@ -99,7 +111,7 @@ REPAIRS = (
         {"megatron.training.models.dist_utils:prepare_existing_model_chunks_for_distributed_training": "9fcfe7c1af32"},
         MEGATRON,
         "Megatron leaves a model that --use-cpu-initialization made in main memory, and stops at the first broadcast.",
-        "the weights of every layout are alike",
+        "none: it moves the weights",
         "none",
         upstream="Megatron-Bridge pull request 757",
     ),
@@ -136,6 +148,7 @@ REPAIRS = (
         "loss_kernel",
         {
             "megatron.core.fusions.fused_cross_entropy:fused_vocab_parallel_cross_entropy": "cb1c6efa40f2",
+            f"{MODEL}.compute_language_model_loss": "6f251864e32f",
             "transformer_engine.pytorch.cross_entropy:parallel_cross_entropy": "4bad468b73c2",
         },
         BOTH,
@@ -156,23 +169,29 @@ def asked() -> tuple[str, ...]:
 
 
 def why_off(repair: Repair, on_cpu: bool, wanted: tuple[str, ...]) -> str | None:
-    """Why a repair is not made in this process; None where it is."""
+    """Why a repair is not made in this process; None where it is, or where something else than `apply` makes it."""
     if repair.name == "cpu":
         return None if on_cpu else "not asked for"
     if repair.kind == CHANGE and (on_cpu or repair.name not in wanted):
         return "not asked for"
     if repair.only_with and installed(repair.only_with) is None:
         return f"{repair.only_with} is not installed"
-    if not repair.is_known() and (standing := repair.standing()) != AS_SEEN:
+    if repair.module and (standing := repair.standing()) != AS_SEEN:
         return f"what it replaces is {standing} in " + ", ".join(f"{p} {installed(p)}" for p in repair.seen)
     return None
+
+
+def would_be_made(repair: Repair) -> bool:
+    """Whether a change that is asked for would be made with what is installed here; elsewhere it is taken to be."""
+    elsewhere = any(installed(package) is None for package in repair.seen)
+    return elsewhere or why_off(repair, on_cpu=False, wanted=(repair.name,)) is None
 
 
 def apply() -> None:
     """Make every repair that is needed or asked for. Call it before Megatron is imported; rank 0 says what was done.
 
-    On a CPU `ranks/cpu/` is switched on first. A version that nobody has seen keeps a repair only where the source that
-    it replaces is the same.
+    On a CPU `ranks/cpu/` is switched on first. A repair is made only where the source that it replaces is the one that
+    it was written for, whatever the version is called.
 
     Raises:
         SystemExit: MEGATRON_TOUR_CHANGES names a change that there is not.
@@ -197,7 +216,8 @@ def apply() -> None:
 
 def said(on_cpu: bool, off: dict[str, str | None]) -> list[str]:
     """The first lines of a log: which repairs run, and which do not, and why."""
-    run = {kind: [r.name for r in REPAIRS if r.kind == kind and off[r.name] is None] for kind in (NEEDED, CHANGE)}
+    made = [row for row in REPAIRS if off[row.name] is None and (row.module or row.name == "cpu")]
+    run = {kind: [row.name for row in made if row.kind == kind] for kind in (NEEDED, CHANGE)}
     lines = [f"Needed to run: {', '.join(run[NEEDED])}."]
     lines.append(f"Changes to Megatron: {', '.join(run[CHANGE]) or 'none, this is stock'}.")
     left = [f"{name} ({why})" for name, why in off.items() if why not in (None, "not asked for")]
