@@ -19,7 +19,6 @@ from helpers.processes import control, logs, run_directory
 from helpers.processes.programs import how_to_resume, raise_if_failed
 from helpers.processes.run_directory import provenance, write_command, write_json
 from helpers.recipes import accounting, preflight
-from helpers.recipes.changes import is_stock
 from helpers.recipes.preflight import problem
 from helpers.show import numbers
 
@@ -171,7 +170,6 @@ def _write(directory, recipe, data, machine, identity, predict, entry_script) ->
     command = recipe.command(data, machine, run_directory=directory, entry_script=entry_script)
     write_command(directory, recipe.name, command.program, command.environment, command.groups)
     described = dataclasses.asdict(recipe) | identity | {"corpus": getattr(data, "name", "made-up tokens")}
-    described["stock"] = is_stock(recipe)
     write_json(directory / "environment.json", provenance(machine, command.environment))
     if predict:
         write_json(directory / "predictions.json", predict)

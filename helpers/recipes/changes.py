@@ -21,9 +21,9 @@ ACTS_ON = {  # change -> whether a recipe has what it changes
 }
 
 
-def is_stock(recipe) -> bool:
-    """Whether none may act: `stock=True`, or MEGATRON_TOUR_STOCK=1 for whole pages."""
-    return recipe.stock or os.environ.get(STOCK) == "1"
+def stock_asked() -> bool:
+    """Whether MEGATRON_TOUR_STOCK=1 asks for stock Megatron, for whole pages: what `stock` of a new recipe is then."""
+    return os.environ.get(STOCK) == "1"
 
 
 def acting(recipe, machine: Machine | None, entry_script: Path | str | None = None) -> tuple[str, ...]:
@@ -31,7 +31,7 @@ def acting(recipe, machine: Machine | None, entry_script: Path | str | None = No
 
     `machine` None plans for GPUs with Transformer Engine.
     """
-    if is_stock(recipe) or entry_script is not None or (machine is not None and machine.device == "cpu"):
+    if recipe.stock or entry_script is not None or (machine is not None and machine.device == "cpu"):
         return ()
     has_engine = machine is None or machine.transformer_engine
     return tuple(

@@ -3,12 +3,12 @@
 import difflib
 import hashlib
 import sys
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 from helpers.machine import CPU, PROJECT, Machine, here
 from helpers.recipes import accounting, fit
-from helpers.recipes.changes import is_stock
+from helpers.recipes.changes import stock_asked
 from helpers.recipes.command import Command, data_flags, device_flags, run_variables, speed_flags
 from helpers.recipes.flag import Flag
 from helpers.recipes.layout import Layout
@@ -51,13 +51,13 @@ class Recipe:
     tokenizer: str = "gpt2"
     extra_flags: tuple[str, ...] = ()
     scaled_for: str | None = None
-    stock: bool = False
+    stock: bool = field(default_factory=stock_asked)
     without: tuple[str, ...] = ()
 
     @classmethod
     def from_json(cls, described: dict) -> "Recipe":
         """A recipe from a run's recipe.json: what is missing there has its default, what is unknown is passed over."""
-        parts = {}
+        parts: dict = {"stock": False}
         for f in fields(cls):
             if f.name not in described:
                 continue
@@ -169,7 +169,7 @@ class Recipe:
         """Twelve hex digits that stand for all that decides the weights: model, layout, schedule, corpus, changes."""
         schedule = replace(self.schedule, exit_interval=None)
         parts = (self.model, self.layout, self.precision, self.speed, self.batch, schedule)
-        ours = "stock" if is_stock(self) else tuple(sorted(self.without))
+        ours = "stock" if self.stock else tuple(sorted(self.without))
         identity = repr((parts, self.extra_flags, ours, getattr(data, "fingerprint", "mock")))
         return hashlib.sha256(identity.encode()).hexdigest()[:12]
 
@@ -194,7 +194,7 @@ class Recipe:
             "schedule": f"{s.train_iters:,} steps, "
             f"{s.train_iters * b.global_batch_size * m.sequence_length:,} tokens, learning rate {s.lr:g}",
         }
-        if is_stock(self):
+        if self.stock:
             rows["Megatron"] = "stock: none of our changes"
         elif self.without:
             rows["Megatron"] = f"our changes without {', '.join(self.without)}"

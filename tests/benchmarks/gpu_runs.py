@@ -157,7 +157,7 @@ def twins() -> list[Recipe]:
     ]
     whole = [recipe for recipe in llama() if recipe.name in ("llama3_8b_tensorwise_dp2", "llama3_8b_bf16_dp2")]
     stock = [recipe.with_(name=f"{recipe.name}_stock", stock=True) for recipe in (*ours, *whole)]
-    each = [(ours[0], change) for change in acting(ours[0], None)] + [(whole[0], "cast")]
+    each = [(ours[0], change) for change in acting(ours[0].with_(stock=False), None)] + [(whole[0], "cast")]
     alone = [recipe.with_(name=f"{recipe.name}_without_{change}", without=(change,)) for recipe, change in each]
     return [*ours, *whole, *stock, *alone]
 
@@ -195,7 +195,8 @@ def planned() -> dict[str, Recipe]:
     """Every run by the name of its record; twins, which are compared with each other alone, have a folder."""
     every = [*waterfall(), *micro_batches(), *precisions(), *tensor_parallel(), *llama()]
     every += [*data_parallel(), *eight_gpus()]
-    return {recipe.name: recipe for recipe in every} | {f"twins/{recipe.name}": recipe for recipe in twins()}
+    named = {recipe.name: recipe for recipe in every} | {f"twins/{recipe.name}": recipe for recipe in twins()}
+    return {name: recipe.with_(stock=name.endswith("_stock")) for name, recipe in named.items()}  # whatever is exported
 
 
 def smoke(recipe: Recipe) -> Recipe:

@@ -19,7 +19,7 @@ from helpers.ranks.repairs import table
 from helpers.recipes import accounting, preflight
 from helpers.recipes.changes import STOCK, acting
 
-GPT, LLAMA = recipes.gpt3_345m(), recipes.llama3_8b()
+GPT, LLAMA = (recipe.with_(stock=False) for recipe in (recipes.gpt3_345m(), recipes.llama3_8b()))
 TWO_H100 = Machine(gpus=(H100, H100), transformer_engine=True)
 ON_TWO = LLAMA.with_(tensor_parallel=2, sequence_parallel=True)
 
@@ -41,11 +41,12 @@ def test_stock_makes_none_of_the_changes_and_says_so_in_its_flags():
 
 
 def test_the_variable_does_what_the_field_does(monkeypatch):
-    by_field = GPT.with_(stock=True)
-    asked, identity = by_field.command(DATA, TWO_H200), by_field.fingerprint(DATA)
     monkeypatch.setenv(STOCK, "1")
-    assert GPT.command(DATA, TWO_H200) == asked and GPT.fingerprint(DATA) == identity
-    assert "stock: none of our changes" in str(GPT)
+    by_variable = recipes.gpt3_345m()
+    assert by_variable == GPT.with_(stock=True) and "stock: none of our changes" in str(by_variable)
+    assert not by_variable.with_(stock=False).stock
+    recorded = runs.recorded("h200", "gpt3_345m_8_batch_128")
+    assert not recorded.recipe.stock, "a record stays what it was"
 
 
 def test_one_change_alone_by_name():

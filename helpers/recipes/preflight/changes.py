@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from helpers.machine import Machine
 from helpers.ranks.repairs import table
-from helpers.recipes.changes import is_stock
+from helpers.recipes.changes import stock_asked
 from helpers.recipes.preflight.problem import Problem, error, warning
 
 if TYPE_CHECKING:
@@ -20,10 +20,10 @@ def changes(recipe: "Recipe", machine: Machine) -> Iterator[Problem]:
         why = f"It is a tuple of names of changes that we make to Megatron: {', '.join(table.CHANGES)}."
         yield error(f"without={recipe.without!r}", why, 'without=("gelu",), say.')
         return
-    left_out = is_stock(recipe) or "placement" in recipe.without
+    left_out = recipe.stock or "placement" in recipe.without
     if machine.device == "cuda" and recipe.model.use_cpu_initialization and left_out:
         why = "Stock Megatron leaves such a model in main memory and stops at the first broadcast."
         yield error("use_cpu_initialization without placement", why, "use_cpu_initialization=False.")
-    if machine.device == "cpu" and (recipe.stock or recipe.without):
+    if machine.device == "cpu" and (recipe.stock and not stock_asked() or recipe.without):
         why = "None of our changes acts on a CPU. What stands there in the place of a GPU (ranks/cpu) is needed to run."
         yield warning("stock on a CPU", why, "Nothing; on a GPU it makes a difference.")
