@@ -41,7 +41,7 @@ def memory(recipe: "Recipe", machine: Machine, parts: Mapping[str, float]) -> It
 def _lower(recipe: "Recipe", machine: Machine, need: float, room: float) -> str:
     """What would save memory of the `need` bytes, and how much: what the layout allows, largest saving first."""
     lay, b = recipe.layout, recipe.batch
-    changes: list[dict] = [{"cuda_graph": False}] if recipe.speed.cuda_graph else []
+    changes: list[dict] = [{"cuda_graph": False}] if recipe.speed.cuda_graph and machine.device == "cuda" else []
     if b.micro_batch_size > 1:
         changes += [{"micro_batch_size": b.micro_batch_size // 2}, {"micro_batch_size": 1}]
     if b.recompute != "full":
