@@ -33,7 +33,8 @@ class NotHere(Exception):
 
 @pytest.fixture
 def started(monkeypatch, small_corpus):
-    """The recipes that were let through, in order."""
+    """The recipes that were let through, in order. Stock is refused in 03 on GPUs, where it has no weights to place."""
+    monkeypatch.delenv("MEGATRON_TOUR_STOCK", raising=False)
     recipes = []
 
     def train(recipe, data, machine=None, **_):

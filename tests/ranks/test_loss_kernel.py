@@ -10,7 +10,7 @@ from helpers.machine import CPU, Machine
 from helpers.ranks.repairs import loss_kernel as repair
 from helpers.recipes.command import loss_kernel
 
-RECIPE = recipes.gpt3_345m()
+RECIPE = recipes.gpt3_345m().with_(stock=False)
 WITHOUT_TE = Machine(gpus=TWO_H200.gpus)
 
 
