@@ -121,19 +121,19 @@ def test_the_rows_are_whole():
 @pytest.mark.parametrize("row", [row for row in table.REPAIRS if not row.only_with], ids=lambda row: row.name)
 def test_what_it_replaces_is_still_there(row):
     """For the versions that are pinned; those that need Transformer Engine are looked at where it is installed."""
-    assert row.is_known() and row.standing() == repair.AS_SEEN
+    assert row.standing() == repair.AS_SEEN
 
 
 @pytest.mark.parametrize("row", [row for row in table.REPAIRS if row.only_with], ids=lambda row: row.name)
 def test_what_it_replaces_in_transformer_engine_is_still_there(row):
     if repair.installed(row.only_with) is None:
         pytest.skip(f"{row.only_with} is not installed")
-    assert row.is_known() and row.standing() == repair.AS_SEEN
+    assert row.standing() == repair.AS_SEEN
 
 
 def test_an_unknown_version_with_the_same_source_keeps_its_repair():
     newer = replace(GELU, seen={"megatron-core": "0.20.0"})
-    assert not newer.is_known() and table.why_off(newer, on_cpu=False, wanted=("gelu",)) is None
+    assert table.why_off(newer, on_cpu=False, wanted=("gelu",)) is None
 
 
 @pytest.mark.parametrize(

@@ -40,10 +40,6 @@ class Repair:
         """Its module, None where it has none. Imports torch, but neither Megatron nor Transformer Engine."""
         return importlib.import_module(f"helpers.ranks.repairs.{self.module}") if self.module else None
 
-    def is_known(self) -> bool:
-        """Whether the installed versions are those it was seen with."""
-        return all(installed(package) == version for package, version in self.seen.items())
-
     def standing(self) -> str:
         """AS_SEEN, CHANGED, GONE or MENDED: what stands there now, read from the sources without importing them."""
         found = {target: digest(target) for target in self.replaces}
