@@ -11,7 +11,10 @@ from helpers.recipes import Recipe, preflight
 from helpers.recipes.command import run_variables
 from helpers.recipes.fit import SMALL
 from helpers.recipes.settings import Speed
+from helpers.runs import micro_batches
 
+GPU_SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
+CPU_SIZES, CPU_TOKENS = (1, 2, 4, 8, 16, 32, 64, 128), 16  # samples; tokens in each
 OUT_OF_MEMORY = re.compile("memory is full|main memory was full")
 
 
@@ -47,30 +50,21 @@ def sweep(recipe: Recipe, data, **setting) -> list[runs.Run]:
     return finished
 
 
-def micro_batches(recipe: Recipe, machine: Machine) -> tuple[Recipe, list[int]]:
-    """A recipe and up to four micro-batch sizes for a sweep: powers of two, up to its whole batch on one rank.
+def floor(recipe: Recipe, data, machine: Machine | None = None) -> micro_batches.MicroBatches:
+    """Time one micro-batch of the recipe's model, forward and backward, at growing sizes, in one process.
 
-    On a GPU up to the first that does not fit in memory; the batch is made larger where that takes it. A CPU, whose
-    memory is large and whose steps are slow, keeps the recipe's batch.
-
-    Raises:
-        preflight.PreflightError: the recipe cannot work, whatever its micro-batch.
+    On a GPU from one sample on until memory ends; on a CPU, whose floor is lower, with samples of 16 tokens.
     """
-
-    ranks = recipe.layout.data_parallel
-
-    def fits(size: int) -> bool:
-        whole = recipe.with_(micro_batch_size=size, global_batch_size=size * ranks)
-        problems = preflight.check(whole, None, machine)
-        too_large = [problem for problem in problems if problem.why.startswith(preflight.TOO_LARGE)]
-        preflight.refuse([problem for problem in problems if problem not in too_large])
-        return not too_large
-
-    size = 1
-    while fits(size) if machine.device == "cuda" else size * ranks < recipe.batch.global_batch_size:
-        size *= 2
-    batch = -(-recipe.batch.global_batch_size // (size * ranks)) * size * ranks
-    return recipe.with_(global_batch_size=batch), [size // parts for parts in (8, 4, 2, 1) if size >= parts]
+    machine = machine or here()
+    plain = recipe.with_(save_interval=None, tensorboard=False, wandb_project=None)
+    plain = plain.with_(cuda_graph=False, overlap_communication=False, overlap_tensor_parallel=False)
+    sizes = GPU_SIZES
+    if machine.device == "cpu":
+        plain, sizes = plain.with_(sequence_length=CPU_TOKENS), CPU_SIZES
+    plain = plain.with_(micro_batch_size=1)
+    flags, variables = plain.flags(data, machine), run_variables(plain, machine)
+    output = launch.ranks("micro_batches", 1, ",".join(map(str, sizes)), *flags, machine=machine, variables=variables)
+    return micro_batches.from_output(output, machine.name, plain)
 
 
 def layouts(recipe: Recipe, data, *changes: dict, machine: Machine | None = None) -> list[runs.Run]:

@@ -1,6 +1,6 @@
 """What runs left behind, here and on named machines."""
 
-from helpers.runs import baselines, timeline, wandb_history
+from helpers.runs import baselines, micro_batches, timeline, wandb_history
 from helpers.runs.comparison import compare, labels
 from helpers.runs.records import Recorded, read_result, record, recorded, write_result
 from helpers.runs.run import Run, latest, load

