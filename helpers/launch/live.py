@@ -16,13 +16,17 @@ from helpers.show.numbers import duration
 
 LINE_SECONDS = 0.5  # between two texts of the line
 FIGURE_SECONDS = 2.0  # between two figures, at least
-FIGURE_SHARE = 15  # and at least this many times what drawing one takes: the ranks need the cores
+FIGURE_SHARE = 15  # and at least this many times what drawing one takes, while the ranks need the cores
+FIRST_FIGURE_STEPS = 8  # fewer are a line between two points on axes that say nothing
 PLAIN_SECONDS = 30  # between two lines where nothing can be rewritten in place
 MAX_POINTS = 400
 
 
 class Progress:
-    """Steps, losses and speeds so far, from the log's text. `sequence_length` turns samples into tokens."""
+    """Steps, losses and speeds so far, from the log's text. `sequence_length` turns samples into tokens.
+
+    A new launch of the same run has nothing to show until its own first step; then what came before is there again.
+    """
 
     def __init__(self, sequence_length: int, vocab_size: int | None = None, last_step: int | None = None):
         self.sequence_length, self.vocab_size, self.last_step = sequence_length, vocab_size, last_step
@@ -33,6 +37,7 @@ class Progress:
         self.started = time.monotonic()
         self.phase = "starting"
         self._in_launch = 0
+        self._earlier: list[tuple] = []  # (step, loss, tokens/s, seconds) of the launches before this one
 
     def hear(self, text: str) -> None:
         """Take new log text into account."""
@@ -40,22 +45,36 @@ class Progress:
             if step := logs.parse_step(line):
                 self._take(step)
             elif line.startswith(logs.LAUNCH_MARK):
-                self._in_launch = 0
+                self._begin()
             elif "loading checkpoint from" in line or "loading distributed checkpoint" in line:
                 self.phase = "loading the checkpoint"
             elif "saving checkpoint" in line:
                 self.phase = "saving a checkpoint"
+            elif "Evaluating on" in line:
+                self.phase = "evaluating"
             elif "successfully saved" in line:
                 self.phase = "training"
+
+    @property
+    def _series(self) -> tuple[list, ...]:
+        return self.steps, self.losses, self.tokens_per_second, self.seconds
+
+    def _begin(self) -> None:
+        """A launch starts."""
+        self._earlier = list(zip(*self._series, strict=True)) or self._earlier
+        for values in self._series:
+            values.clear()
+        self._in_launch, self.phase = 0, "starting"
 
     def _take(self, step: logs.Step) -> None:
         loss = math.nan if step.loss is None else step.loss
         self._in_launch += 1
+        if self._in_launch == 1:
+            for kept in (row for row in self._earlier if row[0] < step.step):
+                for values, value in zip(self._series, kept, strict=True):
+                    values.append(value)
         if self._in_launch == 2 and self.steps[-1] == step.step - 1:
             loss = 2 * loss - self.losses[-1]  # Megatron prints the mean of the first two (training_log)
-        while self.steps and self.steps[-1] >= step.step:  # resumed: these steps are taken again
-            for values in (self.steps, self.losses, self.tokens_per_second, self.seconds):
-                values.pop()
         self.steps.append(step.step)
         self.losses.append(loss)
         self.seconds.append(step.milliseconds / 1e3)
@@ -154,14 +173,21 @@ class JupyterView:
         self.line_at = self.figure_at = -math.inf
         self.figure_seconds = FIGURE_SECONDS
         self.figure = None
+        self.drawn_step = 0
 
     def update(self, progress: Progress) -> None:
         now = time.monotonic()
         if now - self.line_at > LINE_SECONDS:
             self.line_at = now
             self._show_line(progress.line(), bar(progress))
-        if len(progress.steps) > 1 and now - self.figure_at > self.figure_seconds:
+        if self._wants_figure(progress, now):
             self._show_figure(progress)
+
+    def _wants_figure(self, progress: Progress, now: float) -> bool:
+        """For new steps, and sooner while the ranks save or evaluate: drawing takes nothing from them then."""
+        if len(progress.steps) < FIRST_FIGURE_STEPS or progress.steps[-1] == self.drawn_step:
+            return False
+        return now - self.figure_at > (self.figure_seconds if progress.phase == "training" else FIGURE_SECONDS)
 
     def finish(self, progress: Progress, words: str) -> None:
         line = f"{words}: {progress.summary()}"
@@ -180,15 +206,15 @@ class JupyterView:
 
     def _show_figure(self, progress: Progress) -> None:
         """Draw, or do without: an interrupt may have caught matplotlib half imported; a run outlives its picture."""
-        self.figure_at = time.monotonic()
+        self.figure_at, self.drawn_step = time.monotonic(), progress.steps[-1]
         with contextlib.suppress(Exception):
             self._draw(progress)
 
     def _draw(self, progress: Progress) -> None:
         from IPython.display import display
 
-        start = time.monotonic()
         self.figure = self.figure or LiveFigure(progress.vocab_size)
+        start = time.monotonic()  # making the axes loads matplotlib, once
         picture = self.figure.draw(progress)
         bundle = {"text/plain": picture.alt, "text/html": picture._repr_html_()}
         if self.figure_handle is None:

@@ -59,6 +59,72 @@ def test_progress_forgets_the_steps_that_a_resumed_run_takes_again():
     assert progress.losses[-2:] == pytest.approx([4.0, 3.0])
 
 
+def test_a_resumed_cell_shows_nothing_of_the_last_launch_until_its_own_first_step():
+    """Until then no step is taken: it loads, and may fail before it takes one."""
+    progress = live.Progress(sequence_length=64)
+    progress.hear("".join(STEP.format(step=step, loss=6 - step / 10) for step in range(1, 13)))
+    progress.hear(f"{logs.LAUNCH_MARK}2 of runs/x ===\n")
+    assert progress.line().startswith("starting …") and progress.summary().startswith("no step")
+    assert "value=" not in live.bar(progress) and not progress.steps
+    progress.hear(" loading distributed checkpoint from runs/x/checkpoints at iteration 10\n")
+    assert progress.line().startswith("loading the checkpoint …")
+    progress.hear(STEP.format(step=11, loss=4.0))
+    assert progress.line().startswith("step 11/20 · loss 4.000")
+    assert progress.steps == list(range(1, 12)) and progress.losses[9] == pytest.approx(5.0)
+
+
+def test_a_resume_from_step_1_forgets_the_whole_old_curve():
+    progress = live.Progress(sequence_length=64)
+    progress.hear("".join(STEP.format(step=step, loss=5) for step in range(1, 12)))
+    progress.hear(f"{logs.LAUNCH_MARK}2 of runs/x ===\n" + STEP.format(step=1, loss=6.0))
+    assert progress.steps == [1] and progress.losses == [6.0]
+
+
+def test_a_third_launch_after_one_without_a_step_keeps_what_the_first_took():
+    progress = live.Progress(sequence_length=64)
+    progress.hear("".join(STEP.format(step=step, loss=5) for step in range(1, 11)))
+    progress.hear(f"{logs.LAUNCH_MARK}2 of runs/x ===\n{logs.LAUNCH_MARK}3 of runs/x ===\n")
+    progress.hear(STEP.format(step=11, loss=4.0))
+    assert progress.steps == list(range(1, 12))
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """The last step of each figure that a `JupyterView` draws, with a clock that the test moves."""
+    view, clock, steps = live.JupyterView(), [0.0], []
+    monkeypatch.setattr(live.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(view, "_show_line", lambda *_: None)
+    monkeypatch.setattr(view, "_draw", lambda progress: steps.append(progress.steps[-1]))
+    return view, clock, steps
+
+
+def test_the_first_figure_waits_for_enough_points(drawn):
+    view, clock, steps = drawn
+    progress = live.Progress(64, 512, last_step=20)
+    for step in range(1, 12):
+        clock[0] += 3
+        progress.hear(STEP.format(step=step, loss=6 - step / 10))
+        view.update(progress)
+    assert steps == list(range(live.FIRST_FIGURE_STEPS, 12)) and live.FIRST_FIGURE_STEPS >= 5
+
+
+def test_a_figure_is_drawn_again_only_for_new_steps_and_soon_when_the_ranks_do_not_train(drawn):
+    view, clock, steps = drawn
+    progress = live.Progress(64, 512, last_step=20)
+    progress.hear("".join(STEP.format(step=step, loss=6 - step / 10) for step in range(1, 11)))
+    view.update(progress)
+    view.figure_seconds = 30  # drawing took two seconds
+    clock[0] += 10
+    progress.hear(STEP.format(step=11, loss=5.0))
+    view.update(progress)
+    assert steps == [10]
+    progress.hear("saving checkpoint at iteration 11 to x\n")
+    view.update(progress)
+    clock[0] += 100
+    view.update(progress)
+    assert steps == [10, 11]
+
+
 def test_the_live_figure_is_small_and_described():
     progress = live.Progress(64, vocab_size=512)
     progress.hear("".join(STEP.format(step=step, loss=6 - step / 10) for step in range(1, 20)))
