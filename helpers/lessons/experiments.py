@@ -120,6 +120,23 @@ def fp8_against_bf16(recipe: Recipe, data, machine: Machine | None = None):
     return runs.compare(pair)
 
 
+def repeatable(recipe: Recipe, machine: Machine | None = None) -> Recipe:
+    """The recipe so that two runs of it have the same losses to the last bit.
+
+    A CPU needs nothing for that. On a GPU `--deterministic-mode` takes kernels that add in a fixed order, of which a
+    CUDA graph and a fused loss are none.
+    """
+    if (machine or here()).device == "cpu":
+        return recipe
+    name = f"{recipe.name}_deterministic"
+    return recipe.with_(name=name, extra_flags=(*recipe.extra_flags, "--deterministic-mode"), cuda_graph=False)
+
+
+def undisturbed(recipe: Recipe, data, run: runs.Run) -> runs.Run:
+    """A finished run of exactly this recipe: `run` where it is one, else a new one."""
+    return run if run.recipe == recipe else launch.train(recipe, data, fresh=True)
+
+
 def pull_the_plug(recipe: Recipe, data, step: int) -> runs.Run:
     """Train `recipe`, show it, and kill every process of it, without warning (SIGKILL), once `step` is logged.
 

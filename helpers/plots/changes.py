@@ -1,13 +1,15 @@
 """One change of settings after another: what each was worth in speed, as bars."""
 
 import textwrap
+from collections.abc import Mapping, Sequence
 
 from helpers.plots.shapes import tint
+from helpers.recipes import accounting
 from helpers.runs.comparison import settings_of
 from helpers.show import message, style
 from helpers.show.message import Absence
 from helpers.show.numbers import shown
-from helpers.show.style import INK, RECORDED_HATCH, RUN_COLOURS, Picture
+from helpers.show.style import GREY, REFERENCE, RUN_COLOURS, Picture
 
 SWITCHES = {
     "cuda_graph": "CUDA graph",
@@ -45,39 +47,56 @@ def changes(before: dict, after: dict) -> str:
     return ", ".join(words) or "the same again"
 
 
-def waterfall(several) -> Picture | Absence:
-    """Tokens/s per GPU of runs in the order given, each bar named by what changed against the run above it.
+def waterfall(series: Mapping[str, Sequence]) -> Picture | Absence:
+    """Tokens/s per GPU of runs in the order given, each step named by what changed against the one above it.
 
-    The full colour is what the change brought; where it cost speed, a dashed box shows what was there before. Beside
-    each bar: its speed, the factor against the run above, and MFU.
+    `series` holds the same steps under several conditions ("stock", "with our changes"): a bar each, side by side. The
+    first names the steps. Beside each bar: its speed, the factor against the step above, and MFU; the dashed line is
+    the speed at the GPU's whole peak.
     """
-    rows = _rows(several)
-    if not rows:
+    columns = {name: _rows(several) for name, several in series.items()}
+    columns = {name: rows for name, rows in columns.items() if rows}
+    if not columns:
         return message.nothing_recorded("run of this series")
-    runs, recorded = [row["of"] for row in rows], rows[0]["of"].recorded_on
-    full = max(row["tokens/s/GPU"] for row in rows)
-    hatch = RECORDED_HATCH if recorded else None
+    first = next(iter(columns.values()))
+    run = first[0]["of"]
+    height = 0.8 / len(columns)
     with style.apply():
-        figure, axes = style.new_figure(width=8.6, height=0.9 + 0.44 * len(rows))
-        for place, row in enumerate(rows):
-            speed = row["tokens/s/GPU"]
-            before = rows[place - 1]["tokens/s/GPU"] if place else speed
-            look = {"height": 0.62, "hatch": hatch, "edgecolor": "white", "linewidth": 0}
-            axes.barh(place, min(before, speed), color=tint(GAIN, 0.45), **look)
-            if speed > before:
-                axes.barh(place, speed - before, left=before, color=GAIN, **look)
-            elif speed < before:
-                lost = {"height": 0.62, "fill": False, "edgecolor": "#888888", "linestyle": "--"}
-                axes.barh(place, before - speed, left=speed, **lost)
-            axes.text(max(before, speed) + 0.012 * full, place, _beside(row), va="center", color=INK, fontsize=10)
-        style.name_rows(axes, {place: textwrap.fill(row["change"], WIDTH) for place, row in enumerate(rows)})
+        figure, axes = style.new_figure(width=8.6, height=1.3 + 0.3 * sum(map(len, columns.values())))
+        for index, (name, rows) in enumerate(columns.items()):
+            strength = 1 if index + 1 == len(columns) else 0.4
+            for place, row in enumerate(rows):
+                at, speed = place + (index - (len(columns) - 1) / 2) * height, row["tokens/s/GPU"]
+                colour = tint(GAIN, strength)
+                axes.barh(at, speed, height=0.9 * height, color=colour, label=name if not place else None)
+                axes.annotate(_beside(row), (speed, at), (5, 0), textcoords="offset points", va="center", fontsize=10)
+        style.name_rows(axes, {place: textwrap.fill(row["change"], WIDTH) for place, row in enumerate(first)})
         axes.invert_yaxis()
-        axes.set_xlim(0, 1.72 * full)
-        axes.set_xlabel(f"tokens/s per {'GPU' if runs[0].gpu else 'rank'}")
+        fastest = max(row["tokens/s/GPU"] for rows in columns.values() for row in rows)
+        axes.set_xlim(0, max(_peak(axes, run), 1.5 * fastest))
+        axes.set_xlabel(f"tokens/s per {'GPU' if run.gpu else 'rank'}")
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-        axes.set_title(runs[0].measured_on)
-    words = "; ".join(f"{row['change']}: {_beside(row)}" for row in rows)
-    return Picture(figure, f"Tokens per second, one change after another, on {runs[0].machine}. {words}.")
+        axes.set_title(run.measured_on)
+        if len(columns) > 1:
+            figure.legend(loc="outside lower center", ncols=len(columns))
+    words = [
+        f"{row['change']}, {name}: {_beside(row)}"
+        for place in range(len(first))
+        for name, rows in columns.items()
+        for row in rows[place : place + 1]
+    ]
+    return Picture(figure, f"Tokens per second, one change after another, on {run.machine}. {'; '.join(words)}.")
+
+
+def _peak(axes, run) -> float:
+    """Draw the speed at which a GPU's whole peak in bf16 would be used, and return the end of an axis that shows it."""
+    if not (run.gpu and run.gpu.peak_bf16_flops):
+        return 0.0
+    peak = run.gpu.peak_bf16_flops / accounting.flops_per_token(run.model)
+    axes.axvline(peak, **REFERENCE)
+    words = f"bf16 peak:\n{shown(round(peak))}"
+    axes.annotate(words, (peak, 0), (-5, 0), textcoords="offset points", ha="right", va="center", color=GREY)
+    return 1.02 * peak
 
 
 def _rows(several) -> list[dict]:
@@ -119,7 +138,10 @@ def _start(recipe: dict) -> str:
 
 def _settings(recipe: dict) -> dict:
     left_out = {*recipe.get("schedule", {}), *NOT_FOR_SPEED}
-    return {key: value for key, value in settings_of(recipe).items() if key not in left_out}
+    settings = {key: value for key, value in settings_of(recipe).items() if key not in left_out}
+    if recipe.get("stock") and settings.get("cross_entropy_fusion"):
+        settings["cross_entropy_fusion"] = "native"  # what stock Megatron takes, whichever is asked for
+    return settings
 
 
 def _batch_words(old: dict, new: dict, differing: list[str]) -> list[str]:

@@ -48,30 +48,24 @@ def test_a_sweep_ends_where_preflight_sees_no_room(tiny_recipe, monkeypatch, cap
         experiments.sweep(tiny_recipe, None, micro_batch_size=(8,))
 
 
-@pytest.mark.parametrize("machine", [TWO_H200, Machine(gpus=(RTX_3090,))], ids=["H200", "RTX 3090"])
-def test_a_gpu_is_swept_until_it_is_full(machine):
-    recipe, sizes = experiments.micro_batches(recipes.gpt3_345m().scaled_to(machine), machine)
-    assert len(sizes) >= 3 and recipe.batch.global_batch_size % sizes[-1] == 0
-    needed = [sum(accounting.memory(recipe.with_(micro_batch_size=n), machine).values()) for n in sizes]
-    fits = [need < machine.gpus[0].memory_bytes for need in needed]
-    assert all(fits[:-1]) and not fits[-1]
+@pytest.mark.train
+def test_the_floor_is_timed_in_one_process_at_every_size(monkeypatch, tiny_recipe):
+    monkeypatch.setattr(experiments, "CPU_SIZES", (1, 64))
+    found = experiments.floor(tiny_recipe.with_(save_interval=5), None, CPU)
+    one, many = found.sizes
+    assert (one.size, many.size, found.sequence_length, found.out_of_memory) == (1, 64, 16, None)
+    assert one.launches > 100 and many.launches == pytest.approx(one.launches, rel=0.05)
+    assert 0 < one.milliseconds < many.milliseconds < 64 * one.milliseconds
+    assert one.busy_milliseconds is None and 0.1 < found.launch_microseconds < 1000
 
 
-@pytest.mark.parametrize("change", [{"tensor_parallel": 2}, {"num_attention_heads": 15}, {"dropout": 1.5}])
-def test_a_recipe_that_cannot_work_is_not_swept(change):
-    with pytest.raises(preflight.PreflightError):
-        experiments.micro_batches(recipes.gpt3_345m().with_(**change), ONE_H200)
-
-
-def test_a_sweep_of_several_ranks_keeps_their_batch_whole():
-    recipe, sizes = experiments.micro_batches(recipes.gpt3_345m().with_(processes=2, global_batch_size=24), TWO_H200)
-    assert recipe.batch.global_batch_size % (2 * sizes[-1]) == 0
-
-
-def test_a_cpu_is_swept_with_the_recipes_own_batch():
-    recipe = recipes.gpt3_345m().scaled_to("cpu")
-    assert experiments.micro_batches(recipe, CPU) == (recipe, [1, 2, 4, 8])
-    assert experiments.micro_batches(recipe.with_(global_batch_size=2), CPU)[1] == [1, 2]
+def test_a_repeatable_run_is_the_recipe_itself_on_a_cpu_and_deterministic_on_a_gpu():
+    recipe = recipes.gpt3_345m()
+    assert experiments.repeatable(recipe, CPU) == recipe
+    steady = experiments.repeatable(recipe, ONE_H200)
+    assert "--deterministic-mode" in steady.flags(None, ONE_H200) and not steady.speed.cuda_graph
+    assert "--cross-entropy-loss-fusion" not in steady.flags(None, ONE_H200)
+    assert [problem for problem in preflight.check(steady, None, ONE_H200) if problem.severity == "error"] == []
 
 
 def test_the_8b_of_notebook_04_passes_preflight_on_two_h200s():

@@ -61,32 +61,38 @@ def three(tmp_path):
     return [recorded(tmp_path, r, seconds) for r, seconds in ((PLAIN, 2.0), (bf16, 0.5), (slow, 1.0))]
 
 
-def test_bars_show_what_was_there_and_what_came(three):
-    picture = plots.waterfall([three[0], None, *three[1:]])
+def test_each_step_has_a_bar_a_condition_and_the_peak_is_drawn(three):
+    picture = plots.waterfall({"stock": [three[0], None, *three[1:]], "ours": three[:2]})
     (axes,) = picture.figure.axes
     assert [tick.get_text() for tick in axes.get_yticklabels()] == [
         "start: fp16, micro-batch 1 of 32",
         "bf16 instead of fp16",
         "dropout 0.1 → 0.2",
     ]
-    spans = [(patch.get_x(), patch.get_width()) for patch in axes.patches]
     first, second, third = TOKENS / 2, TOKENS / 0.5, TOKENS / 1
-    gain, lost = (first, second - first), (third, second - third)
-    assert spans == [pytest.approx(span) for span in ((0, first), (0, first), gain, (0, third), lost)]
-    assert axes.patches[0].get_hatch() == "////" and axes.patches[-1].get_linestyle() == "--"
+    assert [patch.get_width() for patch in axes.patches] == [first, second, third, first, second]
+    centres = [patch.get_y() + patch.get_height() / 2 for patch in axes.patches]
+    assert centres == [pytest.approx(at) for at in (-0.2, 0.8, 1.8, 0.2, 1.2)]
     beside = [text.get_text() for text in axes.texts]
     assert beside[0].startswith("16,384  ·  MFU 3.8%") and "4.00×" in beside[1] and "0.50×" in beside[2]
-    assert "recorded on NVIDIA H200" in axes.get_title(loc="left") and "dropout 0.1 → 0.2: 32,768" in picture.alt
+    assert beside[-1] == "bf16 peak:\n435,299"
+    assert "recorded on NVIDIA H200" in axes.get_title(loc="left")
+    assert "dropout 0.1 → 0.2, stock: 32,768" in picture.alt and "bf16 instead of fp16, ours: 65,536" in picture.alt
 
 
-def test_without_a_gpu_there_is_no_mfu(tmp_path):
+def test_stock_megatron_has_its_own_fused_loss(three):
+    fused = dataclasses.asdict(PLAIN.with_(cross_entropy_fusion="te", stock=True))
+    assert told(dataclasses.asdict(PLAIN.with_(stock=True)), fused) == "fused cross-entropy"
+
+
+def test_without_a_gpu_there_is_no_mfu_and_no_peak(tmp_path):
     run = make_run(tmp_path / "cpu", PLAIN.with_(dtype="fp32"), machine.CPU)
-    (axes,) = plots.waterfall([run]).figure.axes
+    (axes,) = plots.waterfall({"stock": [run]}).figure.axes
+    assert len(axes.texts) == 1
     assert "MFU" not in axes.texts[0].get_text() and axes.get_xlabel() == "tokens/s per rank"
-    assert axes.patches[0].get_hatch() is None
 
 
 def test_no_run_is_a_sentence():
-    nothing = plots.waterfall([None])
+    nothing = plots.waterfall({"stock": [None]})
     assert repr(nothing) == "No run of this series is recorded yet: there is nothing to show in its place."
     assert nothing._repr_html_().startswith("<p>No run")
