@@ -61,7 +61,7 @@ def train(
             [problem.error(f"entry_script={str(entry_script)!r}", why, "Give its whole path.")]
         )
     root = (Path(runs_dir) if runs_dir else runs_root()).resolve()
-    place = root / recipe.name / "new" if fresh else root / recipe.name  # beside the unfinished ones, or among them
+    place = root / f"{recipe.name}" / ("new" if fresh else "")  # beside the unfinished ones, or among them
     for warning in preflight.refuse(preflight.check(recipe, data, machine, place, entry_script)):
         print(warning)
     identity = preflight.identity(recipe, data, entry_script)

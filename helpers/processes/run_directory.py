@@ -10,6 +10,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import shlex
 import time
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ from helpers.machine import PROJECT, Machine, cuda_libraries, driver_versions
 from helpers.processes import checkpoints, control
 from helpers.ranks.repairs import table
 
+NAME = re.compile(r"\w[\w.+-]{0,59}")
 PACKAGES = ("torch", "megatron-core", "transformer-engine", "transformers", "tokenizers", "numpy")
 
 
@@ -52,6 +54,14 @@ def claim(parent: Path, identity: dict, fresh: bool):
     directory = new_directory(parent)
     with control.held(directory) as lock:
         yield directory, lock
+
+
+def why_no_name(name) -> str | None:
+    """Why a recipe cannot be called so, in a sentence; None for a good name. It names a folder, and stands in a shell
+    script and in pages."""
+    if isinstance(name, str) and NAME.fullmatch(name):
+        return None
+    return "It names a folder: up to 60 letters, digits and . _ + -, the first one a letter, a digit or _."
 
 
 def unfinished(parent: Path, identity: dict) -> Path | None:
@@ -105,16 +115,15 @@ def write_command(directory: Path, title: str, program: Sequence[str], variables
     What the learner has set in the environment stays as it is, but for the changes to Megatron, by which a run is
     known; no secret is written. The script mends its index cache itself: then it is mended whoever starts it.
     """
-    lines = ["#!/usr/bin/env bash", f"# {title}. Runs by itself from a shell, too.", "set -eu"]
+    lines = ["#!/usr/bin/env bash", _comment(f"{title}. Runs by itself from a shell, too."), "set -eu"]
     lines.append(f"cd {shlex.quote(str(PROJECT))}")
     for name, (value, why) in variables.items():
-        kept = f"{value}${{{name}:+:${name}}}" if name.endswith("_PATH") else f"${{{name}:-{value}}}"
-        lines.append(f'export {name}="{value if name == table.VARIABLE else kept}"  # {why}')
+        lines.append(f"export {name}={_kept(name, value)}  {_comment(why)}")
     if groups:
         lines.append("flags=(")
     for subject, flags in groups.items():
-        lines.append(f"  # {subject}")
-        lines += [f"  {shlex.join(flag.words):<40}" + (f"  # {flag.why}" if flag.why else "") for flag in flags]
+        lines.append(f"  {_comment(subject)}")
+        lines += [f"  {shlex.join(flag.words):<40}" + (f"  {_comment(flag.why)}" if flag.why else "") for flag in flags]
     if groups:
         lines.append(")")
     lines += _mending(program[0], groups)
@@ -123,6 +132,22 @@ def write_command(directory: Path, title: str, program: Sequence[str], variables
     path.write_text("\n".join(line.rstrip() for line in lines) + "\n")
     path.chmod(0o755)
     return path
+
+
+def _comment(words: str) -> str:
+    """One line, whatever the words are: a second one would be run."""
+    return f"# {' '.join(words.split())}"
+
+
+def _kept(name: str, value: str) -> str:
+    """What a variable is set to: what the learner has in it stays, or is added to."""
+    plain = re.fullmatch(r"[\w@%+=:,./ -]*", value)
+    mark, value = ('"', value) if plain else ("", shlex.quote(value))  # no quotes of the shell's inside its quotes
+    if name == table.VARIABLE:
+        return f"{mark}{value}{mark}"
+    if name.endswith("_PATH"):
+        return f"{mark}{value}${{{name}:+:${name}}}{mark}"
+    return f"{mark}${{{name}:-{value}}}{mark}"
 
 
 def _mending(python: str, groups: dict) -> list[str]:

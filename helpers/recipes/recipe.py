@@ -12,22 +12,13 @@ from helpers.recipes.changes import stock_asked
 from helpers.recipes.command import Command, data_flags, device_flags, run_variables, speed_flags
 from helpers.recipes.flag import Flag
 from helpers.recipes.layout import Layout
-from helpers.recipes.settings import Batch, Checkpoints, Logging, Model, Precision, Schedule, Speed
+from helpers.recipes.names import OURS
+from helpers.recipes.settings import PARTS, Batch, Checkpoints, Logging, Model, Precision, Schedule, Speed
 from helpers.show.message import Absence
 from helpers.show.tables import whole_sentences
 
 ENTRY_SCRIPT = PROJECT / "helpers" / "ranks" / "pretrain_gpt.py"
 RUN_DIRECTORY = "runs/<run>"
-PARTS = {
-    "model": Model,
-    "layout": Layout,
-    "precision": Precision,
-    "speed": Speed,
-    "batch": Batch,
-    "schedule": Schedule,
-    "checkpoints": Checkpoints,
-    "logging": Logging,
-}
 
 
 @dataclass(frozen=True)
@@ -72,19 +63,23 @@ class Recipe:
         """A copy with some fields changed, whichever part they belong to: `with_(tensor_parallel=2, lr=3e-4)`.
 
         Raises:
-            TypeError: for a name that no part has; the message names the closest one.
+            TypeError: for a name that no part has, or a part that is none; the message names what was meant.
         """
         parts = {f.name: getattr(self, f.name) for f in fields(self)}
         owners = {f.name: part for part, value in parts.items() if hasattr(value, "flags") for f in fields(value)}
         updates: dict[str, dict] = {}
         own: dict = {}
         for name, value in changes.items():
+            if name in PARTS and not isinstance(value, PARTS[name]):
+                hint = f"with_({fields(PARTS[name])[0].name}=…) changes one field of it."
+                raise TypeError(f"{name}={value!r}: this part of a recipe is a {PARTS[name].__name__}. {hint}")
             if name in parts:
                 own[name] = value
             elif name in owners:
                 updates.setdefault(owners[name], {})[name] = value
             else:
-                close = difflib.get_close_matches(name, [*owners, *parts], n=1)
+                known = OURS.get(name.lower().lstrip("-").replace("-", "_"))
+                close = [known] if known else difflib.get_close_matches(name, [*owners, *parts], n=1)
                 hint = f" Did you mean {close[0]}?" if close else f" There are: {', '.join(sorted(owners))}."
                 raise TypeError(f"A recipe has no {name!r}.{hint}")
         for part, values in updates.items():

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from helpers.machine import PROJECT
 from helpers.recipes.flag import Flag
+from helpers.recipes.layout import Layout
 
 TENSOR_PARALLEL_OVERLAP = PROJECT / "helpers" / "ranks" / "tensor_parallel_overlap.yaml"
 
@@ -282,3 +283,15 @@ class Logging:
             if self.wandb_entity:
                 flags.append(Flag("--wandb-entity", self.wandb_entity, "W&B user or team"))
         return flags
+
+
+PARTS = {
+    "model": Model,
+    "layout": Layout,
+    "precision": Precision,
+    "speed": Speed,
+    "batch": Batch,
+    "schedule": Schedule,
+    "checkpoints": Checkpoints,
+    "logging": Logging,
+}

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from helpers.machine import runs_root
 from helpers.processes import checkpoints, control
+from helpers.processes.run_directory import why_no_name
 from helpers.runs import events
 from helpers.runs.results import Results
 from helpers.show import numbers
@@ -122,8 +123,11 @@ def latest(name: str, runs_dir: Path | None = None) -> Run:
     """The newest run of a recipe in `runs_dir` (the project's `runs/` if not given).
 
     Raises:
+        ValueError: no recipe can have that name.
         FileNotFoundError: that recipe was never trained here.
     """
+    if why := why_no_name(name):
+        raise ValueError(f"runs.latest({name!r}): it takes the name of a recipe. {why}")
     root = Path(runs_dir) if runs_dir else runs_root()
     found = sorted(path.parent for path in (root / name).glob("*/recipe.json"))
     if not found:

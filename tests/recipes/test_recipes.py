@@ -1,3 +1,4 @@
+import dataclasses
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,7 +11,8 @@ from records import DATA
 from helpers import launch, recipes
 from helpers.machine import CPU, Machine
 from helpers.processes import diagnosis
-from helpers.recipes import Layout, preflight
+from helpers.recipes import Layout, names, preflight
+from helpers.recipes.settings import PARTS
 
 ALL = (recipes.gpt3_345m, recipes.gpt3_857m, recipes.llama3_8b, recipes.upstream_345m_label)
 
@@ -60,6 +62,24 @@ def test_with_reaches_every_part():
 def test_with_names_the_closest_field():
     with pytest.raises(TypeError, match="no 'micro_batchsize'. Did you mean micro_batch_size"):
         recipes.gpt3_345m().with_(micro_batchsize=4)
+
+
+def test_with_knows_what_others_call_a_field():
+    recipe = recipes.gpt3_345m()
+    fields = {field.name for kind in PARTS.values() for field in dataclasses.fields(kind)}
+    assert set(names.OURS.values()) <= fields and not fields & set(names.OURS)
+    for given, meant in {
+        "tp": "tensor_parallel", "PP": "pipeline_parallel", "gbs": "global_batch_size", "learning_rate": "lr",
+        "num_heads": "num_attention_heads", "seq_length": "sequence_length",
+        "tensor_model_parallel_size": "tensor_parallel",
+    }.items():  # fmt: skip
+        with pytest.raises(TypeError, match=f"no '{given}'. Did you mean {meant}?"):
+            recipe.with_(**{given: 2})
+
+
+def test_with_refuses_a_part_that_is_none():
+    with pytest.raises(TypeError, match="model='gpt': this part of a recipe is a Model"):
+        recipes.gpt3_345m().with_(model="gpt", num_layers=2)
 
 
 @pytest.mark.parametrize("build", ALL)
@@ -222,6 +242,13 @@ def test_an_entry_script_of_ones_own_may_stand_under_home(monkeypatch, tmp_path)
     (tmp_path / "pretrain_gpt.py").write_text("")
     argv = recipes.gpt3_345m().scaled_to("cpu").command(None, CPU, entry_script="~/pretrain_gpt.py").argv
     assert str(tmp_path / "pretrain_gpt.py") in argv
+
+
+@pytest.mark.parametrize("name", ["x\ntouch ran", "../escape", "", ".", "n" * 300, None, 5])
+def test_a_name_that_is_none_is_refused_before_anything_is_written(name, tmp_path):
+    with pytest.raises(preflight.PreflightError, match="names a folder"):
+        launch.train(recipes.gpt3_345m().scaled_to("cpu").with_(name=name), None, runs_dir=tmp_path / "runs")
+    assert not any(tmp_path.iterdir())
 
 
 def test_an_entry_script_that_is_not_there_is_refused(tmp_path):

@@ -4,19 +4,18 @@ Reads a recipe, a corpus's files, a machine and a run directory. It imports neit
 nothing behind, so it takes well under a second.
 """
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from helpers.machine import Machine, here
-from helpers.ranks.refused_flags import job_of
 from helpers.recipes import accounting
 from helpers.recipes.preflight import precision, sizes
 from helpers.recipes.preflight.changes import changes
 from helpers.recipes.preflight.data import corpus_problems
 from helpers.recipes.preflight.directory import directory
 from helpers.recipes.preflight.memory import memory
-from helpers.recipes.preflight.problem import Problem, error, warning
+from helpers.recipes.preflight.problem import Problem
+from helpers.recipes.preflight.words import extra_flags, logging, words
 
 if TYPE_CHECKING:
     from helpers.corpus.corpus import Corpus
@@ -49,7 +48,7 @@ def check(
         entry_script: the learner's own `pretrain_gpt.py`, which may do other jobs than ours.
     """
     machine = machine or here()
-    if found := list(sizes.values(recipe)):
+    if found := [*words(recipe), *sizes.values(recipe)]:
         return found
     found = [*sizes.shapes(recipe), *sizes.ranks(recipe, machine), *sizes.experts(recipe)]
     splits_evenly = not any(problem.severity == "error" for problem in found)
@@ -76,30 +75,3 @@ def refuse(problems: list[Problem]) -> list[Problem]:
     if errors := [problem for problem in problems if problem.severity == "error"]:
         raise PreflightError(errors)
     return problems
-
-
-def extra_flags(
-    recipe: "Recipe", data: "Corpus | None", machine: Machine, our_script: bool = True
-) -> Iterator[Problem]:
-    """Flags of the learner's own: those our entry script leaves out, and those a field of the recipe sets already."""
-    words = [word.split("=")[0] for word in recipe.extra_flags if word.startswith("--")]
-    if not words:
-        return
-    for word in words if our_script else ():
-        if job := job_of(word):
-            why = f"It belongs to {job}; this script pretrains GPT models."
-            yield error(f"extra_flags {word}", why, "Leave it out, or give your own Megatron-LM as entry_script.")
-    groups = recipe.flag_groups(data, machine)
-    ours = {flag.name for group, flags in groups.items() if group != "your own" for flag in flags}
-    for word in sorted(ours.intersection(words)):
-        why = "The recipe sets this flag itself; Megatron takes the last one, which preflight has not checked."
-        yield warning(f"extra_flags {word}", why, "recipe.with_(…) changes it in one place.")
-
-
-def logging(recipe: "Recipe") -> Iterator[Problem]:
-    """W&B without TensorBoard."""
-    if recipe.logging.wandb_project and not recipe.logging.tensorboard:
-        why = "Megatron sends to W&B what it writes to TensorBoard, and nothing without it; so it is turned on for you."
-        yield warning(
-            f'wandb_project="{recipe.logging.wandb_project}" with tensorboard=False', why, "tensorboard=True."
-        )

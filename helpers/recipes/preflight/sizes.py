@@ -5,10 +5,14 @@ The demands are those of `arguments.py:validate_args`, `transformer_config.py`, 
 """
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from dataclasses import fields
+from math import isfinite
+from types import NoneType
+from typing import TYPE_CHECKING, get_args
 
 from helpers.machine import Machine
 from helpers.recipes.preflight.problem import Problem, error, nearest_multiple, warning
+from helpers.recipes.settings import PARTS
 
 if TYPE_CHECKING:
     from helpers.recipes.recipe import Recipe
@@ -27,42 +31,92 @@ KNOWN = {
 
 def values(recipe: "Recipe") -> Iterator[Problem]:
     """Fields outside the values they can take. The other rules divide by these, so they only run when all is well."""
-    parts = (recipe.model, recipe.layout, recipe.precision, recipe.batch, recipe.schedule, recipe.checkpoints)
-    fields = {name: value for part in (*parts, recipe.logging) for name, value in vars(part).items()}
-    for name, known in KNOWN.items():
-        if fields[name] not in known:
-            choices = ", ".join(repr(choice) for choice in known)
-            yield error(f"{name}={fields[name]!r}", "Megatron has no such choice.", f"{name} is one of {choices}.")
-    for name in _COUNTS:
-        value = fields[name]
-        if value is None and name in _MAY_BE_NONE:
-            continue
-        if not isinstance(value, int) or value < 1:
-            why = f"{_COUNTS[name]} is counted in whole numbers from 1."
-            yield error(f"{name}={value!r}", why, f"{name}=1 or more.")
-    broken = [name for name in _NUMBERS if not (isinstance(fields[name], int | float) and fields[name] >= 0)]
-    for name in broken:
-        yield error(f"{name}={fields[name]!r}", f"{_NUMBERS[name]} is a number from 0.", f"{name}=0 or more.")
+    parts = {name: (getattr(recipe, name), kind) for name, kind in PARTS.items()}
+    wrong = {name: (value, kind) for name, (value, kind) in parts.items() if not isinstance(value, kind)}
+    for name, (value, kind) in wrong.items():
+        why = f"This part of a recipe is a recipes.{kind.__name__}."
+        yield error(f"{name}={value!r}", why, f"recipe.with_({fields(kind)[0].name}=…) changes one field of it.")
+    if wrong:
+        return
+    kinds = {field.name: field.type for kind in PARTS.values() for field in fields(kind)}
+    given = {name: value for part, _ in parts.values() for name, value in vars(part).items()}
+    broken = False
+    for name, value in given.items():
+        for problem in _value(name, value, kinds[name]):
+            broken = True
+            yield problem
     if broken:
         return
     s = recipe.schedule
     if s.eval_interval is None:
         why = "Megatron divides by it even when it never evaluates, and stops at the first step."
         yield error("eval_interval=None", why, f"eval_interval={s.train_iters} looks once, at the end.")
-    if recipe.model.dropout >= 1:
-        why = "It is the share of activations set to zero: at 1 nothing is left."
-        yield error(f"dropout={recipe.model.dropout}", why, "dropout=0 or more, below 1, such as 0.1.")
 
 
+def _value(name: str, value, kind) -> Iterator[Problem]:
+    """One field: its kind, as the dataclass declares it, then its range."""
+    kinds = get_args(kind) or (kind,)
+    may_be_none = NoneType in kinds or name in _MAY_BE_NONE
+    if name in KNOWN:
+        if value not in KNOWN[name]:
+            choices = ", ".join(repr(choice) for choice in KNOWN[name])
+            yield error(f"{name}={value!r}", "Megatron has no such choice.", f"{name} is one of {choices}.")
+    elif value is None and may_be_none:
+        return
+    elif bool in kinds:
+        if not isinstance(value, bool):
+            yield error(f"{name}={value!r}", "It is a switch.", f"{name}=True or {name}=False.")
+    elif str in kinds:
+        if not isinstance(value, str):
+            change = f"{name}={EXAMPLES.get(name, 'my_name')!r}, say" + (", or None." if may_be_none else ".")
+            yield error(f"{name}={value!r}", "It is a string.", change)
+    elif name in _COUNTS:
+        if not _is_whole(value) or value < 1:
+            why = f"{_COUNTS[name]} is counted in whole numbers from 1."
+            yield error(f"{name}={value!r}", why, f"{name}=1 or more.")
+    elif int in kinds:
+        if not _is_whole(value) or value < 0:
+            why = f"{_NUMBERS[name]} is a whole number from 0."
+            yield error(f"{name}={value!r}", why, f"{name}=0 or more.")
+        elif name == "seed" and value > 2**31:
+            yield error(f"{name}={value!r}", "NumPy's generator takes 32 bits.", "seed=1234, say.")
+    elif name in _SHARES:
+        if not _is_number(value) or not 0 <= value < 1:
+            why, change = _SHARES[name]
+            yield error(f"{name}={value!r}", why, change)
+    elif not _is_number(value) or value < 0:
+        yield error(f"{name}={value!r}", f"{_NUMBERS[name]} is a number from 0.", f"{name}=0 or more.")
+
+
+def _is_whole(value) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
+
+
+EXAMPLES = {"split": "90,5,5"}
+_SHARES = {
+    "dropout": (
+        "It is the share of activations set to zero: at 1 nothing is left.",
+        "dropout=0 or more, below 1, such as 0.1.",
+    ),
+    "adam_beta2": (
+        "It is the share of the second moment that a step keeps: at 1 Adam never learns the gradients' size.",
+        "adam_beta2=0 or more, below 1, such as 0.95.",
+    ),
+}
 _NUMBERS = {
-    "dropout": "The share of activations set to zero",
+    "seed": "The seed",
+    "rotary_base": "The base of the rotations",
+    "fp8_amax_history_len": "The number of steps whose largest value counts",
     "init_method_std": "The size of the first weights",
     "lr": "The highest learning rate",
     "min_lr": "The lowest learning rate",
     "lr_warmup_iters": "The number of steps to climb",
     "weight_decay": "The pull towards zero",
     "clip_grad": "The longest gradient",
-    "adam_beta2": "The memory of the second moment",
     "eval_iters": "The number of batches of an evaluation",
 }
 _MAY_BE_NONE = {

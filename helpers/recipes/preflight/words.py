@@ -1,0 +1,84 @@
+"""What a recipe is given in words: its name, W&B's names, flags of the learner's own."""
+
+import difflib
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from helpers.machine import Machine, megatron_flags
+from helpers.processes.run_directory import why_no_name
+from helpers.ranks.refused_flags import job_of
+from helpers.recipes.preflight.problem import Problem, error, warning
+
+ONE_LINE = re.compile(r"(?!-)[^\x00-\x1f\x7f]{1,128}")
+WANDB_PROJECT = re.compile(r"(?!-)[^\x00-\x1f\x7f/\\#?%:]{1,128}")
+
+if TYPE_CHECKING:
+    from helpers.corpus.corpus import Corpus
+    from helpers.recipes.recipe import Recipe
+
+
+def words(recipe: "Recipe") -> Iterator[Problem]:
+    """A name that cannot be a folder's, flags that are no tuple of words."""
+    if why := why_no_name(recipe.name):
+        yield error(f"name={recipe.name!r}", why, 'name="my_run", say.')
+    if not isinstance(recipe.tokenizer, str) or not recipe.tokenizer:
+        why = "It is what corpus.prepare(tokenizer=…) takes."
+        yield error(f"tokenizer={recipe.tokenizer!r}", why, 'tokenizer="gpt2", say.')
+    flags = recipe.extra_flags
+    if not isinstance(flags, tuple) or not all(isinstance(word, str) for word in flags):
+        why = "It is a tuple of the words of a command line, each one a string."
+        given = flags.split() if isinstance(flags, str) else flags if isinstance(flags, list | tuple) else ()
+        yield error(f"extra_flags={flags!r}", why, f"extra_flags={tuple(map(str, given))}.")
+    for name in ("wandb_project", "wandb_entity", "wandb_run_name"):
+        value = getattr(recipe.logging, name, None)
+        if isinstance(value, str) and not (WANDB_PROJECT if name == "wandb_project" else ONE_LINE).fullmatch(value):
+            why = "It is one line of up to 128 characters that does not begin with a -"
+            why += r", and W&B takes none of / \ # ? % : in a project's name." if name == "wandb_project" else "."
+            yield error(f"{name}={value!r}", why, f'{name}="my_project", say.')
+
+
+def extra_flags(
+    recipe: "Recipe", data: "Corpus | None", machine: Machine, our_script: bool = True
+) -> Iterator[Problem]:
+    """Flags of the learner's own: unknown ones, other jobs' (of our entry script), those that a field sets already."""
+    if not recipe.extra_flags:
+        return
+    asked = [word.split("=")[0] for word in recipe.extra_flags if word.startswith("--")]
+    if not recipe.extra_flags[0].startswith("--"):
+        why = "It is the value of no flag: a flag begins with --."
+        yield error(f"extra_flags {recipe.extra_flags[0]}", why, 'extra_flags=("--flag", "value").')
+    for word in asked if our_script else ():
+        if job := job_of(word):
+            why = f"It belongs to {job}; this script pretrains GPT models."
+            yield error(f"extra_flags {word}", why, "Leave it out, or give your own Megatron-LM as entry_script.")
+        elif not _is_megatrons(word):
+            yield error(f"extra_flags {word}", "Megatron has no such flag.", _nearest(word))
+    groups = recipe.flag_groups(data, machine)
+    ours = {flag.name for group, flags in groups.items() if group != "your own" for flag in flags}
+    for word in sorted(ours.intersection(asked)):
+        why = "The recipe sets this flag itself; Megatron takes the last one, which preflight has not checked."
+        yield warning(f"extra_flags {word}", why, "recipe.with_(…) changes it in one place.")
+
+
+def _is_megatrons(flag: str) -> bool:
+    """Whether Megatron's parser takes it, whole or cut short; yes where there is no Megatron to look at."""
+    known = megatron_flags.known()
+    return not known or flag in known or sum(name.startswith(flag) for name in known) == 1
+
+
+def _nearest(flag: str) -> str:
+    if words := flag.split()[1:]:
+        return f"Each word by itself: extra_flags={(flag.split()[0], *words)}."
+    if close := difflib.get_close_matches(flag, sorted(megatron_flags.known()), n=1):
+        return f'Did you mean "{close[0]}"?'
+    return "Leave it out, or give the script that has it as entry_script."
+
+
+def logging(recipe: "Recipe") -> Iterator[Problem]:
+    """W&B without TensorBoard."""
+    if recipe.logging.wandb_project and not recipe.logging.tensorboard:
+        why = "Megatron sends to W&B what it writes to TensorBoard, and nothing without it; so it is turned on for you."
+        yield warning(
+            f'wandb_project="{recipe.logging.wandb_project}" with tensorboard=False', why, "tensorboard=True."
+        )

@@ -1,0 +1,38 @@
+"""What lies in a run directory before torchrun starts: the script above all."""
+
+import subprocess
+import sys
+
+import pytest
+
+from helpers.machine import PROJECT
+from helpers.processes import run_directory
+from helpers.recipes.flag import Flag
+
+NASTY = """a b$(touch ran)`touch ran`"'\\}~*;\n touch ran\n#é"""  # all that a shell may take for its own
+
+
+@pytest.mark.parametrize("place", ["title", "value", "path", "why", "subject", "flag", "program"])
+def test_nothing_that_is_given_is_run_by_the_shell(place, tmp_path):
+    given = dict.fromkeys(("title", "value", "path", "why", "subject", "flag", "program"), "plain") | {place: NASTY}
+    show = "import os, sys; print([sys.argv[1:], os.environ['VALUE'], os.environ['SOME_PATH']])"
+    script = run_directory.write_command(
+        tmp_path,
+        given["title"],
+        [sys.executable, "-c", show, given["program"]],
+        {"VALUE": (given["value"], given["why"]), "SOME_PATH": (given["path"], "")},
+        {given["subject"]: [Flag("--flag", given["flag"], given["why"])]},
+    )
+    text = script.read_text().replace(f"cd {PROJECT}\n", "")
+    environment = {"SOME_PATH": "mine"}
+    done = subprocess.run(["bash", "-c", text], capture_output=True, text=True, env=environment, cwd=tmp_path)
+    assert done.stdout == f"{[[given['program'], '--flag', given['flag']], given['value'], given['path'] + ':mine']}\n"
+    assert not (tmp_path / "ran").exists() and not done.stderr
+
+
+def test_what_the_learner_has_set_stays(tmp_path):
+    show = "import os; print(os.environ['VALUE'])"
+    script = run_directory.write_command(tmp_path, "run", [sys.executable, "-c", show], {"VALUE": ("ours", "")}, {})
+    for variables, seen in (({}, "ours"), ({"VALUE": "a 'b'  $c"}, "a 'b'  $c"), ({"VALUE": ""}, "ours")):
+        done = subprocess.run(["bash", script], capture_output=True, text=True, env=variables)
+        assert done.stdout == f"{seen}\n", done.stderr
