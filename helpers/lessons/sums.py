@@ -54,6 +54,28 @@ def mfu(run):
     return whole_sentences(pd.DataFrame(rows, columns=["", "value", "where it comes from"]).set_index(""))
 
 
+def launching(*several):
+    """What launching alone would take, launches × the price of one, beside the floor that was measured (pandas).
+
+    `several` are `runs.micro_batches.MicroBatches`; one that is not recorded is passed over.
+    """
+    import pandas as pd
+
+    rows = [
+        {
+            "machine": one.machine,
+            "launches": f"{one.launches:,}",
+            "one launch (µs)": round(one.launch_microseconds, 1),
+            "together (ms)": round(one.launching_milliseconds, 1),
+            "floor measured (ms)": round(one.floor, 1),
+            "floor ÷ launches (µs)": round(1e3 * one.floor / one.launches, 1),
+        }
+        for one in several
+        if hasattr(one, "launches")
+    ]
+    return pd.DataFrame(rows).set_index("machine")
+
+
 def speed_up(slow, fast) -> float:
     """How many times the tokens a second (all ranks together) of one run another run reaches."""
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from helpers.machine import Machine
 from helpers.ranks.repairs import table
+from helpers.show.tables import whole_sentences
 
 STOCK = "MEGATRON_TOUR_STOCK"
 ACTS_ON = {  # change -> whether a recipe has what it changes
@@ -43,3 +44,22 @@ def acting(recipe, machine: Machine | None, entry_script: Path | str | None = No
         and (has_engine or not repair.only_with)
         and table.would_be_made(repair)
     )
+
+
+def listed():
+    """What we change in Megatron, from the table of repairs: what each replaces, why, and what it alone is worth."""
+    import pandas as pd
+
+    rows = [
+        {
+            "change": repair.name,
+            "replaces": ", ".join(target.replace(":", " ") for target in repair.replaces),
+            "why": repair.why,
+            "to the numbers": repair.numbers,
+            "worth": repair.speed,
+            "upstream": repair.upstream or "–",
+        }
+        for repair in table.REPAIRS
+        if repair.kind == table.CHANGE
+    ]
+    return whole_sentences(pd.DataFrame(rows).set_index("change"))

@@ -5,6 +5,7 @@
 
 import dataclasses
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,6 +64,11 @@ class MicroBatches:
     def launching_milliseconds(self) -> float:
         """The least that launching alone takes: launches × the cost of one."""
         return self.launches * self.launch_microseconds / 1e3
+
+    def times(self, size: int) -> float:
+        """How many times the time of one sample a micro-batch of `size` samples takes; nan where it was not timed."""
+        taken = {one.size: one.milliseconds for one in self.sizes}
+        return taken.get(size, math.nan) / taken[1]
 
     def table(self):
         """One row a size: milliseconds, tokens a second, and on a GPU the share of time in which kernels run."""

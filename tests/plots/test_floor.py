@@ -1,9 +1,12 @@
 """The floor's figure draws what was measured, and its value says where the floor ends."""
 
+import math
+
 import pytest
 from records import recorded
 
 from helpers import plots, recipes, runs
+from helpers.lessons import sums
 from helpers.runs.micro_batches import MicroBatches, Size
 from helpers.show.message import Absence
 
@@ -15,6 +18,13 @@ CPU = MicroBatches("CPU", "small", False, 16, tuple(Size(s.size, s.milliseconds,
 def test_the_floor_is_the_fastest_and_ends_where_time_grows():
     assert (GPU.floor, GPU.flat_until, GPU.launches) == (80.0, 4, 1355)
     assert GPU.launching_milliseconds == pytest.approx(12.195)
+    assert GPU.times(16) == 2.0 and math.isnan(GPU.times(2))
+
+
+def test_launching_alone_stands_beside_the_floor():
+    table = sums.launching(CPU, GPU, Absence("none"))
+    assert list(table.index) == ["CPU", "NVIDIA H200"]
+    assert list(table.loc["NVIDIA H200"]) == ["1,355", 9.0, 12.2, 80.0, 59.0]
 
 
 def test_a_size_has_its_row():

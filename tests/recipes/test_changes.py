@@ -213,3 +213,10 @@ def test_a_stock_launch_never_picks_up_a_changed_run(tiny_recipe, small_corpus):
     first = launch.train(stopped, small_corpus, machine=CPU)
     stock = launch.train(stopped.with_(stock=True), small_corpus, machine=CPU)
     assert stock.path != first.path and stock.losses.index[0] == 1
+
+
+def test_the_appendix_lists_every_change_with_what_it_is_worth():
+    listed = recipes.changes.listed()
+    assert tuple(listed.index) == table.CHANGES
+    assert all(listed["why"]) and all(listed["worth"]) and all(listed["to the numbers"])
+    assert "SelfAttention.get_query_key_value_tensors" in listed.loc["split", "replaces"]
