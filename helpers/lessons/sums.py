@@ -106,22 +106,6 @@ def scaling(several):
     return pd.DataFrame(rows, columns=columns).set_index("layout").round(1)
 
 
-def flag_differences(one, other):
-    """The models of two recipes: the flags in which they differ, and why (pandas); "–" where one has it not."""
-    import pandas as pd
-
-    def flags(recipe):
-        return {flag.name: flag for flag in recipe.flag_groups(None)["model"]}
-
-    mine, theirs = flags(one), flags(other)
-    rows = []
-    for name in {**mine, **theirs}:
-        values = [found[name].value or "on" if name in found else "–" for found in (mine, theirs)]
-        if values[0] != values[1]:
-            rows.append((name, *values, (theirs.get(name) or mine[name]).why))
-    return whole_sentences(pd.DataFrame(rows, columns=["flag", one.name, other.name, "why"]).set_index("flag"))
-
-
 def memory_plan(recipe, *changes: dict, megatron: bool = True):
     """GB on the fullest rank for several changes of a recipe, part by part, and which GPUs hold that (pandas).
 

@@ -1,8 +1,10 @@
-"""Megatron's import, without its warnings."""
+"""Megatron as it is installed: imported without its warnings, or its source read without an import."""
 
 import contextlib
+import importlib.util
 import logging
 import warnings
+from pathlib import Path
 
 
 @contextlib.contextmanager
@@ -17,3 +19,9 @@ def quietly():
             yield
         finally:
             logger.setLevel(level)
+
+
+def megatron_source(path: str) -> Path:
+    """A file of the installed Megatron: `megatron_source("training/training.py")`; nothing of it is imported."""
+    package, _, inside = path.partition("/")
+    return Path(importlib.util.find_spec(f"megatron.{package}").submodule_search_locations[0]) / inside

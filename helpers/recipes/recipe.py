@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 from helpers.machine import CPU, PROJECT, Machine, here
-from helpers.recipes import accounting, fit
+from helpers.recipes import accounting, differences, fit
 from helpers.recipes.changes import stock_asked
 from helpers.recipes.command import Command, data_flags, device_flags, run_variables, speed_flags
 from helpers.recipes.flag import Flag
@@ -159,6 +159,10 @@ class Recipe:
         table = pd.DataFrame(rows, columns=["group", "flag", "value", "why"])
         table = table.set_index("group") if group is None else table.drop(columns="group").set_index("flag")
         return whole_sentences(table)
+
+    def diff(self, other, data=None, machine: Machine | None = None, group: str | None = None):
+        """The flags in which this recipe differs from another, or from a bash script (its path): `differences.diff`."""
+        return differences.diff(self, other, data, machine, group)
 
     def fingerprint(self, data) -> str:
         """Twelve hex digits that stand for all that decides the weights: model, layout, schedule, corpus, changes."""
