@@ -1,14 +1,14 @@
 from types import SimpleNamespace
 
 import pytest
-from machines import ONE_H200, RTX_3090, TWO_H200
+from machines import ONE_H200, TWO_H200
 from records import make_run
 
 from helpers import launch, recipes
 from helpers.launch import training
 from helpers.lessons import experiments
-from helpers.machine import CPU, Machine
-from helpers.recipes import accounting, preflight
+from helpers.machine import CPU
+from helpers.recipes import preflight
 from helpers.recipes.preflight import problem as rules
 
 
