@@ -2,5 +2,6 @@
 
 from helpers.runs import baselines, micro_batches, timeline, wandb_history
 from helpers.runs.comparison import compare, labels
+from helpers.runs.log_lines import log_line
 from helpers.runs.records import Recorded, read_result, record, recorded, write_result
 from helpers.runs.run import Run, latest, load

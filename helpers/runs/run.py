@@ -12,6 +12,7 @@ from helpers.processes.run_directory import why_no_name
 from helpers.runs import events
 from helpers.runs.results import Results
 from helpers.show import numbers
+from helpers.show.message import Text
 
 
 @dataclass(frozen=True, repr=False)
@@ -65,11 +66,20 @@ class Run(Results):
         the process grew by once Megatron began.
         """
         last_rank = self.series("mem-max-allocated-bytes").to_list()
-        return max([*last_rank, *events.peaks_in_log(_read_text(self.path / "log.txt"))], default=None) or None
+        return max([*last_rank, *events.peaks_in_log(self.log_text)], default=None) or None
+
+    @property
+    def log_text(self) -> str:
+        """All of `log.txt`: what every launch of the run printed."""
+        return _read_text(self.path / "log.txt")
+
+    def log(self, containing: str = "", last: int = 3) -> Text:
+        """The last lines of `log.txt` that hold a text: `run.log("iteration", last=3)`."""
+        return Text("\n".join([line for line in self.log_text.splitlines() if containing in line][-last:]))
 
     def log_tail(self, lines: int = 30) -> str:
         """The last lines of `log.txt`."""
-        return "\n".join(_read_text(self.path / "log.txt").splitlines()[-lines:])
+        return self.log(last=lines)
 
     def stop(self) -> str:
         """End the run, whatever state it is in; returns its state once no process of it lives (35 s at most)."""

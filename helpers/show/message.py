@@ -15,9 +15,17 @@ class Absence:
         return self.sentence
 
     def _repr_html_(self) -> str:
-        import html
-
         return f"<p>{html.escape(self.sentence)}</p>"
+
+
+class Text(str):
+    """Lines as a program printed them: a cell shows them without quotes, each on a line of its own."""
+
+    def __repr__(self) -> str:
+        return str(self)
+
+    def _repr_html_(self) -> str:
+        return f'<pre style="white-space: pre-wrap">{html.escape(self)}</pre>'
 
 
 def nothing_recorded(what: str) -> Absence:
