@@ -63,7 +63,7 @@ def environment() -> dict[str, str]:
 
 
 def torchrun(processes: int, *script_and_arguments: str) -> list[str]:
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    torchrun = [sys.executable, "-m", "helpers.ranks.torchrun", "--nproc-per-node", str(processes)]
     return [*torchrun, *map(str, script_and_arguments)]
 
 

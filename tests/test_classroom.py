@@ -9,6 +9,7 @@ import sys
 
 import pytest
 from patience import wait_for
+from tiny_ranks import listening
 
 from helpers import runs
 from helpers.machine import PROJECT
@@ -62,6 +63,8 @@ def test_two_learners_collide_in_nothing(tiny_recipe, small_jsonl, tmp_path):
             assert {p.environ()["RANK"] for p in ranks} == {"0", "1"}  # and the processes that read ahead for them
             devices = {p.environ()["CUDA_VISIBLE_DEVICES"] for p in ranks}
             ports = {p.environ()["MASTER_PORT"] for p in ranks}
+            heard_on = {where.laddr.ip for p in control.members(directory) for where in listening(p)}
+            assert heard_on == {"127.0.0.1"}, "nobody on the network reaches a run"
             assert len(devices) == 1, "each learner's ranks see that learner's GPUs"
             by_device[devices.pop()] = (directory, ports)
         assert set(by_device) == {"0", "1"}

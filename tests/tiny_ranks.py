@@ -29,7 +29,7 @@ def steps(count=100_000):  # for over an hour: no test waits for that end
 def write_run(directory: Path, script: str, count: int = 2) -> Path:
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "rank.py").write_text(RANK + textwrap.dedent(script))
-    torchrun = f"{sys.executable} -m torch.distributed.run --standalone --nproc-per-node {count}"
+    torchrun = f"{sys.executable} -m helpers.ranks.torchrun --nproc-per-node {count}"
     (directory / "command.sh").write_text(f"exec {torchrun} {directory}/rank.py\n")
     return directory
 
@@ -49,6 +49,11 @@ def all_ranks(directory: Path, count: int = 2) -> list[psutil.Process]:
     ranks = [p for p in control.members(directory) if "RANK" in p.environ()]
     assert len(ranks) == count
     return sorted(ranks, key=lambda p: int(p.environ()["RANK"]))
+
+
+def listening(process: psutil.Process) -> list:
+    """The sockets on which a process waits for others."""
+    return [socket for socket in process.net_connections("inet") if socket.status == psutil.CONN_LISTEN]
 
 
 def end_of(directory: Path) -> dict:

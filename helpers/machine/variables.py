@@ -9,10 +9,12 @@ from helpers.machine.places import PROJECT
 
 def device_environment(machine: Machine) -> dict[str, tuple[str, str]]:
     """What every program of ranks needs on such a machine: name → (value, why)."""
+    sockets = {"GLOO_SOCKET_IFNAME": ("lo", "ranks of one machine listen on no network")}
     if machine.device == "cpu":
         alone = ("1", "one thread per rank: ranks must not fight for cores")
-        return {"MEGATRON_CPU": ("1", "run on the CPU"), "OMP_NUM_THREADS": alone}
-    return cuda_libraries.variables() if machine.transformer_engine else {}
+        return {"MEGATRON_CPU": ("1", "run on the CPU"), "OMP_NUM_THREADS": alone} | sockets
+    sockets["NCCL_SOCKET_IFNAME"] = ("lo", "NVLink and shared memory carry the data; only its start takes sockets")
+    return sockets | (cuda_libraries.variables() if machine.transformer_engine else {})
 
 
 def python_path() -> dict[str, str]:

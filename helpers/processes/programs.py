@@ -64,7 +64,7 @@ def ranks(
     if not path.is_file():
         raise FileNotFoundError(f"There is no {path} for torchrun to start: give the path of a .py file that is there.")
     directory = Path(tempfile.mkdtemp(prefix=f"{path.stem}-", dir=run_directory.made(runs_root().resolve() / ".ranks")))
-    program = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
+    program = [sys.executable, "-m", "helpers.ranks.torchrun", "--nproc-per-node", str(count)]
     program += [str(path), *map(str, arguments)]
     threads = {"OMP_NUM_THREADS": ("1", "what torchrun sets by itself, and warns of")}
     environment = threads | device_environment(machine) | (variables or {})

@@ -127,6 +127,8 @@ def write_command(directory: Path, title: str, program: Sequence[str], variables
     if groups:
         lines.append(")")
     lines += _mending(program[0], groups)
+    if "helpers.ranks.torchrun" in program:
+        lines.append("# torchrun --standalone, but for the networks that it listens on: none beyond this machine.")
     lines.append(f"exec {shlex.join(program)}" + (' "${flags[@]}"' if groups else ""))
     path = directory / "command.sh"
     path.write_text("\n".join(line.rstrip() for line in lines) + "\n")

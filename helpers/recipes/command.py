@@ -16,7 +16,8 @@ from helpers.recipes.flag import Flag
 class Command:
     """One launch: `program` is what is run, up to the flags, `groups` holds its flags with their reasons.
 
-    `environment` is what must be set for it: name → (value, why).
+    `environment` is what must be set for it: name → (value, why). Shown, it is the line for any torchrun; run, it is
+    `ranks/torchrun`, which `torchrun --standalone` is but for the networks that it listens on.
     """
 
     program: tuple[str, ...]
@@ -31,7 +32,7 @@ class Command:
     def __str__(self) -> str:
         lines = [" ".join(f"{name}={shlex.quote(value)}" for name, (value, _) in self.environment.items())]
         lines = [line for line in lines if line]
-        lines.append(shlex.join(["torchrun", *self.program[3:]]))
+        lines.append(shlex.join(["torchrun", "--standalone", *self.program[3:]]))
         for flags in self.groups.values():
             if words := [word for flag in flags for word in flag.words]:
                 lines.append("    " + shlex.join(words))

@@ -131,11 +131,10 @@ class Recipe:
         run_directory: Path | str = RUN_DIRECTORY,
         entry_script: Path | str | None = None,
     ) -> Command:
-        """The exact `torchrun` line. `entry_script` may be `pretrain_gpt.py` of your own Megatron-LM clone."""
+        """The `torchrun` line, as it is run. `entry_script` may be `pretrain_gpt.py` of your own Megatron-LM clone."""
         machine = machine or here()
         groups = self.flag_groups(data, machine, run_directory, entry_script)
-        torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-        torchrun += ["--nproc-per-node", str(self.layout.world_size)]
+        torchrun = [sys.executable, "-m", "helpers.ranks.torchrun", "--nproc-per-node", str(self.layout.world_size)]
         if entry_script is not None and machine.device == "cpu":
             torchrun += ["-m", "helpers.ranks.cpu.device"]
         script = (

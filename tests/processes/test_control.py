@@ -12,7 +12,7 @@ import psutil
 import pytest
 import tiny_ranks
 from patience import HANG_SECONDS, wait_for
-from tiny_ranks import STEP_LINE, all_ranks, end_of, log_of, nobody_lives, start, write_run
+from tiny_ranks import STEP_LINE, all_ranks, end_of, listening, log_of, nobody_lives, start, write_run
 
 from helpers.processes import checkpoints, control, hang, logs
 
@@ -56,6 +56,15 @@ def test_ranks_keep_what_they_compiled_for_the_next_start(run, monkeypatch):
     directory, _ = run("print('compiled code is written:', not sys.dont_write_bytecode)", 1)
     end_of(directory)
     assert "compiled code is written: True" in log_of(directory)
+
+
+def test_ranks_of_one_machine_listen_on_no_network(run, monkeypatch):
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
+    script = "import torch, torch.distributed as dist\ndist.init_process_group('gloo')\n"
+    directory, _ = run(script + "dist.all_reduce(torch.ones(1))\nsteps()")
+    all_ranks(directory)
+    heard_on = {where.laddr.ip for process in control.members(directory) for where in listening(process)}
+    assert heard_on == {"127.0.0.1"}
 
 
 def test_the_failing_rank_is_named_with_its_own_traceback(run):

@@ -1,0 +1,44 @@
+"""torchrun for the ranks of one machine: what `torchrun --standalone` does, heard on 127.0.0.1 alone.
+
+    python -m helpers.ranks.torchrun --nproc-per-node 2 program.py ...
+
+torch's own rendezvous listens on every network of the machine, and unpickles what it is told there. Here the store gets
+a socket that is bound already (`master_listen_fd`), and everything else is torch's: its options, its agent, its log.
+"""
+
+import socket
+import sys
+from datetime import timedelta
+
+from torch.distributed import TCPStore
+from torch.distributed.elastic.rendezvous import RendezvousParameters, rendezvous_handler_registry
+from torch.distributed.elastic.rendezvous.static_tcp_rendezvous import StaticTCPRendezvous
+from torch.distributed.run import main
+
+LOOPBACK = "127.0.0.1"
+TIMEOUT_SECONDS = 600  # torch's default for a rendezvous of known size
+
+
+class LoopbackRendezvous(StaticTCPRendezvous):
+    """One agent, which knows its rank and the world's size, and whose store the ranks use as well."""
+
+    def __init__(self, parameters: RendezvousParameters):
+        listening = socket.create_server((LOOPBACK, 0))
+        port = listening.getsockname()[1]
+        super().__init__(LOOPBACK, port, rank=0, world_size=1, run_id=parameters.run_id, timeout=TIMEOUT_SECONDS)
+        self._store = TCPStore(
+            LOOPBACK,
+            port,
+            world_size=1,
+            is_master=True,
+            timeout=timedelta(seconds=TIMEOUT_SECONDS),
+            master_listen_fd=listening.detach(),
+        )
+
+    def get_backend(self) -> str:
+        return "loopback"
+
+
+if __name__ == "__main__":
+    rendezvous_handler_registry.register("loopback", LoopbackRendezvous)
+    main(["--rdzv-backend", "loopback", *sys.argv[1:]])
