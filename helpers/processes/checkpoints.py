@@ -1,23 +1,19 @@
 """The `checkpoints/` folder of a run: what is whole in it, what a killed run left half done, what may go."""
 
+import itertools
 import shutil
 from pathlib import Path
 
+from helpers.processes import damage
+
 TRACKER = "latest_checkpointed_iteration.txt"
 DOOMED = ".deleting-"
+SET_ASIDE = "damaged_"
 
 
 def saved(directory: Path) -> list[int]:
-    """Iterations whose checkpoint is whole, oldest first.
-
-    `metadata.json` is the last file Megatron writes in one (megatron/core/dist_checkpointing/serialization.py, `save`);
-    the legacy format has `mp_rank_*` folders instead.
-    """
-    return sorted(
-        _iteration(path)
-        for path in Path(directory).glob("iter_*")
-        if (path / "metadata.json").is_file() or any(path.glob("mp_rank_*"))
-    )
+    """Iterations whose checkpoint is whole, each file of it as long as it must be; oldest first."""
+    return sorted(_iteration(path) for path in Path(directory).glob("iter_*") if damage.of(path) is None)
 
 
 def latest(directory: Path) -> int | None:
@@ -41,18 +37,23 @@ def repair(directory: Path) -> list[str]:
     """Make a folder that a killed run left loadable again; returns what was done, in words.
 
     Megatron writes the tracker after the checkpoint and not atomically: killed in between, it is empty or behind the
-    newest whole checkpoint, and reading an empty one ends the program. Half-written checkpoints newer than the last
-    whole one are removed. Call it only when no process of the run is alive.
+    newest whole checkpoint, and reading an empty one ends the program. Half-written checkpoints are removed; one that
+    was whole once and is damaged is set aside under another name. Call it only when no process of the run is alive.
     """
     directory = Path(directory)
     if not directory.is_dir():
         return []
     done = []
-    whole = saved(directory)
-    for path in directory.glob("iter_*"):
-        if _iteration(path) not in whole:
+    for path in sorted(directory.glob("iter_*")):
+        if not (why := damage.of(path)):
+            continue
+        if damage.was_finished(path):
+            aside = path.rename(_free(path.with_name(SET_ASIDE + path.name)))
+            done.append(f"the checkpoint of step {_iteration(path)} is damaged: {why}. It is set aside as {aside.name}")
+        else:
             _remove(path)
             done.append(f"removed the unfinished checkpoint of step {_iteration(path)}")
+    whole = saved(directory)
     _remove_doomed(directory)
     tracker = directory / TRACKER
     newest = whole[-1] if whole else None
@@ -88,6 +89,12 @@ def prune(directory: Path, keep: int) -> list[int]:
 
 def _iteration(path: Path) -> int:
     return int(path.name.removeprefix("iter_"))
+
+
+def _free(path: Path) -> Path:
+    """`path`, or the first of path-2, path-3 … that is not there yet."""
+    names = itertools.chain([path], (path.with_name(f"{path.name}-{number}") for number in itertools.count(2)))
+    return next(name for name in names if not name.exists())
 
 
 def _remove(path: Path) -> None:

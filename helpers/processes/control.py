@@ -106,6 +106,14 @@ def is_alive(run_directory: Path) -> bool:
     return False
 
 
+def suspended(run_directory: Path) -> bool:
+    """Whether the run's supervisor is stopped by a signal (SIGSTOP): then nobody looks after the ranks, which go on."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        supervisor = _supervisor(run_directory)
+        return supervisor is not None and supervisor.status() == psutil.STATUS_STOPPED
+    return False
+
+
 @contextlib.contextmanager
 def held(run_directory: Path) -> Iterator[int]:
     """Hold the run directory; yields the lock's file descriptor, to hand on.
@@ -269,10 +277,19 @@ def adopt_orphans() -> None:
 
 
 def _signal_supervisor(run_directory: Path, number: int) -> bool:
-    status = read_status(run_directory)
-    with contextlib.suppress(psutil.NoSuchProcess, KeyError):
-        supervisor = psutil.Process(status["pid"])
-        if abs(supervisor.create_time() - status["create_time"]) < 1:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        if supervisor := _supervisor(run_directory):
             supervisor.send_signal(number)
+            supervisor.resume()  # one that is stopped would hear it never
             return True
     return False
+
+
+def _supervisor(run_directory: Path) -> psutil.Process | None:
+    """The process that `status.json` names, if it is still the same one."""
+    status = read_status(run_directory)
+    with contextlib.suppress(psutil.NoSuchProcess, KeyError, TypeError):
+        supervisor = psutil.Process(status["pid"])
+        if abs(supervisor.create_time() - status["create_time"]) < 1:
+            return supervisor
+    return None

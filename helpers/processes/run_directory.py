@@ -13,7 +13,7 @@ import platform
 import re
 import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from helpers.machine import PROJECT, Machine, cuda_libraries, driver_versions
@@ -51,6 +51,9 @@ def claim(parent: Path, identity: dict, fresh: bool):
                     print(words)
                 yield old, lock
                 return
+    for other in _runs(parent, identity):
+        if control.suspended(other):
+            print(f"The run {other} does not end: its supervisor is stopped (SIGSTOP). runs.load(path).stop() ends it.")
     directory = new_directory(parent)
     with control.held(directory) as lock:
         yield directory, lock
@@ -76,17 +79,22 @@ def _is_unfinished(directory: Path) -> bool:
 
 def _newest(parent: Path, identity: dict) -> Path | None:
     """The latest run of the same recipe, corpus and entry script that is this user's and no other kernel's."""
+    for directory in _runs(parent, identity):
+        anothers = control.state(directory) == "running" and not control.read_status(directory).get("detached")
+        if not anothers:
+            return directory
+    return None
+
+
+def _runs(parent: Path, identity: dict) -> Iterator[Path]:
+    """This user's runs of the same recipe, corpus and entry script, newest first."""
     for directory in sorted((p for p in parent.glob("*") if p.is_dir()), reverse=True):
         try:
             known = json.loads((directory / "recipe.json").read_text())
         except (OSError, ValueError):
             continue
-        if directory.stat().st_uid != os.getuid() or any(known.get(key) != value for key, value in identity.items()):
-            continue
-        anothers = control.state(directory) == "running" and not control.read_status(directory).get("detached")
-        if not anothers:
-            return directory
-    return None
+        if directory.stat().st_uid == os.getuid() and all(known.get(key) == value for key, value in identity.items()):
+            yield directory
 
 
 def new_directory(parent: Path) -> Path:

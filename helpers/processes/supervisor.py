@@ -24,7 +24,7 @@ from pathlib import Path
 import psutil
 
 from helpers.machine import PROJECT
-from helpers.processes import checkpoints, control, hang, logs
+from helpers.processes import checkpoints, control, hang, loading, logs
 
 POLL_SECONDS = 0.2
 LOW_DISK_BYTES = 32 * 2**20
@@ -41,7 +41,9 @@ class Run:
         self.rank_directory = self.directory / "ranks" / str(self.status["launch"])
         self.rank_logs = logs.RankLogs(self.rank_directory, self.directory / "log.txt", options.processes)
         self.watch = hang.HangWatch(options.hang_timeout_seconds, time.monotonic(), options.eval_interval)
+        self.goes_on_after = checkpoints.latest(self.checkpoints)
         self.stop_asked: str | None = None
+        self.wrong_start: str | None = None
         self.tracker_time = 0.0
         self.kernel = None if options.detached else psutil.Process(options.kernel)
         self.kernel_looked_at = time.monotonic()
@@ -76,7 +78,7 @@ class Run:
     def supervise(self) -> None:
         """Watch until torchrun ends, something ends it, or somebody asks for the end; then leave nothing behind."""
         hangs = False
-        while self.torchrun.poll() is None and not self.stop_asked and not hangs:
+        while self.torchrun.poll() is None and not self.stop_asked and not self.wrong_start and not hangs:
             self._wait()
             self._look()
             hangs = self._hangs()
@@ -91,6 +93,9 @@ class Run:
         elif self.stop_asked and self.torchrun.poll() is None:
             self._end_processes()
             self._conclude("stopped", None)
+        elif self.wrong_start:
+            self._end_processes()
+            self._conclude("failed", logs.Failure(None, None, self.wrong_start))
         else:
             self._end_processes()
             self._conclude(*self._outcome())
@@ -111,6 +116,8 @@ class Run:
         """Bring the log up to date, bury orphans, let old checkpoints go."""
         if text := self.rank_logs.merge():
             self.watch.hear(text, time.monotonic())
+            if self.options.trains and not self.watch.steps:
+                self.wrong_start = loading.wrong_start(text, self.checkpoints, self.goes_on_after)
         self._bury_orphans()
         if self.options.keep:
             with contextlib.suppress(OSError):

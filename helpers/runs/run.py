@@ -99,18 +99,29 @@ class Run(Results):
 
         Raises:
             RuntimeError: the run is going on.
+            PermissionError: some of them may not be deleted.
         """
         if self.state == "running":
             raise RuntimeError(f"{self.path} is still running. Call run.stop() first, then delete its checkpoints.")
         folder = self.path / "checkpoints"
         size = checkpoints.size_bytes(folder)
-        shutil.rmtree(folder, ignore_errors=True)
-        return f"{numbers.decimal_bytes(size)} freed."
+        errors: list[OSError] = []
+        shutil.rmtree(folder, onexc=lambda function, path, error: errors.append(error))
+        refused = [error for error in errors if not isinstance(error, FileNotFoundError)]
+        freed = numbers.decimal_bytes(size - checkpoints.size_bytes(folder))
+        if refused:
+            raise PermissionError(
+                f"{freed} freed: {refused[0].filename} may not be deleted ({refused[0].strerror}). {folder} belongs to "
+                f"{folder.owner()}: only they can delete it."
+            )
+        return f"{freed} freed."
 
     @property
     def headline(self) -> str:
         words = f"{self.recipe_name}, {self.path.name}: {self.state}"
         status = control.read_status(self.path)
+        if self.state == "running" and control.suspended(self.path):
+            words += ", but its supervisor is stopped (SIGSTOP): run.stop() ends it"
         if self.state == "failed":
             who = "" if status.get("failing_rank") is None else f"rank {status['failing_rank']} "
             words += f" ({who}{status.get('reason') or 'its supervisor was killed'})"

@@ -14,7 +14,7 @@ import tiny_ranks
 from patience import HANG_SECONDS, wait_for
 from tiny_ranks import STEP_LINE, all_ranks, end_of, listening, log_of, nobody_lives, start, write_run
 
-from helpers.processes import checkpoints, control, hang, logs
+from helpers.processes import control, hang, logs
 
 
 @pytest.fixture
@@ -177,6 +177,17 @@ def test_a_killed_supervisor_and_torchrun_leave_what_stop_finds(run):
     assert nobody_lives(directory, [p.pid for p in ranks])
 
 
+def test_a_supervisor_that_is_stopped_is_told_and_ends_when_it_is_asked_to(run):
+    directory, supervisor = run("steps()")
+    ranks = all_ranks(directory)
+    assert not control.suspended(directory)
+    supervisor.process.send_signal(signal.SIGSTOP)
+    wait_for(lambda: control.suspended(directory), "the supervisor's stop")
+    assert control.state(directory) == "running"
+    assert control.stop(directory) == "stopped", "it was woken and ended the run itself"
+    assert nobody_lives(directory, [p.pid for p in ranks])
+
+
 def test_a_killed_torchrun_leaves_no_rank(run):
     directory, _ = run("steps()")
     ranks = all_ranks(directory)
@@ -253,13 +264,11 @@ def test_a_checkpoint_that_grows_after_training_is_not_cut_off(run):
             file.write(b"x")
             file.flush()
             time.sleep(0.5)
-    (folder / "metadata.json").write_text("{}")
-    (folder.parent / "latest_checkpointed_iteration.txt").write_text("5")
+    (folder / "metadata.json").write_text('{"sharded_backend": "torch_dist"}')
     time.sleep(3600)
     """
     directory, _ = run(STAY + textwrap.dedent(write), hang_timeout_seconds=5)
     assert end_of(directory)["state"] == "finished"
-    assert checkpoints.saved(directory / "checkpoints") == [5]
     assert [file.stat().st_size for file in directory.glob("checkpoints/*/*.distcp")] == [20, 20]
 
 

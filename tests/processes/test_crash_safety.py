@@ -2,36 +2,29 @@
 
 import contextlib
 import os
+import pickle
 import random
 import shutil
 import subprocess
 import threading
 from pathlib import Path
 
+import checkpoint_files
 import psutil
 import pytest
+import torch
 from patience import wait_for
 
 from helpers import launch, runs
 from helpers.machine import CPU
-from helpers.processes import checkpoints, control, logs
+from helpers.processes import checkpoints, control, damage, logs
 
 STEPS = 60
 
 
-def write_checkpoint(directory: Path, iteration: int, whole: bool = True, bytes_: int = 1000) -> Path:
-    path = checkpoints.path_of(directory, iteration)
-    path.mkdir(parents=True)
-    (path / "__0_0.distcp").write_bytes(b"x" * bytes_)
-    if whole:
-        (path / "metadata.json").write_text("{}")
-        (directory / checkpoints.TRACKER).write_text(str(iteration))
-    return path
-
-
 def test_an_unfinished_checkpoint_is_removed_and_the_whole_one_stays(tmp_path):
-    write_checkpoint(tmp_path, 10)
-    write_checkpoint(tmp_path, 20, whole=False)
+    checkpoint_files.write(tmp_path, 10)
+    checkpoint_files.write(tmp_path, 20, whole=False)
     assert checkpoints.repair(tmp_path) == ["removed the unfinished checkpoint of step 20"]
     assert checkpoints.latest(tmp_path) == 10 and checkpoints.saved(tmp_path) == [10]
     assert checkpoints.repair(tmp_path) == []
@@ -40,25 +33,88 @@ def test_an_unfinished_checkpoint_is_removed_and_the_whole_one_stays(tmp_path):
 @pytest.mark.parametrize("tracker", ["", "30"])
 def test_a_tracker_cut_off_by_a_kill_points_to_the_newest_whole_checkpoint(tmp_path, tracker):
     """Megatron empties the file before it writes it; with an empty one it ends without a word."""
-    write_checkpoint(tmp_path, 10)
-    write_checkpoint(tmp_path, 20)
+    checkpoint_files.write(tmp_path, 10)
+    checkpoint_files.write(tmp_path, 20)
     (tmp_path / checkpoints.TRACKER).write_text(tracker)
     checkpoints.repair(tmp_path)
     assert checkpoints.latest(tmp_path) == 20
 
 
 def test_without_a_whole_checkpoint_the_run_starts_over(tmp_path):
-    write_checkpoint(tmp_path, 10, whole=False)
+    checkpoint_files.write(tmp_path, 10, whole=False)
     (tmp_path / checkpoints.TRACKER).write_text("")
     checkpoints.repair(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_checkpoint_cut_in_half_is_named_and_the_one_before_is_taken(tmp_path):
+    checkpoint_files.write(tmp_path, 40)
+    damaged = checkpoint_files.write(tmp_path, 50)
+    checkpoint_files.cut_in_half(damaged / "__1_0.distcp")
+    assert checkpoints.saved(tmp_path) == [40]
+    assert checkpoints.repair(tmp_path) == [
+        "the checkpoint of step 50 is damaged: __1_0.distcp has 500 of 1,000 bytes. "
+        "It is set aside as damaged_iter_0000050",
+        "the last whole checkpoint is that of step 40",
+    ]
+    assert checkpoints.latest(tmp_path) == 40 and (tmp_path / "damaged_iter_0000050").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("break_it", "words"),
+    [
+        (lambda path: (path / "__0_0.distcp").unlink(), "__0_0.distcp is missing"),
+        (lambda path: (path / ".metadata").unlink(), ".metadata, the list of what lies where, is missing"),
+        (lambda path: checkpoint_files.cut_in_half(path / ".metadata"), "cannot be read"),
+        (lambda path: (path / "metadata.json").write_text("{}"), "metadata.json cannot be read"),
+        (lambda path: (path / "metadata.json").unlink(), "never finished"),
+    ],
+)
+def test_damage_is_told_in_words(tmp_path, break_it, words):
+    path = checkpoint_files.write(tmp_path, 10)
+    assert damage.of(path) is None
+    break_it(path)
+    assert words in damage.of(path)
+
+
+def test_a_legacy_checkpoint_cut_in_half_is_damaged(tmp_path):
+    file = tmp_path / "iter_0000010" / "mp_rank_00" / "model_optim_rng.pt"
+    file.parent.mkdir(parents=True)
+    torch.save({"weight": torch.zeros(8)}, file)
+    assert checkpoints.saved(tmp_path) == [10]
+    checkpoint_files.cut_in_half(file)
+    assert damage.of(tmp_path / "iter_0000010") == "mp_rank_00/model_optim_rng.pt is cut off"
+
+
+class RunsCode:
+    def __init__(self, there: Path):
+        self.there = there
+
+    def __reduce__(self):
+        return Path.touch, (self.there,)
+
+
+def test_nothing_that_lies_in_a_checkpoint_runs(tmp_path):
+    path = checkpoint_files.write(tmp_path, 10)
+    (path / ".metadata").write_bytes(pickle.dumps(RunsCode(tmp_path / "it ran")))
+    assert "cannot be read" in damage.of(path) and not (tmp_path / "it ran").exists()
+    pickle.loads((path / ".metadata").read_bytes())
+    assert (tmp_path / "it ran").exists(), "the test's own pickle must be a dangerous one"
+
+
+@pytest.mark.train
+def test_the_files_of_a_real_checkpoint_are_whole(tiny_run):
+    assert len(checkpoints.saved(tiny_run.path / "checkpoints")) == 2
+    (shard, *_) = (tiny_run.path / "checkpoints" / "iter_0000030").glob("*.distcp")
+    needed = damage._needed_bytes(shard.with_name(".metadata"))
+    assert needed == {shard.name: shard.stat().st_size}
+
+
 @pytest.mark.parametrize(("keep", "left"), [(1, [40]), (2, [30, 40]), (9, [10, 20, 30, 40])])
 def test_old_checkpoints_go_and_the_current_one_stays(tmp_path, keep, left):
     for iteration in (10, 20, 30, 40):
-        write_checkpoint(tmp_path, iteration)
-    write_checkpoint(tmp_path, 50, whole=False)  # being written
+        checkpoint_files.write(tmp_path, iteration)
+    checkpoint_files.write(tmp_path, 50, whole=False)  # being written
     checkpoints.prune(tmp_path, keep)
     assert checkpoints.saved(tmp_path) == left
     assert checkpoints.path_of(tmp_path, 50).exists()
@@ -67,7 +123,7 @@ def test_old_checkpoints_go_and_the_current_one_stays(tmp_path, keep, left):
 def test_the_tracker_decides_what_is_current(tmp_path):
     """A whole checkpoint whose number is not yet in the tracker does not count against the older ones."""
     for iteration in (10, 20):
-        write_checkpoint(tmp_path, iteration)
+        checkpoint_files.write(tmp_path, iteration)
     (tmp_path / checkpoints.TRACKER).write_text("10")
     assert checkpoints.prune(tmp_path, keep=1) == []
 

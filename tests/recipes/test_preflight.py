@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import checkpoint_files
 import numpy as np
 import pytest
 from ask_megatron import ask_megatron, described, placed
@@ -368,9 +369,7 @@ def test_no_disk_for_a_checkpoint(tmp_path, monkeypatch):
     assert preflight.check(recipe.with_(save_interval=None), None, TWO_H200, tmp_path / "new") == []
     # One of the run's own checkpoints lies there already: only two more need room.
     described = tmp_path / "new" / "20260101-000000" / "recipe.json"
-    checkpoint = described.parent / "checkpoints" / "iter_0000050"
-    checkpoint.mkdir(parents=True)
-    (checkpoint / "metadata.json").write_text("{}")
+    checkpoint_files.write(described.parent / "checkpoints", 50)
     described.write_text(f'{{"fingerprint": "{recipe.fingerprint(None)}"}}')
     assert preflight.check(recipe, None, TWO_H200, tmp_path / "new") == []
     # But launch picks up neither a run with another entry script nor a finished one.

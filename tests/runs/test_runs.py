@@ -2,10 +2,14 @@
 
 import json
 import math
+import os
 import shutil
+import tempfile
 import time
 from dataclasses import replace
+from pathlib import Path
 
+import checkpoint_files
 import pandas as pd
 import pytest
 from records import RECIPE, TOKENS_PER_STEP, curves, make_run, write_events
@@ -96,13 +100,31 @@ def test_a_run_whose_supervisor_is_gone_has_failed(tmp_path):
 
 def test_checkpoints_of_a_going_run_are_not_deleted(tmp_path):
     run = make_run(tmp_path / "a", state="running")
-    (run.path / "checkpoints/iter_0000010").mkdir(parents=True)
-    (run.path / "checkpoints/iter_0000010/metadata.json").write_text("{}")
+    checkpoint_files.write(run.path / "checkpoints", 10)
     with control.held(run.path), pytest.raises(RuntimeError, match="still running"):
         run.delete_checkpoints()
     assert run.checkpoints().index.tolist() == [10]
-    run.delete_checkpoints()
+    assert run.delete_checkpoints().endswith(" kB freed.")
     assert run.checkpoints().empty and len(run.losses) == 20
+    assert run.delete_checkpoints() == "0 kB freed."
+
+
+def test_checkpoints_that_may_not_be_deleted_are_not_told_as_freed():
+    with tempfile.TemporaryDirectory() as folder:  # not pytest's, which only its owner may enter
+        run = make_run(Path(folder) / "a")
+        checkpoint = checkpoint_files.write(run.path / "checkpoints", 10)
+        for path in (Path(folder), run.path, checkpoint.parent, checkpoint):
+            path.chmod(0o755 if os.geteuid() == 0 else 0o555)
+        try:
+            if os.geteuid() == 0:
+                os.seteuid(65534)  # nobody
+            with pytest.raises(PermissionError, match=r"^0 kB freed: .* may not be deleted .* belongs to \w+"):
+                run.delete_checkpoints()
+        finally:
+            os.seteuid(os.getuid())
+            for path in (Path(folder), run.path, checkpoint.parent, checkpoint):
+                path.chmod(0o755)
+        assert run.checkpoints().index.tolist() == [10]
 
 
 def test_load_and_latest(tmp_path):

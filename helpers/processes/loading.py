@@ -1,0 +1,25 @@
+"""Did Megatron load what it was to load? It goes on with random weights, and in silence, where it finds nothing."""
+
+import re
+from pathlib import Path
+
+MISSING = re.compile(r"could not find the metadata file (\S+)")  # megatron/training/checkpointing.py:1690
+LOADED = re.compile(r"successfully loaded checkpoint from (\S+) .*?at iteration (\d+)")  # the same file, :2716
+
+
+def wrong_start(log: str, own: Path, step: int | None) -> str | None:
+    """What of the loading that the log tells of is not what was asked for, in words; None where all is well.
+
+    `own` is the run's `checkpoints/`, which every launch of ours names in `--load`; `step` the one to go on after, None
+    for a new run: then `own` holds nothing yet, and only another folder, which somebody gave, must be found.
+    """
+    for tracker in MISSING.findall(log):
+        lost = f"Megatron could not find the metadata file {tracker} and started from random weights"
+        if step is not None:
+            return f"{lost}, where step {step} was to be loaded"
+        if Path(tracker).parent.resolve() != own.resolve():
+            return f"{lost}, where a checkpoint was to be loaded"
+    for folder, loaded in LOADED.findall(log):
+        if step is not None and int(loaded) != step:
+            return f"Megatron loaded step {loaded} from {folder}, where step {step} of this run was to be loaded"
+    return None
