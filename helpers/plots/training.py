@@ -15,8 +15,12 @@ from helpers.show.style import GREY, INK, REFERENCE, Picture
 MARKS = 8  # markers on a curve: enough to tell two apart, too few to hide it
 
 
-def loss(*several, reference: bool = True) -> Picture:
-    """Training loss by step of one or more runs; with `reference` the loss of guessing among V tokens, ln V.
+def loss(*several, reference: bool = True, data=None) -> Picture:
+    """Training loss by step of one or more runs, with the loss on the validation part where it was computed.
+
+    Args:
+        reference: also the loss of guessing among V tokens, ln V.
+        data: a `corpus.Corpus`: also the loss of knowing how often each of its tokens occurs, its unigram entropy.
 
     Raises:
         ValueError: none of the runs has taken a step.
@@ -24,19 +28,33 @@ def loss(*several, reference: bool = True) -> Picture:
     several = with_steps(several)
     with style.apply():
         figure, axes = style.new_figure()
-        _curves(axes, several)
-        axes.set_ylabel("loss (nats per token)")
+        alt = _losses(axes, several, reference, data)
         style.count_steps(axes)
-        words = [f"{name} from {a:.3f} to {b:.3f}" for name, a, b in _ends(several)]
-        alt = "Training loss by step: " + "; ".join(words) + "."
-        if reference:
-            for size in {run.model.vocab_size for run in several if run.model}:
-                alt += f" Guessing among {size:,} tokens would give ln V = {math.log(size):.2f}."
-                _guessing(axes, size)
-        if len(several) > 1:
-            axes.legend(loc="upper right", bbox_to_anchor=(1, 0.9))
-        else:
-            axes.set_title(f"{labels(several)[0]}{_on_machine(several[0])}")
+    return Picture(figure, alt)
+
+
+def learning_rate(run) -> Picture:
+    """The planned learning rate by step, dashed, and on it what the run logged: each value is the next step's.
+
+    Raises:
+        ValueError: the run has taken no step.
+    """
+    (run,) = with_steps([run])
+    with style.apply():
+        figure, axes = style.new_figure(height=2.6)
+        alt = _learning_rates(axes, run)
+        style.count_steps(axes)
+        axes.set_title(f"{labels([run])[0]}{_on_machine(run)}")
+    return Picture(figure, alt)
+
+
+def curves(run, reference: bool = True, data=None) -> Picture:
+    """A run's loss (see `loss`) and, below, its learning rate (see `learning_rate`), over the same steps."""
+    (run,) = with_steps([run])
+    with style.apply():
+        figure, (above, below) = style.new_figure(2, 1, height=5.2, sharex=True, height_ratios=(5, 2))
+        alt = f"{_losses(above, [run], reference, data)} {_learning_rates(below, run)}"
+        style.count_steps(below)
     return Picture(figure, alt)
 
 
@@ -134,11 +152,57 @@ def _curves(axes, several) -> None:
         axes.plot(run.losses.index, run.losses, label=name, markevery=marks, **look)
 
 
-def _guessing(axes, vocab_size: int) -> None:
-    level = math.log(vocab_size)
+def _losses(axes, several, reference: bool, data) -> str:
+    """Draw losses, those of the validation part, and reference lines; returns all that in words."""
+    _curves(axes, several)
+    axes.set_ylabel("loss (nats per token)")
+    alone, names = len(several) == 1, labels(several)
+    words = [f"{name} from {a:.3f} to {b:.3f}" for name, a, b in _ends(several)]
+    alt = "Training loss by step: " + "; ".join(words) + "."
+    for index, (run, name) in enumerate(zip(several, names, strict=True)):
+        held_out = run.validation_losses
+        if not len(held_out):
+            continue
+        label = f"on the validation part: {held_out.iloc[-1]:.2f}" if alone else f"{name}, on the validation part"
+        look = style.run_style(index) | {"linestyle": "", "marker": "D", "markersize": 8, "fillstyle": "none"}
+        axes.plot(held_out.index, held_out, label=label, **look)
+        alt += f" On the validation part {name} had {held_out.iloc[-1]:.3f} at step {held_out.index[-1]}."
+    if reference:
+        for size in sorted({run.model.vocab_size for run in several if run.model}):
+            alt += f" Guessing among {size:,} tokens would give ln V = {math.log(size):.2f}."
+            _line(axes, math.log(size), "ln V = {:.2f} (guessing)")
+    if data is not None:
+        level = data.unigram_entropy
+        alt += f" Knowing how often each token occurs would give {level:.2f}."
+        _line(axes, level, "{:.2f} (knowing how often each token occurs)")
+    if alone:
+        axes.set_title(f"{names[0]}{_on_machine(several[0])}")
+        axes.lines[0].set_label("in training")
+    if len(axes.get_legend_handles_labels()[0]) > 1:
+        axes.legend(loc="upper right", bbox_to_anchor=(1, 0.9))
+    return alt
+
+
+def _learning_rates(axes, run) -> str:
+    schedule, logged = run.recipe.schedule, run.series("learning-rate")
+    steps = range(schedule.train_iters + 1)
+    axes.plot(steps, [schedule.learning_rate(step) for step in steps], **REFERENCE, label="planned")
+    every = max(1, len(logged) // 40)
+    axes.plot(logged.index[::every], logged.iloc[::every], "o", color=INK, markersize=3, label="logged")
+    axes.set_ylabel("learning rate")
+    axes.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3), useMathText=True)
+    axes.legend(loc="upper right")
+    return (
+        f"The learning rate climbs to {schedule.lr:g} in {schedule.lr_warmup_iters} steps and falls along a cosine to "
+        f"{schedule.min_lr:g} at step {schedule.train_iters}; {len(logged)} values were logged."
+    )
+
+
+def _line(axes, level: float, words: str) -> None:
+    """A dashed reference line with its name."""
     axes.axhline(level, **REFERENCE)
     axes.annotate(
-        f"ln V = {level:.2f} (guessing)",
+        words.format(level),
         (0.99, level),
         (0, 3),
         xycoords=axes.get_yaxis_transform(),

@@ -1,5 +1,6 @@
 """The parts of a recipe, each a value that knows its Megatron flags."""
 
+import math
 from dataclasses import dataclass
 
 from helpers.machine import PROJECT
@@ -217,6 +218,16 @@ class Schedule:
     eval_interval: int = 1000
     eval_iters: int = 2
     exit_interval: int | None = None
+
+    def learning_rate(self, step: int) -> float:
+        """What Megatron logs at `step`, set for the step after it: a climb to `lr`, then half a cosine to `min_lr`.
+
+        `get_lr` in megatron/core/optimizer_param_scheduler.py, for a run in which no step was skipped.
+        """
+        if step <= self.lr_warmup_iters:
+            return self.lr * step / self.lr_warmup_iters if self.lr_warmup_iters else self.lr
+        share = min(1, (step - self.lr_warmup_iters) / (self.train_iters - self.lr_warmup_iters))
+        return self.min_lr + (self.lr - self.min_lr) * (1 + math.cos(math.pi * share)) / 2
 
     def flags(self) -> list[Flag]:
         flags = [

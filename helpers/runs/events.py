@@ -14,7 +14,9 @@ def scalars(directory: Path):
     """Every scalar of a folder of event files: a DataFrame, one row per step, one column per tag.
 
     A resumed run leaves one file per launch; where two hold the same step, the later launch counts. Tags over samples
-    ("... vs samples") are left out: they repeat the others.
+    ("... vs samples") are left out: they repeat the others. At its end Megatron writes the loss of the test part under
+    the tag of the validation part, "lm loss validation", and the same step (`pretrain` in training/training.py, before
+    it ends): of that tag the first value of a step counts.
     """
     files = sorted(Path(directory).glob("events.out.tfevents.*"))
     return _read(tuple((str(path), path.stat().st_size) for path in files)).copy()
@@ -32,7 +34,9 @@ def _read(files: tuple[tuple[str, int], ...]):
         accumulator.Reload()
         for tag in accumulator.Tags()["scalars"]:
             if not tag.endswith(" vs samples"):
-                columns.setdefault(tag, {}).update((e.step, e.value) for e in accumulator.Scalars(tag))
+                events = accumulator.Scalars(tag)
+                counting = reversed(events) if tag.endswith(" validation") else events
+                columns.setdefault(tag, {}).update((e.step, e.value) for e in counting)
     table = pd.DataFrame({tag: pd.Series(values, dtype=float) for tag, values in columns.items()})
     return table.rename_axis("step").sort_index()
 

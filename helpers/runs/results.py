@@ -83,6 +83,14 @@ class Results:
         return self.series("lm loss").rename("loss")
 
     @property
+    def validation_losses(self):
+        """Loss on the validation part (nats a token) at the steps that looked at it, as a pandas Series; often empty.
+
+        Megatron looks every `--eval-interval` steps and after the last one, at `--eval-iters` batches.
+        """
+        return self.series("lm loss validation").rename("validation loss")
+
+    @property
     def tokens_per_second_per_gpu(self):
         """Speed of each step on one GPU (or CPU rank), as a pandas Series, from TensorBoard's `iteration-time`.
 
@@ -93,7 +101,7 @@ class Results:
 
     def figures(self) -> dict[str, float | None]:
         """The row of `summary` as a plain dict; None for what was not measured."""
-        losses, model = self.losses, self.model
+        losses, held_out, model = self.losses, self.validation_losses, self.model
         speed = _median(after_warm_up(self.tokens_per_second_per_gpu))
         teraflops = _median(after_warm_up(self.series("throughput"))) if speed else None
         if teraflops is None and speed and model:
@@ -109,11 +117,13 @@ class Results:
             "peak memory GB": peak / 1e9 if peak else None,
             "first loss": float(losses.iloc[0]) if len(losses) else None,
             "final loss": float(losses.iloc[-1]) if len(losses) else None,
+            "validation loss": float(held_out.iloc[-1]) if len(held_out) else None,
             "wall time s": self.wall_seconds,
         }
 
     def summary(self):
-        """One row: steps, tokens, tokens/s/GPU, TFLOP/s/GPU, MFU, peak memory GB, first and final loss, wall time s.
+        """One row: steps, tokens, tokens/s/GPU, TFLOP/s/GPU, MFU, peak memory GB, first, final and validation loss,
+        wall time s.
 
         Speeds are medians after warm-up (see `after_warm_up`); where the run was on a CPU, "GPU" means a rank. What was
         not measured is NaN: MFU on a CPU, every speed in a run that never took a step.

@@ -405,3 +405,13 @@ def test_compare_counts_what_is_in_the_files(small_corpus):
 def test_home_is_written_as_a_tilde():
     assert short(Path.home() / "a" / "b") == "~/a/b"
     assert short(Path("/elsewhere/b")) == "/elsewhere/b"
+
+
+def test_the_unigram_entropy_is_that_of_the_counts(small_corpus):
+    tokens = np.fromfile(f"{small_corpus.prefix}.bin", dtype=small_corpus.token_dtype)
+    _, counts = np.unique(tokens, return_counts=True)
+    shares = counts / len(tokens)
+    assert small_corpus.unigram_entropy == pytest.approx(-(shares * np.log(shares)).sum())
+    assert 0 < small_corpus.unigram_entropy < np.log(small_corpus.vocab_size)
+    opened = small_corpus.open_index()
+    assert opened.token_counts().sum() == opened.tokens and opened.distinct_token_ids() == len(counts)

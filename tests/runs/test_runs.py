@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -21,6 +22,18 @@ from helpers.processes.checkpoints import size_bytes
 from helpers.recipes import accounting
 from helpers.runs import records
 from helpers.runs.results import after_warm_up
+
+
+def write_tag_twice(folder, tag: str, step: int, first: float, second: float, suffix: str = ".twice") -> None:
+    from tensorboard.compat.proto.event_pb2 import Event
+    from tensorboard.compat.proto.summary_pb2 import Summary
+    from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+    writer = EventFileWriter(str(folder), filename_suffix=suffix)
+    for value in (first, second):
+        summary = Summary(value=[Summary.Value(tag=tag, simple_value=value)])
+        writer.add_event(Event(step=step, wall_time=time.time(), summary=summary))
+    writer.close()
 
 
 def test_losses_and_scalars(tmp_path):
@@ -59,6 +72,17 @@ def test_a_resumed_run_is_one_curve_and_the_later_launch_counts(tmp_path):
     time.sleep(1.1)  # the names of event files carry seconds
     write_events(run.path / "tensorboard", {"lm loss": {3: 3.0, 4: 2.0}}, ".two")
     assert run.losses.tolist() == [5.0, 4.0, 3.0, 2.0]
+
+
+def test_the_test_part_does_not_pass_for_the_validation_part(tmp_path):
+    """Megatron writes its loss last, under the same tag and step."""
+    run = make_run(tmp_path / "a")
+    write_tag_twice(run.path / "tensorboard", "lm loss validation", 20, 6.5, 6.6)
+    assert run.validation_losses.to_dict() == {20: 6.5}
+    assert run.summary()["validation loss"].item() == 6.5
+    time.sleep(1.1)
+    write_tag_twice(run.path / "tensorboard", "lm loss validation", 20, 6.3, 6.4, ".later")
+    assert run.validation_losses.to_dict() == {20: pytest.approx(6.3)}, "the later launch counts"
 
 
 def test_more_than_ten_thousand_points_are_all_there(tmp_path):
@@ -224,6 +248,8 @@ def test_a_trained_run(tiny_run, tmp_path):
     row = tiny_run.summary().iloc[0]
     assert row["final loss"] < row["first loss"] and row["tokens"] == 30 * 8 * 64
     assert row["tokens/s/GPU"] > 100 and row["peak memory GB"] > 0 and row["wall time s"] > 1
+    validation = re.search(r"validation loss at [^|]*\| lm loss value: (\S+)", tiny_run.log_text)
+    assert row["validation loss"] == pytest.approx(float(validation[1]), rel=1e-5)
     assert "--nproc-per-node 1" in tiny_run.command and "iteration       30/" in tiny_run.log_tail(60)
     assert tiny_run.checkpoints().index.tolist() == [20, 30]
     copy = runs.load(shutil.copytree(tiny_run.path, tmp_path / "copy"))
