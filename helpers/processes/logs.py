@@ -15,6 +15,7 @@ LAUNCH_MARK = "=== launch "
 # torchrun's closing summary has these lines for each rank that failed; the others it ended itself.
 FAILED_RANK = re.compile(r"rank +: (\d+) \(local_rank: \d+\)\s+exitcode +: (-?\d+) \(pid: (\d+)\)")
 ENDED_BY_TORCHRUN = re.compile(r"Sending process (\d+) closing signal")
+OF_RANK = re.compile(r"\(RANK (\d+)\)")  # torch's CheckpointException, raised on all ranks for those that failed
 TORCH_PREFIX = re.compile(r"^\[rank\d+\]: ?")  # torch.distributed's own excepthook puts it before each line
 TRACEBACK_STARTS = ("Traceback (most recent call last)", "Fatal Python error")
 CRASH_SIGNALS = {-4: "SIGILL", -7: "SIGBUS", -8: "SIGFPE", -9: "SIGKILL", -11: "SIGSEGV"}
@@ -198,7 +199,8 @@ def find_failure(rank_logs: RankLogs, summary: str, exit_code: int | None) -> Fa
         return errors.get(rank, {}).get("py_callstack", "").strip() or last_traceback(rank_logs.rank_text(rank))
 
     def order(rank: int) -> tuple:
-        victim = any(words in traceback(rank) for words in LOST_PEER)
+        blamed = {int(other) for other in OF_RANK.findall(traceback(rank))}
+        victim = any(words in traceback(rank) for words in LOST_PEER) or bool(blamed) and rank not in blamed
         return (codes.get(rank) not in CRASH_SIGNALS, victim, int(errors.get(rank, {}).get("timestamp", 0)), rank)
 
     first = min(ranks, key=order)

@@ -10,6 +10,9 @@ from helpers.machine import PROJECT, Machine, here, runs_root
 from helpers.machine.variables import device_environment
 from helpers.processes import checkpoints, control, diagnosis, logs, run_directory
 
+# What the same cell would only run into again.
+LOADED_WRONGLY = ("started from random weights", "loaded another checkpoint", "damaged checkpoint")
+
 
 class TrainingFailed(RuntimeError):
     """A run that did not finish: which rank failed, its own last traceback, the cause and the fix where known.
@@ -103,7 +106,8 @@ def raise_if_failed(directory: Path, name: str) -> None:
     found = None
     if status["state"] == "failed":
         found = diagnosis.diagnose("\n".join([text, status.get("traceback", ""), status.get("reason") or ""]))
-    raise TrainingFailed(directory, headline, rank, status.get("traceback", ""), found, how_to_resume(directory))
+    resume = "" if found and found.name in LOADED_WRONGLY else how_to_resume(directory)
+    raise TrainingFailed(directory, headline, rank, status.get("traceback", ""), found, resume)
 
 
 def how_to_resume(directory: Path) -> str:

@@ -1,5 +1,6 @@
 """The life and death of a run's processes: real torchrun, ranks that are ten lines long."""
 
+import json
 import os
 import signal
 import subprocess
@@ -83,6 +84,20 @@ def test_the_failing_rank_is_named_with_its_own_traceback(run):
     assert (status["state"], status["failing_rank"]) == ("failed", 1)
     assert status["traceback"].startswith("Traceback") and "the learning rate is a duck" in status["traceback"]
     assert "barrier" not in status["traceback"]
+
+
+def test_the_rank_that_could_not_read_is_named_not_the_one_that_heard_of_it(tmp_path):
+    """torch raises a CheckpointException on every rank, with the traceback of those that failed."""
+    heard = (
+        "CheckpointException ranks:dict_keys([0])\nTraceback (most recent call last): (RANK 0)\n  read_data\nEOFError"
+    )
+    for rank, second in ((0, 1700000001), (1, 1700000000)):
+        folder = tmp_path / "torchrun" / "attempt_0" / str(rank)
+        folder.mkdir(parents=True)
+        error = {"message": {"extraInfo": {"py_callstack": heard, "timestamp": str(second)}}}
+        (folder / "error.json").write_text(json.dumps(error))
+    failure = logs.find_failure(logs.RankLogs(tmp_path, tmp_path / "log.txt", 2), "", 1)
+    assert failure.rank == 0
 
 
 def test_a_killed_rank_is_named(run):

@@ -109,6 +109,49 @@ Root Cause (first observed failure):
   exitcode  : -9 (pid: 14621)
   traceback : Signal 9 (SIGKILL) received by PID 14621
 """,
+    "overlapped tensor parallelism": """
+[rank0]:     raise RuntimeError(
+[rank0]: RuntimeError: Tensor Parallel Communication/GEMM Overlap optimization needs 'yaml' and 'transformer_engine' \
+packages
+ModuleNotFoundError: import of transformer_engine halted; None in sys.modules
+""",
+    "nvidia-resiliency-ext missing": """
+  ModuleNotFoundError: No module named 'nvidia_resiliency_ext'
+
+      raise RuntimeError('nvidia_resiliency_ext is required for local checkpointing') from e
+  RuntimeError: nvidia_resiliency_ext is required for local checkpointing
+""",
+    "layout changed, one file a rank": """
+[rank0]: AssertionError: tensor_model_parallel_size value from checkpoint (2) is not equal to the input argument \
+value (1).
+""",
+    "no optimizer in the checkpoint": """
+Unable to load optimizer from checkpoint runs/gpt/checkpoints/iter_0000002/mp_rank_00/model_optim_rng.pt. Specify \
+--no-load-optim or --finetune to prevent attempting to load the optimizer state, exiting ...
+      raise e
+    File "site-packages/megatron/training/checkpointing.py", line 2573, in load_checkpoint
+      optimizer.load_state_dict(state_dict['optimizer'])
+  KeyError: 'optimizer'
+""",
+    "no checkpoint to load": """
+time to initialize megatron (seconds): 18.655
+>> '--exit-on-missing-checkpoint' set ... exiting. <<
+""",
+    "damaged checkpoint": """
+[rank0]:     raise CheckpointException(step, node_failures)
+[rank0]: torch.distributed.checkpoint.api.CheckpointException: CheckpointException ranks:dict_keys([0])
+[rank0]: Traceback (most recent call last): (RANK 0)
+[rank0]:   File "site-packages/torch/distributed/checkpoint/filesystem.py", line 899, in read_data
+[rank0]:     torch.load(
+[rank0]:   File "site-packages/torch/_weights_only_unpickler.py", line 327, in load
+[rank0]:     raise EOFError
+[rank0]: EOFError
+""",
+    "machines did not meet": """
+  File "site-packages/torch/distributed/elastic/rendezvous/dynamic_rendezvous.py", line 680, in run
+    raise RendezvousTimeoutError
+torch.distributed.elastic.rendezvous.api.RendezvousTimeoutError
+""",
     "gloo waited too long": """
 [rank0]: RuntimeError: [/pytorch/third_party/gloo/gloo/transport/tcp/unbound_buffer.cc:78] Timed out waiting 3000ms \
 for recv operation to complete
@@ -195,9 +238,53 @@ FROM_SOURCES = {
     "operation timeout: WorkNCCL(SeqNum=808, OpType=ALLREDUCE, NumelIn=98, NumelOut=98, Timeout(ms)=600000) ran for "
     "600020 milliseconds before timing out.",
     "hangs": "rank 1 hangs: no step for 600 s",
+    # megatron/core/datasets/blended_megatron_dataset_config.py:136
+    "--data-path without --split": "AssertionError: split must be provided when blend is not None",
+    # cudaGetErrorString(cudaErrorECCUncorrectable), libcudart.so.13
+    "defective GPU memory": "torch.AcceleratorError: CUDA error: uncorrectable ECC error encountered",
+    # cudaGetErrorString(cudaErrorIllegalAddress), libcudart.so.13
+    "illegal memory access": "torch.AcceleratorError: CUDA error: an illegal memory access was encountered",
+    # the frames of megatron/training/checkpointing.py:2573; github.com/NVIDIA/Megatron-LM/issues/2339
+    "GPU memory full while loading": """
+  File "site-packages/megatron/training/checkpointing.py", line 2573, in load_checkpoint
+    optimizer.load_state_dict(state_dict['optimizer'])
+  File "site-packages/megatron/core/optimizer/distrib_optimizer.py", line 850, in load_state_dict
+    torch.empty(
+torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.
+""",
+    # ncclGetErrorWord of torch/csrc/distributed/c10d/NCCLUtils.cpp; libnccl.so.2
+    "NCCL error": "torch.distributed.DistBackendError: NCCL error in: /pytorch/torch/csrc/distributed/c10d/NCCLUtils.cpp:77"
+    ", unhandled system error (run with NCCL_DEBUG=INFO for details), NCCL version 2.28.9\nncclSystemError: System call "
+    "(e.g. socket, malloc) or external library call failed or device error.",
+    # transformers/utils/hub.py:611, in megatron/core/tokenizers' own words
+    "gated repository": "ValueError: Unable to instantiate HuggingFace AutoTokenizer for meta-llama/Meta-Llama-3-8B. "
+    "Exception: You are trying to access a gated repo.",
+    # megatron/core/dist_checkpointing/mapping.py:134
+    "optimizer of an older Megatron": "megatron.core.dist_checkpointing.core.CheckpointingException: "
+    "ShardedTensor.flattened_range is not supported.",
+    # github.com/NVIDIA/Megatron-LM/issues/1490: saved at TP 4, loaded at TP 1
+    "layout changed, slices saved as wholes": "megatron.core.dist_checkpointing.core.CheckpointingException: Global "
+    "shape mismatch for loaded (torch.Size([1152, 1536])) and expected ((4608, 1536)) tensor for key "
+    "layers.0.self_attention.wqkv.weight",
+    # helpers/processes/loading.py, in which Megatron's words are (megatron/training/checkpointing.py:1690)
+    "started from random weights": "gpt3_345m failed: Megatron could not find the metadata file /data/gpt/"
+    "latest_checkpointed_iteration.txt and started from random weights, where step 50 was to be loaded",
+    "loaded another checkpoint": "gpt3_345m failed: Megatron loaded step 7 from /data/gpt, where step 50 of this run "
+    "was to be loaded",
+    # github.com/NVIDIA/Megatron-LM/issues/1764; the arguments as 0.19.2 prints them
+    "loss is not a number under context parallelism": """
+[rank 0]   context_parallel_size ........................... 2
+[rank 0]   context_parallel_ulysses ........................ False
+ERROR:megatron.core.rerun_state_machine:Unexpected result nan on rank 0 at iteration #1 invocation #1 \
+(message='found NaN in local forward loss calculation')
+""",
 }
 
 LOGS = {**PROVOKED, **FROM_SOURCES}
+
+
+def fix_of(name: str) -> str:
+    return diagnosis.diagnose(LOGS[name]).fix
 
 
 @pytest.mark.parametrize("name", LOGS)
@@ -238,6 +325,50 @@ def test_figures_of_the_log_stand_in_the_answer():
     full, graph = (diagnosis.diagnose(LOGS[f"GPU memory full{beside}"]) for beside in ("", " beside a CUDA graph"))
     assert "--micro-batch-size" in full.fix and "cuda_graph" not in full.fix
     assert "38.78 GiB" in graph.cause and "cuda_graph=False" in graph.fix and full.fix in graph.fix
+
+
+def test_a_changed_layout_is_told_from_a_changed_model():
+    shapes = "Global shape mismatch for loaded (torch.Size({})) and expected ({}) tensor for key {}"
+    layout, model = "layout changed, slices saved as wholes", "checkpoint of another model"
+    cases = [
+        ("[32, 1024]", "(64, 1024)", "embedding.word_embeddings.weight", layout),
+        ("[2, 64, 128]", "(2, 64, 64)", "decoder.layers.self_attention.linear_proj.weight", layout),
+        ("[64, 64]", "(128, 128)", "decoder.layers.0.mlp.linear_fc1.weight", model),  # both sides
+        ("[4608, 1536]", "(6144, 1536)", "decoder.layers.0.self_attention.linear_qkv.weight", model),  # no whole factor
+        ("[64]", "(128,)", "decoder.final_layernorm.weight", model),  # never cut
+    ]
+    for old, new, key, name in cases:
+        assert diagnosis.diagnose(shapes.format(old, new, key)).name == name, key
+    for name in (layout, "layout changed, one file a rank", "layout changed on resume"):
+        advice = fix_of(name)
+        assert "fresh=True" not in advice and "layout" in advice or "tensor-parallel size" in advice
+
+
+def test_no_advice_splits_a_run_over_machines_into_several():
+    for name in ("port taken", "processes do not divide", "machines did not meet"):
+        assert "--standalone" in fix_of(name) and re.search("several|one machine", fix_of(name)), name
+
+
+def test_memory_that_runs_full_while_loading_is_not_mended_by_a_smaller_batch():
+    loading, training = (fix_of(f"GPU memory full{when}") for when in (" while loading", ""))
+    assert "--micro-batch-size" in training and "--micro-batch-size" not in loading and "--no-load-optim" in loading
+
+
+def test_nan_without_context_parallelism_is_not_blamed_on_it():
+    alone = LOGS["loss is not a number under context parallelism"].replace("..... 2", "..... 1")
+    assert diagnosis.diagnose(alone).name == "loss is not a number"
+
+
+@pytest.mark.parametrize(
+    "log",
+    [
+        "DistStoreError: Timed out after 6 seconds waiting for clients. 1/2 clients joined.",  # the first machine's
+        "torch.distributed.DistNetworkError: The client socket has timed out after 5000ms while trying to connect to "
+        "(localhost, 29612).",  # the second one's
+    ],
+)
+def test_either_machine_says_that_they_did_not_meet(log):
+    assert diagnosis.diagnose(log).name == "machines did not meet"
 
 
 def test_warnings_do_not_count():

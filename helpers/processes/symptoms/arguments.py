@@ -25,7 +25,8 @@ ARGUMENTS = (
         "processes do not divide",
         r"world size \((?P<ranks>\d+)\) is not divisible by total_model_size \(total_model_size=(?P<size>\d+)\)",
         "One copy of the model takes {size} ranks (TP × PP × CP), and {ranks} is not a multiple of that.",
-        "Start a multiple of {size} processes, or lower one of the three sizes.",
+        "Start a multiple of {size} processes, or lower one of the three sizes. On several machines leave --standalone "
+        "out: it counts the processes of one alone.",
     ),
     Symptom(
         "batch does not divide",
@@ -62,6 +63,12 @@ ARGUMENTS = (
         r"FSDP (?:always )?requires CUDA_DEVICE_MAX_CONNECTIONS",
         "FSDP needs several queues to the GPU, and CUDA_DEVICE_MAX_CONNECTIONS=1 leaves it one.",
         "unset CUDA_DEVICE_MAX_CONNECTIONS.",
+    ),
+    Symptom(
+        "--data-path without --split",
+        r"split must be provided when blend is not None",
+        "--data-path was given without --split: Megatron does not know which documents are for training.",
+        "Add --split 90,5,5 (training, validation, test), or give --train-data-path and --valid-data-path instead.",
     ),
     Symptom(
         "CUDA graph and NaN",

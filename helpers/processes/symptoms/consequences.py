@@ -16,10 +16,36 @@ CONSEQUENCES = (
         "See `dmesg | grep -i oom`. If it was that: lower --micro-batch-size, the number of ranks or --num-workers.",
     ),
     Symptom(
+        "illegal memory access",
+        r"an illegal memory access was encountered",
+        "A GPU kernel read or wrote outside its memory. The traceback shows only where it was noticed: kernels run "
+        "later than they are started.",
+        "Start again with CUDA_LAUNCH_BLOCKING=1, which names the true line. Then leave out flash-attn, fused kernels "
+        "and CUDA graphs, one at a time. An error that moves from run to run may be the GPU's: `dcgmi diag -r 3`.",
+    ),
+    Symptom(
         "crashed in native code",
         r"was killed by (?P<signal>SIGSEGV|SIGBUS|SIGILL|SIGFPE)|exitcode\s+: -(?:11|7|4|8) ",
         "A compiled library crashed. After an update this is most often two versions that do not fit each other.",
         "Run environment.check(). SIGBUS: /dev/shm is too small. SIGILL: the wheel is for another processor.",
+    ),
+    Symptom(
+        "machines did not meet",
+        r"RendezvousTimeoutError|Timed out after \d+ seconds waiting for clients\. \d+/\d+ clients joined|"
+        r"client socket has timed out after \d+ms while trying to connect",
+        "Not all machines came to the meeting point in time: one was not started, cannot reach the first, or asks for "
+        "another address or port.",
+        "Start the same command on each: the same --nnodes, --master-addr and --master-port (or --rdzv-endpoint), with "
+        "--node-rank 0, 1, …; `nc -vz <address> <port>` from each tells whether it is reached. --standalone is for "
+        "one machine.",
+    ),
+    Symptom(
+        "NCCL error",
+        r"nccl(?:UnhandledCudaError|SystemError|InternalError|InvalidUsage): |NCCL error.*unhandled \w+ error",
+        "NCCL, which carries the collectives between GPUs, could not set up or use a connection.",
+        "Start again with NCCL_DEBUG=INFO: the first line with WARN names what failed. Most often: a small /dev/shm "
+        "(start the container with --ipc=host), a network card that does not reach the other machines "
+        "(NCCL_SOCKET_IFNAME), InfiniBand that does not work (NCCL_IB_DISABLE=1), two ranks on one GPU.",
     ),
     Symptom(
         "NCCL waited too long",

@@ -49,6 +49,15 @@ INSTALLATION = (
         "Build it against this torch: " + INSTALL,
     ),
     Symptom(
+        "overlapped tensor parallelism",
+        r"Tensor Parallel Communication/GEMM Overlap optimization needs|in initialize_ub$|"
+        r"An error occurred in MPI_Init",
+        "With --tp-comm-overlap Transformer Engine exchanges tensors through buffers of its own, and they could not be "
+        "set up.",
+        "Use Transformer Engine 1.9 or newer on a GPU, --tp-comm-bootstrap-backend nccl, and all tensor-parallel ranks "
+        "on one machine. Or leave --tp-comm-overlap out: it changes the speed, not the result.",
+    ),
+    Symptom(
         "Transformer Engine missing",
         r"No module named 'transformer_engine|TESpecProvider\(\)[\s^]+TypeError: 'NoneType' object is not callable",
         "--transformer-impl transformer_engine was asked for, and Transformer Engine is not installed.",
@@ -77,6 +86,14 @@ INSTALLATION = (
         r"No module named 'megatron\.training'",
         "This megatron-core has no training loop; pip takes 0.16 when Python is older than 3.12.",
         "Use Python 3.12 and megatron-core 0.19.2.",
+    ),
+    Symptom(
+        "nvidia-resiliency-ext missing",
+        r"nvidia_resiliency_ext is (?:required|not installed)|nvidia-resiliency-ext`? installation is required|"
+        r"No module named 'nvidia_resiliency_ext",
+        "This way of writing checkpoints is done by NVIDIA's package nvidia-resiliency-ext, which is not installed.",
+        "Leave out --non-persistent-ckpt-type local; with --async-save use --async-strategy mcore. Or "
+        "`uv pip install nvidia-resiliency-ext`.",
     ),
     Symptom(
         "package missing",

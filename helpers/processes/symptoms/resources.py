@@ -9,6 +9,13 @@ LESS_MEMORY = (
 
 RESOURCES = (
     Symptom(
+        "defective GPU memory",
+        r"uncorrectable ECC error encountered",
+        "The GPU's memory has an error that it could not correct: the hardware's fault, not the run's.",
+        "Leave this GPU out with CUDA_VISIBLE_DEVICES and show `nvidia-smi -q -d ECC` to whoever looks after the "
+        "machine: a reset or a reboot may mend it. The last whole checkpoint still loads.",
+    ),
+    Symptom(
         "/dev/shm too small",
         r"/dev/shm/nccl-\S+|insufficient shared memory \(shm\)|unable to (?:write to|mmap|resize) file </torch_\S+",
         "Processes of one machine talk through /dev/shm, and it is full. Docker gives a container 64 MB.",
@@ -20,6 +27,15 @@ RESOURCES = (
         r"inline_container\.cc:\d+\] \. unexpected pos",
         "The disk (or your quota) is full.",
         "Free space: run.delete_checkpoints() of old runs. The last whole checkpoint still loads.",
+    ),
+    Symptom(
+        "GPU memory full while loading",
+        r"in (?:load_checkpoint|_load_base_checkpoint|_load_global_dist_base_checkpoint)\n(?:.*\n){0,80}?.*"
+        r"CUDA out of memory",
+        "The GPU's memory ran full while the checkpoint was loaded: for a moment the optimizer's state is there twice.",
+        "Load without the optimizer (--no-load-optim) to see whether training itself fits. To keep it: spread it over "
+        "more ranks (--use-distributed-optimizer, more data parallelism); with --dist-ckpt-optim-fully-reshardable "
+        "add --distrib-optim-fully-reshardable-mem-efficient. A smaller batch changes nothing here.",
     ),
     Symptom(
         "GPU memory full beside a CUDA graph",
@@ -44,7 +60,8 @@ RESOURCES = (
         "port taken",
         r"EADDRINUSE|[Aa]ddress already in use",
         "Another program listens on the port through which the ranks meet.",
-        "Use torchrun --standalone, which takes a free one, or another --master-port.",
+        "On one machine: torchrun --standalone, which takes a free one. On several: another --master-port, the same on "
+        "each; --standalone there starts a run of its own on every machine.",
     ),
     Symptom(
         "a file where a folder should be",
