@@ -102,8 +102,12 @@ def follow(run: runs.Run, kill_at: int | None = None) -> runs.Run:
 
     Raises:
         TrainingFailed: the run failed.
-        RuntimeError: it ended by itself, before it could be killed.
+        RuntimeError: it ended by itself, before it could be killed, or nothing was ever started there.
+        ValueError: the run directory is damaged.
     """
+    runs.load(run.path)  # its files may have been damaged since
+    if "model" not in run.described:
+        raise RuntimeError(f"{run.path} has no recipe.json, so nothing was started there: launch.train does that.")
     _watch(Path(run.path), interrupt_stops=kill_at is not None, kill_at=kill_at)
     return runs.load(run.path)
 

@@ -53,12 +53,18 @@ class Busy(RuntimeError):
     """The run directory belongs to a run that is going on."""
 
 
-def read_status(run_directory: Path) -> dict:
-    """`status.json` as it is; empty before the first launch."""
+def read_json(path: Path) -> dict:
+    """The object in a file of a run directory; empty where there is no such file, or something else in it."""
     try:
-        return json.loads((Path(run_directory) / "status.json").read_text())
+        value = json.loads(path.read_text())
     except (OSError, ValueError):
         return {}
+    return value if isinstance(value, dict) else {}
+
+
+def read_status(run_directory: Path) -> dict:
+    """`status.json` as it is; empty before the first launch, and where it is damaged."""
+    return read_json(Path(run_directory) / "status.json")
 
 
 def write_status(run_directory: Path, **changes) -> None:
@@ -92,15 +98,17 @@ def state(run_directory: Path) -> str:
 
 
 def is_alive(run_directory: Path) -> bool:
-    """Whether a supervisor holds the run directory."""
+    """Whether a supervisor holds the run directory. The lock of another user's run is theirs: there, by its process."""
     try:
         lock = os.open(Path(run_directory) / ".lock", os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         return False
+    except PermissionError:
+        return _supervisor(run_directory) is not None
     try:
         fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
-        return True
+        return stranger(run_directory) is None
     finally:
         os.close(lock)
     return False
@@ -114,26 +122,61 @@ def suspended(run_directory: Path) -> bool:
     return False
 
 
+def stranger(run_directory: Path) -> str | None:
+    """Who holds the run directory's lock though the run is not theirs, in words; None where nobody does.
+
+    /proc/locks names the process of every lock (proc_locks(5)).
+    """
+    lock = (Path(run_directory) / ".lock").stat()
+    for line in Path("/proc/locks").read_text().splitlines():
+        words = [word for word in line.split() if word != "->"]
+        if words[1] != "FLOCK" or words[5].rsplit(":", 1)[-1] != str(lock.st_ino):
+            continue
+        with contextlib.suppress(psutil.Error, ValueError):
+            process = psutil.Process(int(words[4]))
+            if process.uids().real != lock.st_uid:
+                return f"user {process.username()} (process {process.pid}, {process.name()})"
+    return None
+
+
 @contextlib.contextmanager
 def held(run_directory: Path) -> Iterator[int]:
-    """Hold the run directory; yields the lock's file descriptor, to hand on.
+    """Hold the run directory; yields the lock's file descriptor, to hand on. No other user can open the lock.
 
     Raises:
-        Busy: somebody else holds it.
+        Busy: somebody else holds it; the message says who, where that is another user.
     """
-    lock = os.open(Path(run_directory) / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    path = Path(run_directory) / ".lock"
     try:
+        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except PermissionError:
+        raise Busy(
+            f"{run_directory} belongs to user {path.parent.owner()}, and only they can start or end it."
+        ) from None
+    try:
+        if os.fstat(lock).st_uid == os.getuid():
+            os.fchmod(lock, 0o600)  # whatever an older version of this program gave it
         for attempt in range(20):  # a look by `is_alive` takes the lock for a moment, too
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
                 if attempt == 19:
-                    raise Busy(f"{run_directory} belongs to a run that is going on.") from None
+                    raise Busy(_why_busy(run_directory)) from None
                 time.sleep(0.01)
         yield lock
     finally:
         os.close(lock)
+
+
+def _whose(run_directory: Path) -> str:
+    return f"{run_directory} belongs to user {Path(run_directory).owner()}, and only they can start or end it."
+
+
+def _why_busy(run_directory: Path) -> str:
+    if who := stranger(run_directory):
+        return f"{run_directory} is not running, but {who} holds its lock: they must end that process."
+    return f"{run_directory} belongs to a run that is going on."
 
 
 def start(
@@ -163,7 +206,8 @@ def start(
     arguments += ["--afterwards", json.dumps(afterwards)]
     last = read_status(run_directory)
     log = open_append(Path(run_directory) / "log.txt")
-    launch = last.get("launch", 0) + 1
+    before = [int(path.name) for path in (run_directory / "ranks").glob("[0-9]*")]  # more than a damaged status knows
+    launch = max([last.get("launch", 0), *before]) + 1
     now = time.time()
     log.write(f"{logs.LAUNCH_MARK}{launch} of {run_directory}, {time.strftime('%Y-%m-%d %H:%M:%S %z')} ===\n".encode())
     fresh = {"state": "running", "launch": launch, "log_start": log.tell(), "started": now, "ended": None, "pid": None}
@@ -213,8 +257,13 @@ def stop(run_directory: Path) -> str:
 
     The supervisor is asked first and does it cleanly. If it is gone or does not answer, its processes are killed one
     by one; then what the ranks wrote last is brought into `log.txt`.
+
+    Raises:
+        Busy: it is another user's run.
     """
     run_directory = Path(run_directory).resolve()
+    if os.getuid() not in (0, run_directory.stat().st_uid):
+        raise Busy(_whose(run_directory))
     deadline = time.monotonic() + TERM_SECONDS + GONE_SECONDS
     asked = False
     while is_alive(run_directory) and time.monotonic() < deadline:
@@ -245,10 +294,10 @@ def bury_held(run_directory: Path) -> None:
     status = read_status(run_directory)
     if status.get("state") != "running":
         return
-    ranks = run_directory / "ranks" / str(status["launch"])
+    ranks = run_directory / "ranks" / str(status.get("launch", 1))
     started = status.get("started", time.time())
     last_words = max((path.stat().st_mtime for path in ranks.rglob("*.log")), default=started)
-    logs.RankLogs(ranks, run_directory / "log.txt", status["processes"]).merge(final=True)
+    logs.RankLogs(ranks, run_directory / "log.txt", status.get("processes", 1)).merge(final=True)
     write_status(
         run_directory,
         state="failed",
@@ -288,7 +337,7 @@ def _signal_supervisor(run_directory: Path, number: int) -> bool:
 def _supervisor(run_directory: Path) -> psutil.Process | None:
     """The process that `status.json` names, if it is still the same one."""
     status = read_status(run_directory)
-    with contextlib.suppress(psutil.NoSuchProcess, KeyError, TypeError):
+    with contextlib.suppress(psutil.NoSuchProcess, KeyError, TypeError, ValueError):
         supervisor = psutil.Process(status["pid"])
         if abs(supervisor.create_time() - status["create_time"]) < 1:
             return supervisor

@@ -30,7 +30,12 @@ def claim(parent: Path, identity: dict, fresh: bool):
 
     The newest run of the same identity is taken up if it is unfinished. One that another kernel is training is left
     alone: two learners with one recipe get a directory each.
+
+    Raises:
+        Busy: another user holds the lock of the run to take up.
     """
+    if not fresh:
+        _say_what_is_damaged(parent)
     old = None if fresh else _newest(parent, identity)
     if old is not None and control.state(old) == "running" and control.read_status(old).get("detached"):
         yield old, None
@@ -39,7 +44,10 @@ def claim(parent: Path, identity: dict, fresh: bool):
         with contextlib.ExitStack() as stack:
             try:
                 lock = stack.enter_context(control.held(old))
-            except control.Busy:
+            except control.Busy as busy:
+                if control.stranger(old):
+                    raise control.Busy(f"{busy} fresh=True starts another run.") from None
+                print(f"{busy} This starts another one from step 1.")
                 lock = None
             if lock is not None:
                 control.bury_held(old)
@@ -73,6 +81,25 @@ def unfinished(parent: Path, identity: dict) -> Path | None:
     return old if old is not None and _is_unfinished(old) else None
 
 
+def why_damaged(directory: Path) -> str | None:
+    """What is wrong with a run's recipe.json or status.json, in words; None where both are whole or not there yet."""
+    for name in ("recipe.json", "status.json"):
+        path = directory / name
+        known = control.read_json(path)
+        parts = [known.get(part, {}) for part in ("model", "layout", "batch", "schedule", "speed")]
+        if path.exists() and (not known or not all(isinstance(part, dict) for part in parts)):
+            found = path.read_text(errors="replace").strip()
+            held = "is empty" if not found else f"begins with {found[:20]!r}" if len(found) > 20 else f"holds {found!r}"
+            return f"{path} is damaged: it {held}."
+    return None
+
+
+def _say_what_is_damaged(parent: Path) -> None:
+    for directory in sorted(path for path in parent.glob("*") if path.is_dir()):
+        if why := why_damaged(directory):
+            print(f"{why} That run is not picked up; move its directory away and this line goes.")
+
+
 def _is_unfinished(directory: Path) -> bool:
     return control.state(directory) in ("failed", "stopped")
 
@@ -89,11 +116,9 @@ def _newest(parent: Path, identity: dict) -> Path | None:
 def _runs(parent: Path, identity: dict) -> Iterator[Path]:
     """This user's runs of the same recipe, corpus and entry script, newest first."""
     for directory in sorted((p for p in parent.glob("*") if p.is_dir()), reverse=True):
-        try:
-            known = json.loads((directory / "recipe.json").read_text())
-        except (OSError, ValueError):
-            continue
-        if directory.stat().st_uid == os.getuid() and all(known.get(key) == value for key, value in identity.items()):
+        known = control.read_json(directory / "recipe.json")
+        ours = directory.stat().st_uid == os.getuid() and not why_damaged(directory)
+        if ours and all(known.get(key) == value for key, value in identity.items()):
             yield directory
 
 
@@ -104,7 +129,7 @@ def new_directory(parent: Path) -> Path:
         directory = parent / (name if number == 1 else f"{name}-{number:03d}")
         try:
             made(parent)
-            directory.mkdir()
+            directory.mkdir(mode=0o755)  # others may read what a run left, and write nothing into it
             return directory
         except FileExistsError:
             continue
@@ -187,4 +212,7 @@ def provenance(machine: Machine, variables: dict[str, tuple[str, str]]) -> dict:
 
 
 def write_json(path: Path, value) -> None:
-    path.write_text(json.dumps(value, indent=1, default=str) + "\n")
+    """All at once: a kill in between leaves no half of it."""
+    fresh = path.with_suffix(".tmp")
+    fresh.write_text(json.dumps(value, indent=1, default=str) + "\n")
+    fresh.replace(path)

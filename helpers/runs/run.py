@@ -1,6 +1,5 @@
 """What a run left in its directory, as tables."""
 
-import json
 import shutil
 import time
 from dataclasses import dataclass
@@ -8,7 +7,7 @@ from pathlib import Path
 
 from helpers.machine import runs_root
 from helpers.processes import checkpoints, control
-from helpers.processes.run_directory import why_no_name
+from helpers.processes.run_directory import why_damaged, why_no_name
 from helpers.runs import events
 from helpers.runs.results import Results
 from helpers.show import numbers
@@ -23,16 +22,16 @@ class Run(Results):
 
     @property
     def described(self) -> dict:
-        return _read_json(self.path / "recipe.json")
+        return control.read_json(self.path / "recipe.json")
 
     @property
     def environment(self) -> dict:
-        return _read_json(self.path / "environment.json")
+        return control.read_json(self.path / "environment.json")
 
     @property
     def predictions(self) -> dict:
         """What the learner wrote down before the run: name → value."""
-        return _read_json(self.path / "predictions.json")
+        return control.read_json(self.path / "predictions.json")
 
     @property
     def state(self) -> str:
@@ -133,10 +132,13 @@ def load(path) -> Run:
 
     Raises:
         FileNotFoundError: there is no such directory.
+        ValueError: its recipe.json or status.json is damaged.
     """
     path = Path(path)
     if not path.is_dir():
         raise FileNotFoundError(f"There is no run directory {path}. runs.latest(name) finds the newest of a recipe.")
+    if why := why_damaged(path):
+        raise ValueError(f"{why} Its log may be whole ({path / 'log.txt'}); the run cannot be shown or picked up.")
     return Run(path.resolve())
 
 
@@ -154,13 +156,6 @@ def latest(name: str, runs_dir: Path | None = None) -> Run:
     if not found:
         raise FileNotFoundError(f"No run of {name} lies under {root}. Make one: launch.train(recipe, data).")
     return load(found[-1])
-
-
-def _read_json(path: Path) -> dict:
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
 
 
 def _read_text(path: Path) -> str:

@@ -217,6 +217,35 @@ def test_which_run_is_picked_up(tmp_path, states, fresh, picked, capsys):
     assert ("Picking up" in capsys.readouterr().out) == (picked is not None)
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("status.json", "[]", "holds '[]'"),
+        ("recipe.json", "null", "holds 'null'"),
+        ("recipe.json", '{"name": "recipe", "mod', "begins with"),
+        ("recipe.json", "", "is empty"),
+        ("recipe.json", '{"model": 5}', "is damaged"),
+    ],
+)
+def test_a_damaged_run_directory_is_told_in_words(name, content, words, tmp_path, capsys):
+    directory = old_run(tmp_path / "recipe", "20260101-000000", "stopped")
+    run = runs.load(directory)
+    (directory / name).write_text(content)
+    identity = {"fingerprint": "abc", "entry_script": None}
+    with run_directory.claim(tmp_path / "recipe", identity, fresh=False) as (claimed, _):
+        assert claimed != directory
+    said = capsys.readouterr().out
+    assert f"{directory / name} is damaged" in said and words in said and "not picked up" in said
+    for look in (lambda: runs.load(directory), lambda: runs.latest("recipe", tmp_path), lambda: launch.follow(run)):
+        with pytest.raises(ValueError, match=f"{name} is damaged"):
+            look()
+
+
+def test_an_empty_run_directory_is_no_run(tmp_path):
+    with pytest.raises(RuntimeError, match="nothing was started there"):
+        launch.follow(runs.load(run_directory.new_directory(tmp_path / "recipe")))
+
+
 def test_another_recipe_is_not_picked_up(tmp_path):
     old = old_run(tmp_path, "20260101-000000", "failed")
     for identity in ({"fingerprint": "other", "entry_script": None}, {"fingerprint": "abc", "entry_script": "mine.py"}):

@@ -1,10 +1,12 @@
 """The life and death of a run's processes: real torchrun, ranks that are ten lines long."""
 
+import fcntl
 import json
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
 from pathlib import Path
@@ -15,7 +17,7 @@ import tiny_ranks
 from patience import HANG_SECONDS, wait_for
 from tiny_ranks import STEP_LINE, all_ranks, end_of, listening, log_of, nobody_lives, start, write_run
 
-from helpers.processes import control, hang, logs
+from helpers.processes import control, hang, logs, run_directory
 
 
 @pytest.fixture
@@ -332,6 +334,76 @@ def test_a_held_directory_is_refused(tmp_path):
     with control.held(tmp_path):
         assert control.is_alive(tmp_path)
     assert not control.is_alive(tmp_path)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
+def test_another_users_lock_is_named_and_keeps_nothing_waiting():
+    runs = Path(tempfile.mkdtemp(prefix="lock-"))  # where another user can get at it
+    runs.chmod(0o755)
+    directory = run_directory.new_directory(runs)
+    control.write_status(directory, state="running", launch=1, processes=1)
+    (directory / ".lock").touch(0o644)  # as an older version left it
+    reading, writing = os.pipe()
+    other = os.fork()
+    if other == 0:
+        os.setuid(65534)
+        fcntl.flock(os.open(directory / ".lock", os.O_RDONLY), fcntl.LOCK_EX)
+        os.write(writing, b"held")
+        signal.pause()
+    try:
+        assert os.read(reading, 4) == b"held"
+        assert not control.is_alive(directory) and control.state(directory) == "failed"
+        before = time.monotonic()
+        assert control.stop(directory) == "failed"
+        assert time.monotonic() - before < control.TERM_SECONDS / 2
+        refusal = f"user nobody .process {other}, .*holds its lock"
+        with pytest.raises(control.Busy, match=refusal), control.held(directory):
+            pass
+        with pytest.raises(control.Busy, match=refusal + ".*fresh=True"), run_directory.claim(runs, {}, fresh=False):
+            pass
+    finally:
+        os.kill(other, signal.SIGKILL)
+        os.waitpid(other, 0)
+    with control.held(directory):
+        assert control.is_alive(directory)
+
+
+def test_no_other_user_can_open_a_lock(tmp_path):
+    (tmp_path / ".lock").touch(0o644)
+    with control.held(tmp_path):
+        assert (tmp_path / ".lock").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
+def test_a_teacher_reads_a_learners_run_and_cannot_end_it():
+    """Without root's rights: whether it runs is told by the supervisor's process, in whose place this test stands."""
+    directory = Path(tempfile.mkdtemp(prefix="learner-"))
+    directory.chmod(0o755)
+    me = psutil.Process()
+    control.write_status(directory, state="running", launch=1, pid=me.pid, create_time=me.create_time())
+    with control.held(directory):
+        assert as_nobody(control.state, directory) == "running"
+        assert "belongs to user root, and only they can start or end it" in as_nobody(control.stop, directory)
+        assert "belongs to user root" in as_nobody(control.held(directory).__enter__)
+
+
+def as_nobody(look, *arguments) -> str:
+    """What `look` returns, or raises, in a child that is another user."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.setgid(65534)
+            os.setuid(65534)
+            os.write(writing, str(look(*arguments)).encode())
+        except control.Busy as refusal:
+            os.write(writing, str(refusal).encode())
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+    os.close(writing)
+    with os.fdopen(reading) as answer:
+        return answer.read()
 
 
 def test_status_is_replaced_whole_and_survives_a_full_disk(tmp_path, monkeypatch):

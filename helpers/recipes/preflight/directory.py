@@ -1,13 +1,12 @@
 """Can the run directory take the run: its disk, and what lies in it?"""
 
-import json
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from helpers.processes import checkpoints
+from helpers.processes import checkpoints, control
 from helpers.processes.run_directory import unfinished
 from helpers.recipes import accounting
 from helpers.recipes.preflight.problem import Problem, error
@@ -29,7 +28,7 @@ def directory(
     """Another recipe's checkpoint, a place that cannot be written to, too little disk for the checkpoints."""
     same = identity(recipe, data, entry_script)
     step, ours = checkpoints.latest(run_directory / "checkpoints"), same["fingerprint"]
-    holds = _fingerprint(run_directory)
+    holds = control.read_json(run_directory / "recipe.json").get("fingerprint")
     if step is not None and holds != ours:
         why = (
             f"It holds a checkpoint of step {step} of another recipe or corpus ({holds or 'unknown'}, this one is "
@@ -46,13 +45,6 @@ def directory(
         return
     picked_up = unfinished(run_directory, same)
     yield from _disk(recipe, parent, len(checkpoints.saved(picked_up / "checkpoints")) if picked_up else 0)
-
-
-def _fingerprint(run_directory: Path) -> str | None:
-    try:
-        return json.loads((run_directory / "recipe.json").read_text())["fingerprint"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
 
 
 def _disk(recipe: "Recipe", folder: Path, there: int) -> Iterator[Problem]:
