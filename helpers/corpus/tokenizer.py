@@ -78,7 +78,23 @@ def _directory(name: str) -> Path:
             f"tokenizer {name!r} is not here: give 'gpt2', 'bpe-4096' (or any bpe-N) or the path of a directory with a "
             "Hugging Face tokenizer (tokenizer.json, tokenizer_config.json)."
         )
+    for file in ("tokenizer_config.json", "config.json"):
+        if code := _code_of_its_own(path / file):
+            raise TokenizerError(
+                f"tokenizer {name!r} comes with code of its own ({code}, named in {file}), which is never run here: it "
+                "could do anything in your name. Take a tokenizer that tokenizer.json describes, or, if you have read "
+                f"that code and transformers does without, take auto_map out of {file}."
+            )
     return path
+
+
+def _code_of_its_own(config: Path) -> str | None:
+    """The classes that transformers would import from the folder for its tokenizer; None where there are none."""
+    try:
+        classes = json.loads(config.read_text(encoding="utf-8"))["auto_map"]["AutoTokenizer"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return ", ".join(name for name in ([classes] if isinstance(classes, str) else classes) if name)
 
 
 def make(name: str, directory: Path, texts: Iterable[str]) -> Facts:
@@ -176,7 +192,7 @@ def _given(name: str, directory: Path) -> Facts:
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(_directory(name)), local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(str(_directory(name)), local_files_only=True, trust_remote_code=False)
     except Exception as error:
         raise TokenizerError(f"transformers cannot load the tokenizer in {name}: {error}") from error
     end = tokenizer.eos_token or tokenizer.sep_token
