@@ -143,7 +143,7 @@ def check(name: str, answer, expected=None, tolerance: float = 0.01, hint: str =
     return Message("wrong", " ".join(part for part in (f"{name}: not yet.", clue, hint) if part))
 
 
-def is_number(value) -> bool:
+def _is_number(value) -> bool:
     if isinstance(value, (bool, str)) or value is None:
         return False
     try:
@@ -171,7 +171,7 @@ def _unlike(answer, expected) -> str | None:
         return None if len(answer) == len(expected) else f"the answer has another number of entries than {len(answer)}."
     if isinstance(answer, str):
         return "the answer is a number: write it without quotes."
-    if not is_number(answer):
+    if not _is_number(answer):
         return f"the answer is one number, not {kind}."
     return None if math.isfinite(float(answer)) else f"{float(answer)} is no answer: something was divided by zero."
 
@@ -194,7 +194,7 @@ def _ordered(answer, expected) -> list:
 
 def _clue(answer, expected, tolerance: float) -> str:
     """Which way a number is off, and whether it looks like a slip of units."""
-    if not is_number(expected) or not is_number(answer) or not float(expected):
+    if not _is_number(expected) or not _is_number(answer) or not float(expected):
         return ""
     ratio = float(answer) / float(expected)
     slips = {1e3: "thousand", 1e6: "million", 1e9: "billion", 8: "bits for bytes", 2: "factor of two"}
