@@ -1,0 +1,54 @@
+"""Sums of notebook 02: what the first loss should be, and how far a run goes through its corpus."""
+
+import math
+
+import pytest
+from records import make_run
+
+from helpers import recipes
+from helpers.lessons import sums
+from helpers.machine import CPU
+
+MODEL = recipes.gpt3_345m().model
+
+
+def test_the_first_loss_term_by_term(small_corpus, tmp_path):
+    run = make_run(tmp_path / "run", recipes.gpt3_345m(), CPU, {"lm loss": {1: 11.12, 2: 10.0}})
+    nats = sums.first_loss(MODEL, run, small_corpus)["nats"]
+    assert nats["ln V"] == pytest.approx(math.log(50304), abs=1e-3) and nats["+ ½ σ² h"] == 0.205
+    assert nats["= expected"] == 11.031 and nats["measured"] == 11.12 and nats["measured − expected"] == 0.089
+    assert 0.02 < nats["± by chance"] < 0.2
+    assert sums.first_loss(MODEL).index.tolist() == ["ln V", "+ ½ σ² h", "= expected"]
+
+
+def test_the_spread_of_logits_and_the_chance_of_the_labels_by_experiment():
+    """What `first_loss` says, with torch: hidden states of length √h that point nearly one way, and tied weights."""
+    import torch
+
+    generator = torch.Generator().manual_seed(0)
+    h, vocabulary, sigma, tokens = 512, 20_000, 0.02, 400
+    shares = 1 / torch.arange(1, vocabulary + 1)
+    shares /= shares.sum()
+    excess = []
+    for _ in range(30):
+        weights = sigma * torch.randn(vocabulary, h, generator=generator)
+        hidden = torch.randn(1, h, generator=generator) + 0.1 * torch.randn(tokens, h, generator=generator)
+        hidden *= math.sqrt(h) / hidden.norm(dim=1, keepdim=True)
+        logits = hidden @ weights.T
+        labels = torch.multinomial(shares, tokens, replacement=True, generator=generator)
+        lse = logits.logsumexp(1)
+        assert float(lse.mean()) - math.log(vocabulary) == pytest.approx(sigma**2 * h / 2, rel=0.1)
+        excess.append(float((lse - logits[torch.arange(tokens), labels]).mean()) - math.log(vocabulary))
+    excess = torch.tensor(excess)
+    spread = sigma * math.sqrt(h) * float((shares**2).sum().sqrt())
+    assert float(excess.std()) == pytest.approx(spread, rel=0.4)
+    assert float(excess.mean()) == pytest.approx(sigma**2 * h / 2, abs=3 * spread / math.sqrt(30))
+
+
+def test_epochs_are_of_the_training_part(small_corpus, tiny_recipe):
+    table = sums.epochs(tiny_recipe, small_corpus)["value"]
+    tokens = 30 * 8 * 64
+    assert table["tokens of the run"] == f"{tokens:,}"
+    train = int(table["tokens of the training part"].replace(",", ""))
+    assert train == pytest.approx(0.9 * small_corpus.tokens, rel=0.05)
+    assert float(table["epochs"]) == pytest.approx(tokens / train, abs=0.005)
