@@ -143,6 +143,7 @@ def _watch(directory: Path, interrupt_stops: bool, kill_at: int | None = None) -
                 control.kill(control.members(directory))
                 killed = True
                 continue
+            progress.is_suspended = control.suspended(directory)
             view.update(progress)
             time.sleep(pause)
         words = "killed" if killed else control.state(directory)

@@ -199,8 +199,7 @@ def find_failure(rank_logs: RankLogs, summary: str, exit_code: int | None) -> Fa
         return errors.get(rank, {}).get("py_callstack", "").strip() or last_traceback(rank_logs.rank_text(rank))
 
     def order(rank: int) -> tuple:
-        blamed = {int(other) for other in OF_RANK.findall(traceback(rank))}
-        victim = any(words in traceback(rank) for words in LOST_PEER) or bool(blamed) and rank not in blamed
+        victim = any(words in traceback(rank) for words in LOST_PEER)
         return (codes.get(rank) not in CRASH_SIGNALS, victim, int(errors.get(rank, {}).get("timestamp", 0)), rank)
 
     first = min(ranks, key=order)
@@ -209,7 +208,8 @@ def find_failure(rank_logs: RankLogs, summary: str, exit_code: int | None) -> Fa
         reason = f"was killed by {CRASH_SIGNALS.get(code, f'signal {-code}')}"
     else:
         reason = f"ended with exit code {1 if code is None else code}"
-    return Failure(first, code, reason, traceback(first))
+    blamed = [int(rank) for rank in OF_RANK.findall(traceback(first))]
+    return Failure(blamed[0] if blamed and first not in blamed else first, code, reason, traceback(first))
 
 
 def _torchruns_traceback(summary: str) -> str:

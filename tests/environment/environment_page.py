@@ -56,7 +56,9 @@ def said(pattern: str) -> str:
         if letter == "|" and depth == 0:
             end = position
             break
-    text = pattern[:end].removeprefix("^").replace("\\(", "⟨").replace("\\)", "⟩")
+    pattern = re.sub(r"\\n|\[\\s\\S\](?:\{[\d,]+\}|\*)\??|\\\.\+", " .* ", pattern[:end])
+    pattern = re.sub(r"\)\{[\d,]+\}\??", ")", pattern)
+    text = pattern.removeprefix("^").replace("\\(", "⟨").replace("\\)", "⟩")
     text = re.sub(r"\(\?:([^()|]*)\|[^()]*\)(?!\?)", r"\1", text)  # (?:one|other) → one
     while re.search(r"\([^()]*\)", text):
         text = re.sub(r"\((?:\?:)?[^()]*\)\?", "", text)  # optional

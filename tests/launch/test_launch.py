@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import threading
 import jupyter_client
 import nbclient
 import nbformat
+import psutil
 import pytest
 from machines import BARE_H200
 from patience import HANG_SECONDS, survivors, wait_for
@@ -18,7 +20,7 @@ from patience import HANG_SECONDS, survivors, wait_for
 from helpers import launch, machine, runs
 from helpers.launch import live
 from helpers.machine import CPU, PROJECT
-from helpers.processes import control, logs, run_directory
+from helpers.processes import control, diagnosis, logs, run_directory
 from helpers.recipes import preflight
 
 STEP = (
@@ -71,6 +73,13 @@ def test_a_resumed_cell_shows_nothing_of_the_last_launch_until_its_own_first_ste
     progress.hear(STEP.format(step=11, loss=4.0))
     assert progress.line().startswith("step 11/20 · loss 4.000")
     assert progress.steps == list(range(1, 12)) and progress.losses[9] == pytest.approx(5.0)
+
+
+def test_a_stopped_supervisor_is_said_where_the_progress_stood():
+    progress = live.Progress(sequence_length=64)
+    progress.hear(STEP.format(step=1, loss=6.0))
+    progress.is_suspended = True
+    assert "supervisor is stopped (SIGSTOP)" in progress.line() and "left" not in progress.line()
 
 
 def test_a_resume_from_step_1_forgets_the_whole_old_curve():
@@ -260,6 +269,23 @@ def test_a_run_of_another_kernel_is_left_alone(tmp_path):
         assert directory != old and lock is not None
 
 
+def test_a_run_whose_supervisor_is_stopped_is_told_when_another_begins(tmp_path, capsys):
+    with subprocess.Popen(["sleep", "3600"]) as supervisor:
+        process = psutil.Process(supervisor.pid)
+        status = {"pid": process.pid, "create_time": process.create_time()}
+        old = old_run(tmp_path, "20260101-000000", "running", **status)
+        identity = {"fingerprint": "abc", "entry_script": None}
+        for stopped in (False, True):
+            if stopped:
+                process.suspend()
+                wait_for(lambda: control.suspended(old), "its stop")
+            with control.held(old), run_directory.claim(tmp_path, identity, False) as (directory, _):
+                assert directory != old
+            shutil.rmtree(directory)
+            assert (f"The run {old} does not end" in capsys.readouterr().out) == stopped
+        supervisor.kill()
+
+
 def test_a_detached_run_that_goes_on_is_followed(tmp_path):
     old = old_run(tmp_path, "20260101-000000", "running", detached=True)
     identity = {"fingerprint": "abc", "entry_script": None}
@@ -303,6 +329,32 @@ def test_a_program_that_ends_without_training_has_failed(tiny_recipe, small_corp
     (tmp_path / "mine.py").write_text("print('nothing to do')")
     with pytest.raises(launch.TrainingFailed, match="before training was done"):
         launch.train(tiny_recipe, small_corpus, runs_dir=tmp_path, machine=CPU, entry_script=tmp_path / "mine.py")
+
+
+@pytest.mark.train
+@pytest.mark.parametrize(
+    ("says", "name", "words"),
+    [
+        (
+            "WARNING: could not find the metadata file /data/gpt/latest_checkpointed_iteration.txt",
+            "started from random weights",
+            "Megatron could not find the metadata file /data/gpt/latest_checkpointed_iteration.txt and started",
+        ),
+        (
+            ">> '--exit-on-missing-checkpoint' set ... exiting. <<",
+            "no checkpoint to load",
+            "before training was done",
+        ),
+    ],
+)
+def test_a_checkpoint_that_megatron_did_not_find_fails_the_cell(tiny_recipe, small_corpus, tmp_path, says, name, words):
+    """Megatron itself goes on from random weights, or ends with exit code 0."""
+    seconds = 3600 if "WARNING" in says else 0
+    (tmp_path / "mine.py").write_text(f"import time\nprint({says!r}, flush=True)\ntime.sleep({seconds})")
+    with pytest.raises(launch.TrainingFailed, match=words) as failed:
+        launch.train(tiny_recipe, small_corpus, runs_dir=tmp_path, machine=CPU, entry_script=tmp_path / "mine.py")
+    assert failed.value.cause == diagnosis.diagnose(str(failed.value)).cause
+    assert diagnosis.diagnose(str(failed.value)).name == name and "Starting the same cell" not in str(failed.value)
 
 
 @pytest.mark.train

@@ -169,6 +169,22 @@ def test_five_kills_leave_no_trace_in_the_losses(tiny_recipe, small_corpus, tmp_
 
 
 @pytest.mark.train
+def test_a_run_whose_last_checkpoint_is_cut_in_half_goes_on_from_the_one_before(
+    tiny_run, tiny_recipe, small_corpus, tmp_path, capsys
+):
+    copy = tmp_path / "tiny" / tiny_run.path.name
+    shutil.copytree(tiny_run.path, copy)
+    control.write_status(copy, state="failed")
+    checkpoint_files.cut_in_half(copy / "checkpoints" / "iter_0000030" / "__0_0.distcp")
+    run = launch.train(tiny_recipe.with_(save_interval=10), small_corpus, runs_dir=tmp_path, machine=CPU)
+    out = capsys.readouterr().out
+    assert f"Picking up the unfinished run {copy} after step 20." in out
+    assert "the checkpoint of step 30 is damaged: __0_0.distcp has " in out
+    assert run.path == copy and run.state == "finished"
+    assert run.losses.to_dict() == tiny_run.losses.to_dict()
+
+
+@pytest.mark.train
 def test_command_sh_by_hand_mends_a_half_written_index_cache(tiny_recipe, small_corpus, tmp_path):
     """Megatron only looks whether the cached files are there; every further start would fail."""
     recipe = tiny_recipe.with_(train_iters=6, lr_warmup_iters=0)

@@ -1,12 +1,16 @@
 """Every known symptom is found in a real log, with its cause before its consequences."""
 
 import argparse
+import json
 import re
 
 import pytest
 
-from helpers.processes import diagnosis
+from helpers.machine import PROJECT
+from helpers.processes import diagnosis, logs
 from helpers.processes.symptoms import CONSEQUENCES, SYMPTOMS
+
+BROKEN = PROJECT / "notebooks" / "recorded" / "broken"
 
 # What Megatron 0.19.2 and torch 2.11 wrote when the failure was provoked on CPU ranks.
 PROVOKED = {
@@ -253,9 +257,9 @@ FROM_SOURCES = {
 torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.
 """,
     # ncclGetErrorWord of torch/csrc/distributed/c10d/NCCLUtils.cpp; libnccl.so.2
-    "NCCL error": "torch.distributed.DistBackendError: NCCL error in: /pytorch/torch/csrc/distributed/c10d/NCCLUtils.cpp:77"
-    ", unhandled system error (run with NCCL_DEBUG=INFO for details), NCCL version 2.28.9\nncclSystemError: System call "
-    "(e.g. socket, malloc) or external library call failed or device error.",
+    "NCCL error": "torch.distributed.DistBackendError: NCCL error in: /pytorch/torch/csrc/distributed/c10d/NCCLUtils."
+    "cpp:77, unhandled system error (run with NCCL_DEBUG=INFO for details), NCCL version 2.28.9\nncclSystemError: "
+    "System call (e.g. socket, malloc) or external library call failed or device error.",
     # transformers/utils/hub.py:611, in megatron/core/tokenizers' own words
     "gated repository": "ValueError: Unable to instantiate HuggingFace AutoTokenizer for meta-llama/Meta-Llama-3-8B. "
     "Exception: You are trying to access a gated repo.",
@@ -399,6 +403,15 @@ def test_flags_are_asked_of_megatron_when_the_log_has_no_usage():
 @pytest.mark.train
 def test_log_of_a_healthy_run_shows_no_symptom(tiny_run):
     assert diagnosis.diagnose((tiny_run.path / "log.txt").read_text()) is None
+
+
+@pytest.mark.parametrize("path", sorted(BROKEN.glob("*.txt")), ids=lambda path: path.stem)
+def test_the_recorded_broken_runs_say_no_error_that_would_give_them_away(path):
+    """They are there to be read by people: Megatron's own lines, and the command that made them."""
+    head, *lines = path.read_text().splitlines()
+    assert all("helpers/ranks/pretrain_gpt.py" in command for command in json.loads(head)["commands"])
+    assert sum(logs.parse_step(line) is not None for line in lines) >= 30 and len(lines) <= 60
+    assert diagnosis.diagnose("\n".join(lines)) is None
 
 
 def test_table_of_symptoms():

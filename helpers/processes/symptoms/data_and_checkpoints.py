@@ -79,7 +79,7 @@ DATA_AND_CHECKPOINTS = (
     ),
     Symptom(
         "layout changed, one file a rank",
-        r"(?P<what>(?:tensor|pipeline)_model_parallel_size) value from checkpoint \((?P<old>\d+)\) is not equal to "
+        r"(?P<what>\w+_model_parallel_size) value from checkpoint \((?P<old>\d+)\) is not equal to "
         r"the input argument value \((?P<new>\d+)\)",
         "The same model in another layout: {what} was {old} and is {new} now, and the format `torch` keeps a file for "
         "each rank of its own layout.",
@@ -120,7 +120,7 @@ DATA_AND_CHECKPOINTS = (
     ),
     Symptom(
         "no optimizer in the checkpoint",
-        r"Unable to load optimizer from checkpoint (?P<path>\S+?)\.? Specify --no-load-optim",
+        r"Unable to load optimizer from checkpoint (?P<path>\S+)\. Specify --no-load-optim",
         "{path} holds no optimizer state that fits: it was saved without (--no-save-optim) or by another --optimizer.",
         "Load the weights alone (--no-load-optim; --finetune begins at step 0 besides), or give the old --optimizer.",
     ),
