@@ -18,6 +18,7 @@ def places(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MEGATRON_TOUR_RUNS", str(tmp_path_factory.mktemp("runs")))
         patch.setenv("MEGATRON_TOUR_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
         yield
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from helpers.formats import number_formats
 from helpers.formats.number_formats import cast, errors, relative_error, scaling_of
-from helpers.processes import checkpoints
+from helpers.processes import checkpoints, trust
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,6 +48,7 @@ def of_run(run: Run, machine: Machine | None = None) -> dict[str, Linear]:
 
     Raises:
         FileNotFoundError: the run has no checkpoint.
+        PermissionError: it has one that somebody else wrote.
         launch.TrainingFailed: the two steps failed.
     """
     import torch
@@ -56,6 +57,8 @@ def of_run(run: Run, machine: Machine | None = None) -> dict[str, Linear]:
 
     if not checkpoints.saved(Path(run.path) / "checkpoints"):
         raise FileNotFoundError(f"{run.path} has no checkpoint. Train with save_interval set.")
+    if why := trust.why_not(run.path):
+        raise PermissionError(f"The checkpoint of {run.path} is not loaded. {why} runs.trust(path) says that you know.")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "tensors.pt"
         flags = _flags(run) + ["--finetune", "--no-load-optim", "--no-load-rng", "--exit-interval", "2"]

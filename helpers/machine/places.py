@@ -15,3 +15,8 @@ def runs_root() -> Path:
 def cache_root() -> Path:
     """Where prepared corpora go, as a whole path: $MEGATRON_TOUR_CACHE, else `~/.cache/megatron-tour`."""
     return Path(os.environ.get("MEGATRON_TOUR_CACHE") or DEFAULT_CACHE).expanduser().resolve()
+
+
+def state_root() -> Path:
+    """Where what this user has decided is kept, as a whole path: $XDG_STATE_HOME/megatron-tour, else in ~/.local."""
+    return Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state").expanduser().resolve() / "megatron-tour"

@@ -8,21 +8,21 @@ environment: that finds the ones that outlived their parents.
 
 import contextlib
 import ctypes
-import fcntl
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
 from helpers.machine import PROJECT
-from helpers.processes import logs
+from helpers.processes import locks, logs
+from helpers.processes.locks import Busy, held
 
 MARK = "MEGATRON_TOUR_RUN"  # environment variable of every process of a run: its directory
 TERM_SECONDS = 20  # what ranks get between SIGTERM and SIGKILL; torchrun itself would wait 30
@@ -47,10 +47,6 @@ class Supervisor:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.process.wait(TERM_SECONDS + GONE_SECONDS)
         self.process.poll()
-
-
-class Busy(RuntimeError):
-    """The run directory belongs to a run that is going on."""
 
 
 def read_json(path: Path) -> dict:
@@ -100,18 +96,11 @@ def state(run_directory: Path) -> str:
 def is_alive(run_directory: Path) -> bool:
     """Whether a supervisor holds the run directory. The lock of another user's run is theirs: there, by its process."""
     try:
-        lock = os.open(Path(run_directory) / ".lock", os.O_RDONLY | os.O_CLOEXEC)
+        return locks.is_taken(run_directory)
     except FileNotFoundError:
         return False
     except PermissionError:
         return _supervisor(run_directory) is not None
-    try:
-        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return stranger(run_directory) is None
-    finally:
-        os.close(lock)
-    return False
 
 
 def suspended(run_directory: Path) -> bool:
@@ -120,63 +109,6 @@ def suspended(run_directory: Path) -> bool:
         supervisor = _supervisor(run_directory)
         return supervisor is not None and supervisor.status() == psutil.STATUS_STOPPED
     return False
-
-
-def stranger(run_directory: Path) -> str | None:
-    """Who holds the run directory's lock though the run is not theirs, in words; None where nobody does.
-
-    /proc/locks names the process of every lock (proc_locks(5)).
-    """
-    lock = (Path(run_directory) / ".lock").stat()
-    for line in Path("/proc/locks").read_text().splitlines():
-        words = [word for word in line.split() if word != "->"]
-        if words[1] != "FLOCK" or words[5].rsplit(":", 1)[-1] != str(lock.st_ino):
-            continue
-        with contextlib.suppress(psutil.Error, ValueError):
-            process = psutil.Process(int(words[4]))
-            if process.uids().real != lock.st_uid:
-                return f"user {process.username()} (process {process.pid}, {process.name()})"
-    return None
-
-
-@contextlib.contextmanager
-def held(run_directory: Path) -> Iterator[int]:
-    """Hold the run directory; yields the lock's file descriptor, to hand on. No other user can open the lock.
-
-    Raises:
-        Busy: somebody else holds it; the message says who, where that is another user.
-    """
-    path = Path(run_directory) / ".lock"
-    try:
-        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except PermissionError:
-        raise Busy(
-            f"{run_directory} belongs to user {path.parent.owner()}, and only they can start or end it."
-        ) from None
-    try:
-        if os.fstat(lock).st_uid == os.getuid():
-            os.fchmod(lock, 0o600)  # whatever an older version of this program gave it
-        for attempt in range(20):  # a look by `is_alive` takes the lock for a moment, too
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if attempt == 19:
-                    raise Busy(_why_busy(run_directory)) from None
-                time.sleep(0.01)
-        yield lock
-    finally:
-        os.close(lock)
-
-
-def _whose(run_directory: Path) -> str:
-    return f"{run_directory} belongs to user {Path(run_directory).owner()}, and only they can start or end it."
-
-
-def _why_busy(run_directory: Path) -> str:
-    if who := stranger(run_directory):
-        return f"{run_directory} is not running, but {who} holds its lock: they must end that process."
-    return f"{run_directory} belongs to a run that is going on."
 
 
 def start(
@@ -263,7 +195,7 @@ def stop(run_directory: Path) -> str:
     """
     run_directory = Path(run_directory).resolve()
     if os.getuid() not in (0, run_directory.stat().st_uid):
-        raise Busy(_whose(run_directory))
+        raise Busy(locks.whose(run_directory))
     deadline = time.monotonic() + TERM_SECONDS + GONE_SECONDS
     asked = False
     while is_alive(run_directory) and time.monotonic() < deadline:

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from helpers.machine import PROJECT, Machine, cuda_libraries, driver_versions
-from helpers.processes import checkpoints, control
+from helpers.processes import checkpoints, control, locks, trust
 from helpers.ranks.repairs import table
 
 NAME = re.compile(r"\w[\w.+-]{0,59}")
@@ -45,7 +45,7 @@ def claim(parent: Path, identity: dict, fresh: bool):
             try:
                 lock = stack.enter_context(control.held(old))
             except control.Busy as busy:
-                if control.stranger(old):
+                if locks.stranger(old):
                     raise control.Busy(f"{busy} fresh=True starts another run.") from None
                 print(f"{busy} This starts another one from step 1.")
                 lock = None
@@ -57,12 +57,14 @@ def claim(parent: Path, identity: dict, fresh: bool):
                 print(f"Picking up the unfinished run {old} {where}. fresh=True would start another.")
                 for words in repaired:
                     print(words)
+                trust.written_here(old)  # what it holds was looked at by preflight
                 yield old, lock
                 return
     for other in _runs(parent, identity):
         if control.suspended(other):
             print(f"The run {other} does not end: its supervisor is stopped (SIGSTOP). runs.load(path).stop() ends it.")
     directory = new_directory(parent)
+    trust.written_here(directory)
     with control.held(directory) as lock:
         yield directory, lock
 

@@ -1,5 +1,6 @@
 """What runs left behind, here and on named machines."""
 
+from helpers.processes.trust import trust
 from helpers.runs import baselines, micro_batches, timeline, wandb_history
 from helpers.runs.comparison import compare, labels
 from helpers.runs.log_lines import log_line

@@ -1,5 +1,7 @@
 import dataclasses
+import json
 import os
+import pickle
 import random
 import subprocess
 import sys
@@ -398,6 +400,37 @@ def test_a_directory_with_another_recipes_checkpoint(corpus, tmp_path):
     assert "step 40" in message and SMALL.fingerprint(corpus) in message and "fresh=True" in message
     described.unlink()
     assert "unknown" in refusal(SMALL, corpus, CPU, tmp_path / "run")
+
+
+class Runs:
+    """A pickle that creates a file when it is read."""
+
+    def __init__(self, mark: Path):
+        self.mark = mark
+
+    def __reduce__(self):
+        return Path.touch, (self.mark,)
+
+
+def test_a_checkpoint_from_elsewhere_is_loaded_only_when_asked_for(corpus, tmp_path):
+    foreign = tmp_path / "runs" / "20260101-000000"
+    (foreign / "checkpoints" / "iter_0000040").mkdir(parents=True)
+    (foreign / "checkpoints" / "iter_0000040" / ".metadata").write_bytes(pickle.dumps(Runs(tmp_path / "ran")))
+    described = dataclasses.asdict(SMALL) | preflight.identity(SMALL, corpus, None)
+    (foreign / "recipe.json").write_text(json.dumps(described))
+    message = refusal(SMALL, corpus, CPU, tmp_path / "runs")
+    assert str(foreign) in message and "not written by a run of yours" in message
+    assert f'runs.trust("{foreign}")' in message and "fresh=True" in message
+    loading = SMALL.with_(extra_flags=("--load", str(foreign / "checkpoints"), f"--pretrained-checkpoint={foreign}"))
+    assert refusal(loading, corpus, CPU, tmp_path / "new").count("not written by a run of yours") == 2
+    runs.trust(foreign)
+    assert preflight.check(SMALL, corpus, CPU, tmp_path / "runs") == []
+    assert all(problem.severity == "warning" for problem in preflight.check(loading, corpus, CPU, tmp_path / "new"))
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_place_with_a_line_break_is_refused(tmp_path):
+    assert "A folder whose name can be printed" in refusal(SMALL, None, CPU, tmp_path / "a\nb")
 
 
 def test_a_directory_that_cannot_be_written_to(tmp_path):

@@ -12,7 +12,7 @@ from helpers.recipes import accounting
 from helpers.recipes.preflight import precision, sizes
 from helpers.recipes.preflight.changes import changes
 from helpers.recipes.preflight.data import corpus_problems
-from helpers.recipes.preflight.directory import directory
+from helpers.recipes.preflight.directory import directory, loaded
 from helpers.recipes.preflight.memory import memory
 from helpers.recipes.preflight.problem import Problem
 from helpers.recipes.preflight.words import extra_flags, logging, words
@@ -56,6 +56,7 @@ def check(
         found += sizes.batch_and_schedule(recipe)
     found += [*precision.precision(recipe, machine), *precision.speed(recipe, machine)]
     found += [*changes(recipe, machine), *extra_flags(recipe, data, machine, entry_script is None), *logging(recipe)]
+    found += loaded(recipe)
     if data is not None:
         found += corpus_problems(recipe, data)
     if run_directory is not None:

@@ -1,16 +1,20 @@
 """Can the run directory take the run: its disk, and what lies in it?"""
 
+import itertools
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from helpers.processes import checkpoints, control
+from helpers.machine import PROJECT
+from helpers.processes import checkpoints, control, trust
 from helpers.processes.run_directory import unfinished
 from helpers.recipes import accounting
 from helpers.recipes.preflight.problem import Problem, error
 from helpers.show import numbers
+
+LOADING = ("--load", "--pretrained-checkpoint")
 
 if TYPE_CHECKING:
     from helpers.corpus.corpus import Corpus
@@ -26,6 +30,10 @@ def directory(
     recipe: "Recipe", data: "Corpus | None", run_directory: Path, entry_script: Path | str | None = None
 ) -> Iterator[Problem]:
     """Another recipe's checkpoint, a place that cannot be written to, too little disk for the checkpoints."""
+    if not str(run_directory).isprintable():
+        why = "A line break in it would begin a new line in the log and in command.sh."
+        yield error(f"run directory {str(run_directory)!r}", why, "A folder whose name can be printed.")
+        return
     same = identity(recipe, data, entry_script)
     step, ours = checkpoints.latest(run_directory / "checkpoints"), same["fingerprint"]
     holds = control.read_json(run_directory / "recipe.json").get("fingerprint")
@@ -44,7 +52,19 @@ def directory(
         yield error(f"run directory {run_directory}", why, "MEGATRON_TOUR_RUNS=<a folder of yours> in the environment.")
         return
     picked_up = unfinished(run_directory, same)
+    if picked_up and any((picked_up / "checkpoints").glob("iter_*")) and (why := trust.why_not(picked_up)):
+        change = f'runs.trust("{picked_up}") if you know its author; fresh=True starts without it.'
+        yield error(f"the checkpoint of {picked_up}", why, change)
     yield from _disk(recipe, parent, len(checkpoints.saved(picked_up / "checkpoints")) if picked_up else 0)
+
+
+def loaded(recipe: "Recipe") -> Iterator[Problem]:
+    """Checkpoints from elsewhere that the learner's own flags load."""
+    words = [part for word in recipe.extra_flags for part in word.split("=", 1)]
+    for flag, folder in itertools.pairwise(words):
+        if flag in LOADING and (why := trust.why_not(PROJECT / folder)):
+            change = f'runs.trust("{folder}") if you know its author.'
+            yield error(f"extra_flags {flag} {folder}", why, change)
 
 
 def _disk(recipe: "Recipe", folder: Path, there: int) -> Iterator[Problem]:
