@@ -168,7 +168,7 @@ class JupyterView:
     """A progress bar with the line, and below it loss and throughput, each updated in place (`display_id`).
 
     Works wherever outputs can be updated: Lab, Notebook, VS Code, nbclient; no widget has to be installed in the
-    browser. What stays at the end is the line as text and one small picture.
+    browser. What stays of a run that ended well is the line as text, with the picture folded up behind a word.
     """
 
     def __init__(self):
@@ -196,7 +196,7 @@ class JupyterView:
         line = f"{words}: {progress.summary()}"
         self._show_line(line, f"<code>{html.escape(line)}</code>")
         if len(progress.steps) > 1:
-            self._show_figure(progress)
+            self._show_figure(progress, folded=words in ("finished", "killed"))
 
     def _show_line(self, line: str, markup: str) -> None:
         from IPython.display import display
@@ -207,19 +207,22 @@ class JupyterView:
         else:
             self.line_handle.update(bundle, raw=True)
 
-    def _show_figure(self, progress: Progress) -> None:
+    def _show_figure(self, progress: Progress, folded: bool = False) -> None:
         """Draw, or do without: an interrupt may have caught matplotlib half imported; a run outlives its picture."""
         self.figure_at, self.drawn_step = time.monotonic(), progress.steps[-1]
         with contextlib.suppress(Exception):
-            self._draw(progress)
+            self._draw(progress, folded)
 
-    def _draw(self, progress: Progress) -> None:
+    def _draw(self, progress: Progress, folded: bool) -> None:
         from IPython.display import display
 
         self.figure = self.figure or LiveFigure(progress.vocab_size)
         start = time.monotonic()  # making the axes loads matplotlib, once
         picture = self.figure.draw(progress)
-        bundle = {"text/plain": picture.alt, "text/html": picture._repr_html_()}
+        markup = picture._repr_html_()
+        if folded:
+            markup = f"<details><summary>the curves while it trained</summary>{markup}</details>"
+        bundle = {"text/plain": picture.alt, "text/html": markup}
         if self.figure_handle is None:
             self.figure_handle = display(bundle, raw=True, display_id=True)
         else:
