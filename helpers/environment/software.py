@@ -5,11 +5,13 @@ Each reads facts and judges them; it starts nothing. What needs PyTorch or a GPU
 """
 
 import importlib.util
+import os
 import platform
 import re
 import sys
 import tomllib
 from functools import cache
+from pathlib import Path
 
 from helpers.environment.finding import Finding
 from helpers.machine import PROJECT, Machine
@@ -39,6 +41,19 @@ def python(machine: Machine, facts: dict) -> Finding:
         fix = "Run `uv run jupyter lab notebooks` from the project; uv brings Python 3.12 along."
         return Finding("Python", "problem", found, why, fix)
     return Finding("Python", "ok", found, why)
+
+
+def our_package(machine: Machine, facts: dict) -> Finding:
+    why = "Python takes the first package of a name that it finds, and cells mean ours by `from helpers import …`."
+    named = [Path(place) for place in os.environ.get("PYTHONPATH", "").split(os.pathsep) if place]
+    places = [place for place in (PROJECT / "notebooks", *named) if place.resolve() != PROJECT]
+    for place in places:
+        if (place / "helpers" / "__init__.py").is_file() or (place / "helpers.py").is_file():
+            fix = f"Take {place} out of PYTHONPATH (`unset PYTHONPATH` takes all out) before you start Jupyter."
+            if place not in named:
+                fix = f"Give helpers in {place} another name."
+            return Finding("Package helpers", "problem", f"another one lies in {place}", why, fix)
+    return Finding("Package helpers", "ok", str(PROJECT / "helpers"), why)
 
 
 # --- the software ---------------------------------------------------------------------------------------------------
@@ -127,4 +142,4 @@ def nccl(machine: Machine, facts: dict) -> Finding:
     return Finding("Collectives", "ok", found, why)
 
 
-SOFTWARE = (python, torch, megatron, index_helpers, transformer_engine, apex, nccl)
+SOFTWARE = (python, our_package, torch, megatron, index_helpers, transformer_engine, apex, nccl)

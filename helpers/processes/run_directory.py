@@ -151,7 +151,11 @@ def write_command(directory: Path, title: str, program: Sequence[str], variables
     known; no secret is written. The script mends its index cache itself: then it is mended whoever starts it.
     """
     lines = ["#!/usr/bin/env bash", _comment(f"{title}. Runs by itself from a shell, too."), "set -eu"]
-    lines.append(f"cd {shlex.quote(str(PROJECT))}")
+    project = shlex.quote(str(PROJECT))
+    lines += [
+        f"cd {project}",
+        f"export PYTHONPATH={project}${{PYTHONPATH:+:$PYTHONPATH}}  # our helpers, not another's",
+    ]
     for name, (value, why) in variables.items():
         lines.append(f"export {name}={_kept(name, value)}  {_comment(why)}")
     if groups:

@@ -53,6 +53,28 @@ def test_a_bare_laptop_is_ready(report):
     assert "gloo" in by_name["Collectives"].found
 
 
+@pytest.mark.parametrize("kind", ["helpers/__init__.py", "helpers.py"])
+def test_another_package_of_our_name_is_named(kind, tmp_path, monkeypatch):
+    (tmp_path / kind).parent.mkdir(exist_ok=True)
+    (tmp_path / kind).touch()
+    for path in (str(tmp_path), f"{PROJECT}:/nowhere:{tmp_path}"):
+        monkeypatch.setenv("PYTHONPATH", path)
+        found = software.our_package(CPU, facts())
+        assert found.status == "problem" and str(tmp_path) in found.found and "PYTHONPATH" in found.fix
+    monkeypatch.setenv("PYTHONPATH", str(PROJECT))
+    assert software.our_package(CPU, facts()).status == "ok"
+
+
+def test_the_command_takes_our_package_and_names_the_other(tmp_path):
+    (tmp_path / "helpers").mkdir()
+    (tmp_path / "helpers" / "__init__.py").write_text("raise SystemExit('the other package was imported')")
+    command = [sys.executable, "-c", "import megatron_tour, sys; sys.exit(megatron_tour.main())", "--check"]
+    environment = os.environ | {"PYTHONPATH": str(tmp_path), "MEGATRON_CPU": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=PROJECT / "notebooks")
+    assert done.returncode == 1 and "Fix these first: Package helpers." in done.stdout, done.stdout + done.stderr
+    assert "the other package was imported" not in done.stdout + done.stderr
+
+
 def test_every_star_says_why_and_every_trouble_what_to_do(report):
     assert len({finding.name for finding in report.findings}) == len(report.findings) >= 19
     for finding in report.findings:

@@ -36,3 +36,14 @@ def test_what_the_learner_has_set_stays(tmp_path):
     for variables, seen in (({}, "ours"), ({"VALUE": "a 'b'  $c"}, "a 'b'  $c"), ({"VALUE": ""}, "ours")):
         done = subprocess.run(["bash", script], capture_output=True, text=True, env=variables)
         assert done.stdout == f"{seen}\n", done.stderr
+
+
+def test_ranks_import_our_package_before_another_of_its_name(tmp_path):
+    (tmp_path / "helpers").mkdir()
+    (tmp_path / "helpers" / "__init__.py").write_text("raise SystemExit('the other package was imported')")
+    rank = tmp_path / "elsewhere" / "rank.py"
+    rank.parent.mkdir()
+    rank.write_text("import helpers; print(helpers.__path__[0])")
+    script = run_directory.write_command(tmp_path, "run", [sys.executable, str(rank)], {}, {})
+    done = subprocess.run(["bash", script], capture_output=True, text=True, env={"PYTHONPATH": str(tmp_path)})
+    assert done.stdout == f"{PROJECT / 'helpers'}\n", done.stderr
