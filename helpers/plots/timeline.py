@@ -6,7 +6,7 @@ from helpers.plots.shapes import PALE, on
 from helpers.runs.timeline import CATEGORIES, IDLE, Kernel, Timeline, Window
 from helpers.show import style
 from helpers.show.message import Absence
-from helpers.show.style import COLOURS, INK, RECORDED_HATCH, RUN_COLOURS, Picture
+from helpers.show.style import COLOURS, INK, RUN_COLOURS, Picture
 
 KERNEL_COLOURS = {
     "matrix products": RUN_COLOURS[1],
@@ -81,8 +81,7 @@ def time_shares(named: Mapping[str, Timeline | Absence]) -> Picture | Absence:
             for name, milliseconds in one.milliseconds.items():
                 colour = KERNEL_COLOURS[name]
                 look = {"edgecolor": "#888888", "linestyle": "--"} if name == IDLE else {"edgecolor": "white"}
-                hatch = None if name == IDLE else RECORDED_HATCH
-                axes.barh(row, milliseconds, left=left, height=0.62, color=colour, hatch=hatch, linewidth=0.8, **look)
+                axes.barh(row, milliseconds, left=left, height=0.62, color=colour, linewidth=0.8, **look)
                 if milliseconds > 0.06 * longest:
                     box = {"boxstyle": "round,pad=0.15", "fc": colour, "ec": "none"}
                     share = f"{milliseconds / one.step_ms:.0%}"
