@@ -68,7 +68,7 @@ from helpers.ranks.cpu import device
 device.switch_on()
 zeros = torch.zeros
 device.switch_on()
-from helpers.ranks.cpu import megatron
+from helpers.ranks.cpu import attention
 
 torch.cuda.set_device(1)
 quiet = torch.cuda.memory_allocated()
@@ -88,6 +88,10 @@ state = torch.cuda.get_rng_state()
 drawn = torch.rand(3, device="cuda")
 torch.cuda.set_rng_state(state)
 drawn_again = torch.rand(3)
+
+state = torch.get_rng_state()
+read = list(torch.utils.data.DataLoader([1, 2, 3]))
+loader_draws_aside = len(read) == 3 and bool((torch.get_rng_state() == state).all())
 
 class Layer(torch.nn.Module):
     def __init__(self):
@@ -114,13 +118,26 @@ print(json.dumps({
     "same": bool((drawn == drawn_again).all()),
     "name": torch.cuda.get_device_name(),
     "compiled": torch.compile(abs)(-3) + torch.compile(mode="max-autotune")(abs)(-4),
-    "order": megatron.sequence_order(2, 8).tolist(),
+    "order": attention.sequence_order(2, 8).tolist(),
+    "generators": [torch.Generator(device=device).device.type for device in (0, "cuda", "cpu")],
+    "seeded": [torch.rand(1, generator=torch.Generator(device=0).manual_seed(3)).item() for _ in range(2)],
+    "is one": isinstance(torch.default_generator, torch.Generator),
+    "aside": loader_draws_aside,
+    "connections": os.environ["CUDA_DEVICE_MAX_CONNECTIONS"],
 }))
 device.main()
 """
 SOMEBODY_ELSES = """
-import sys, torch, its_module
+import multiprocessing, os, sys, torch, its_module
+def in_another_process(queue):
+    queue.put([torch.zeros(1, device="cuda").device.type, os.environ["CUDA_DEVICE_MAX_CONNECTIONS"]])
 if __name__ == "__main__":
+    spawning = multiprocessing.get_context("spawn")
+    queue = spawning.Queue()
+    child = spawning.Process(target=in_another_process, args=(queue,))
+    child.start()
+    print(*queue.get(timeout=300))
+    child.join()
     print(its_module.answer, sys.argv[1:], torch.zeros(1, device="cuda").device, sys.argv[0] == __file__)
 """
 
@@ -167,6 +184,17 @@ def test_events_random_numbers_and_compiled_functions(answers):
     assert answers["milliseconds"] >= 15
     assert answers["same"]
     assert answers["compiled"] == 7
+
+
+def test_generators_for_a_gpu_draw_on_the_cpu(answers):
+    """Megatron's text generation makes one for its sampling: torch.Generator(device=torch.cuda.current_device())."""
+    assert answers["generators"] == ["cpu"] * 3 and answers["is one"]
+    assert answers["seeded"][0] == answers["seeded"][1]
+
+
+def test_a_data_loader_leaves_the_devices_random_numbers_alone(answers):
+    """Only some tensor-parallel ranks read data, and all of them must drop the same activations."""
+    assert answers["aside"]
 
 
 def test_a_sequence_is_put_together_from_its_zigzag_parts(answers):

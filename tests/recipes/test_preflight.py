@@ -179,6 +179,16 @@ REFUSED = {
     "fine-tuning flag": (SMALL, {"extra_flags": ("--sft",)}, CPU, ["--sft", "supervised fine-tuning", "entry_script"]),
     "ModelOpt flag": (SMALL, {"extra_flags": ("--export-te-mcore-model",)}, CPU,
         ["--export-te-mcore-model", "ModelOpt"]),
+    "the MLP recomputed with biases": (SMALL,
+        {"extra_flags": ("--recompute-activations", "--recompute-modules", "mlp")}, CPU,
+        ["--recompute-modules", "for ever", "--disable-bias-linear"]),
+    "an optimizer taken off the GPU": (SMALL, {"extra_flags": ("--optimizer-cpu-offload",)}, CPU,
+        ["--optimizer-cpu-offload on 2-core CPU", "where it is already", "Leave it out"]),
+    "a CUDA graph by flag": (SMALL, {"extra_flags": ("--cuda-graph-impl", "local")}, CPU,
+        ["--cuda-graph-impl", "kernels of a GPU", "Leave it out"]),
+    "nsys": (SMALL, {"extra_flags": ("--profile",)}, CPU, ["--profile", "nsys", "--use-pytorch-profiler"]),
+    "latent attention in tensor-parallel shares": (SMALL, {"tensor_parallel": 2, "extra_flags":
+        ("--multi-latent-attention",)}, CPU, ["--multi-latent-attention", "gradient", "--context-parallel-size"]),
     "training part of weight 0": (SMALL, {"split": "0,50,50"}, CPU, ["train part has weight 0", 'split="90,5,5"']),
     "validation part of weight 0": (SMALL, {"split": "100,0,0"}, CPU, ["valid part has weight 0", "eval_iters=0"]),
     "empty test part": (SMALL, {"split": "949,50,1"}, CPU,
@@ -358,6 +368,11 @@ def test_a_script_of_the_learners_own_may_do_other_jobs():
     recipe = BIG.with_(extra_flags=("--sft",))
     assert "--sft" in refusal(recipe, None, TWO_H200, None)
     assert preflight.check(recipe, None, TWO_H200, entry_script="pretrain_gpt.py") == []
+
+
+def test_flags_that_only_break_on_a_cpu_are_left_to_a_gpu():
+    for flags in ("--optimizer-cpu-offload",), ("--profile",), ("--recompute-modules", "mlp"):
+        assert preflight.check(BIG.with_(extra_flags=flags), None, TWO_H200) == []
 
 
 def test_no_disk_for_a_checkpoint(tmp_path, monkeypatch):

@@ -6,7 +6,8 @@
 Megatron speaks to `torch.cuda` by name. `switch_on` lets those names answer for the CPU: every process of the
 machine is one device, a tensor sent to "cuda" stays in main memory, streams are in order by themselves, and the
 memory figures are those of the process. Nothing pretends to compute: each number still comes from Megatron and
-torch. What Megatron itself refuses on a CPU is in `cpu.megatron`.
+torch. What Megatron itself refuses on a CPU is in `cpu.megatron` and `cpu.attention`; what no CPU can do is refused,
+in words, from the program's flags (`refused_flags`).
 
 A script of somebody else (NVIDIA's own `pretrain_gpt.py`, say) runs the same way:
 
@@ -30,6 +31,9 @@ from pathlib import Path
 
 import torch
 
+from helpers.ranks import refused_flags
+from helpers.ranks.cpu import generators, spawned
+
 CPU = torch.device("cpu")
 FACTORIES = ["tensor", "as_tensor", "empty", "empty_like", "empty_strided", "zeros", "zeros_like", "ones", "ones_like"]
 FACTORIES += ["full", "full_like", "rand", "rand_like", "randn", "randn_like", "randint", "randint_like", "randperm"]
@@ -38,15 +42,23 @@ METHODS = ["new_empty", "new_zeros", "new_ones", "new_full", "new_tensor", "to"]
 
 
 def switch_on() -> None:
-    """Let the CPU answer for `torch.cuda` in this process, for good. A second call changes nothing."""
+    """Let the CPU answer for `torch.cuda` in this process, for good. A second call changes nothing.
+
+    Raises:
+        SystemExit: the program's flags ask for what no CPU can do; the message says what to do instead.
+    """
     if torch.cuda.Stream is Stream:
         return
+    refused_flags.refuse_what_breaks_on_a_cpu(sys.argv[1:])
     for name in ("transformer_engine", "apex", "amp_C"):  # their norms and their Adam, which Megatron takes, need a GPU
         sys.modules[name] = None
-    os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "1")  # Megatron asks for it wherever there is no Blackwell
+    shards = {"--use-megatron-fsdp", "--use-torch-fsdp2"} & set(sys.argv)
+    # It does nothing here, but before Blackwell Megatron demands 1 with TP and CP, and more than 1 with FSDP.
+    os.environ["CUDA_DEVICE_MAX_CONNECTIONS"] = "32" if shards else "1"
     _place_tensors()
     _stand_in_for_torch_cuda()
-    _share_the_random_generator()
+    generators.share()
+    spawned.switch_on_too()
     _adapt_collectives()
     torch.compile = _run_as_written
     torch.accelerator.is_available = lambda: False  # so that data loaders do not pin memory for a GPU
@@ -54,9 +66,10 @@ def switch_on() -> None:
     for missing in ("Transformer Engine and Apex", "Apex is not installed", "Only transformer-engine"):
         warnings.filterwarnings("ignore", message=missing)  # they are for GPUs, so nobody misses them here
 
-    from helpers.ranks.cpu import megatron
+    from helpers.ranks.cpu import attention, megatron
 
     megatron.adapt()
+    attention.adapt()
 
 
 # ---- tensors -----------------------------------------------------------------------------------------------------
@@ -238,16 +251,6 @@ def _stand_in_for_torch_cuda() -> None:
         module.max_memory_allocated = module.max_memory_reserved = Memory.peak
         module.reset_peak_memory_stats = module.reset_max_memory_allocated = Memory.reset_peak
         module.memory_stats = Memory.statistics
-
-
-def _share_the_random_generator() -> None:
-    """The CPU's own generator is the device's too: dropout and the like draw from it."""
-    generator = torch.default_generator
-    torch.cuda.default_generators = (generator,)
-    for module in (torch.cuda, torch.cuda.random):
-        module.get_rng_state = lambda device=None: generator.get_state()
-        module.set_rng_state = lambda state, device=None: generator.set_state(state) and None
-        module.manual_seed = module.manual_seed_all = lambda seed: generator.manual_seed(int(seed)) and None
 
 
 # ---- the rest ----------------------------------------------------------------------------------------------------

@@ -1,83 +1,91 @@
 """The places where Megatron itself refuses to run on a CPU, each with what stands in for it (megatron-core 0.19).
 
-`device.switch_on` calls `adapt`; with a GPU nothing here is imported.
+`device.switch_on` calls `adapt`; with a GPU nothing here is imported. Attention has a module of its own.
 """
 
 import copy
 import functools
 import logging
+import types
 
 import torch
-from megatron.core import parallel_state
-from megatron.core.tensor_parallel import gather_from_sequence_parallel_region
+from megatron.core.distributed import torch_fully_sharded_data_parallel
+from megatron.core.tensor_parallel import random
 from megatron.core.transformer import torch_norm
-from megatron.core.transformer.dot_product_attention import DotProductAttention
 
 
 def adapt() -> None:
-    _let_norms_be_sequence_parallel()
-    _let_attention_be_context_parallel()
+    _let_norms_be_as_on_a_gpu()
+    _recompute_without_a_compiler()
+    _let_torchs_fsdp_shard_on_a_cpu()
+    _log_the_layers_there_are()
     _leave_out_the_warm_up()
     _silence_the_shared_generator()
 
 
-def _let_norms_be_sequence_parallel() -> None:
-    """`torch_norm.py` refuses sequence parallelism: torch's norms do not carry the mark that the others set.
+def _let_norms_be_as_on_a_gpu() -> None:
+    """`torch_norm.py` refuses sequence parallelism and --apply-layernorm-1p, which torch's norms know nothing of.
 
-    The mark, `sequence_parallel` on each parameter, tells Megatron to sum its gradient over the tensor-parallel
-    ranks (`finalize_model_grads.py`), since each saw another part of the sequence. So: build the norm, then mark it.
+    Sequence parallelism is a mark, `sequence_parallel` on each parameter: it tells Megatron to sum the gradient over
+    the tensor-parallel ranks (`finalize_model_grads.py`), since each saw another part of the sequence. With
+    layernorm-1p a norm multiplies by 1 + weight, and its weight begins at 0.
     """
     build = torch_norm.WrappedTorchNorm.__new__
 
     def build_and_mark(cls, config, *args, **options):
-        without = copy.copy(config)
-        without.sequence_parallel = False
-        norm = build(cls, without, *args, **options)
+        plain = copy.copy(config)
+        plain.sequence_parallel = plain.layernorm_zero_centered_gamma = False
+        norm = build(cls, plain, *args, **options)
         for parameter in norm.parameters():
             parameter.sequence_parallel = config.sequence_parallel
+        if config.layernorm_zero_centered_gamma:
+            torch.nn.init.zeros_(norm.weight)
+            norm.forward = functools.partial(_normed_around_one, norm)
         return norm
 
     torch_norm.WrappedTorchNorm.__new__ = build_and_mark
 
 
-def sequence_order(context_parallel_size: int, length: int) -> torch.Tensor:
-    """Where each position of a sequence lies once the parts of all context-parallel ranks are put end to end.
+def _normed_around_one(norm: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
+    if isinstance(norm, torch.nn.LayerNorm):
+        return torch.nn.functional.layer_norm(x, norm.normalized_shape, 1 + norm.weight, norm.bias, norm.eps)
+    return torch.nn.functional.rms_norm(x, norm.normalized_shape, 1 + norm.weight, norm.eps)
 
-    Megatron cuts a sequence into 2 × `context_parallel_size` pieces; rank r holds piece r and piece r from the end,
-    so that under a causal mask all ranks have the same work (`get_batch_on_this_cp_rank`). Shape: [length].
+
+def _recompute_without_a_compiler() -> None:
+    """--recompute-modules layernorm frees an output and makes its memory anew in the backward pass (`random.py`).
+
+    Without Transformer Engine it asks for that one's FP8 state all the same, and it shares the memory through a C++
+    function that it compiles when it first needs it. On a CPU a copy does.
     """
-    pieces = torch.arange(length).chunk(2 * context_parallel_size)
-    last = 2 * context_parallel_size - 1
-    return torch.cat([pieces[2 * piece if 2 * piece <= last else 2 * (last - piece) + 1] for piece in range(last + 1)])
-
-
-def _let_attention_be_context_parallel() -> None:
-    """`dot_product_attention.py` refuses context parallelism: Megatron leaves it to Transformer Engine.
-
-    Each rank keeps its own queries and gathers all keys and values (backward: their gradients are summed and
-    scattered). From there Megatron's own attention goes on, under the causal mask's rows of this rank.
-    """
-    build, attend = DotProductAttention.__init__, DotProductAttention.forward
+    build = random.CheckpointWithoutOutput.__init__
 
     @functools.wraps(build)
-    def build_without_asking(self, config, *args, **options):
-        without = copy.copy(config)
-        without.context_parallel_size = 1
-        build(self, without, *args, **options)
-        self.config = config  # only the question in the constructor was to be answered with 1
+    def build_without_fp8(self, fp8=None):
+        build(self, fp8=None)
 
-    @functools.wraps(attend)
-    def attend_to_all_ranks(self, query, key, value, attention_mask, *args, **options):
-        size = self.config.context_parallel_size
-        if size > 1:
-            group = parallel_state.get_context_parallel_group()
-            order = sequence_order(size, size * key.size(0))
-            key, value = (gather_from_sequence_parallel_region(part, group=group)[order] for part in (key, value))
-            mine = order.argsort().chunk(size)[group.rank()]
-            attention_mask = torch.arange(len(order)) > mine[:, None]
-        return attend(self, query, key, value, attention_mask, *args, **options)
+    def copy_storage(target: torch.Tensor, source: torch.Tensor) -> None:
+        storage = source.untyped_storage()
+        target.untyped_storage().resize_(storage.nbytes())
+        target.untyped_storage().copy_(storage)
 
-    DotProductAttention.__init__, DotProductAttention.forward = build_without_asking, attend_to_all_ranks
+    random.CheckpointWithoutOutput.__init__ = build_without_fp8
+    random._get_share_storage = lambda: copy_storage
+
+
+def _let_torchs_fsdp_shard_on_a_cpu() -> None:
+    """--use-torch-fsdp2 builds a mesh of GPUs by name, and PyTorch then looks for weights on them."""
+    mesh = torch_fully_sharded_data_parallel.DeviceMesh
+    of_cpus = types.SimpleNamespace(from_group=lambda group, device: mesh.from_group(group, "cpu"))
+    torch_fully_sharded_data_parallel.DeviceMesh = of_cpus
+
+
+def _log_the_layers_there_are() -> None:
+    """--save-activations-interval and --save-dgrads-interval look for Transformer Engine's layers, here None."""
+    from megatron.training import activation_logging, dgrad_logging
+
+    for module in (activation_logging, dgrad_logging):
+        module.LINEAR_TYPES = tuple(kind for kind in module.LINEAR_TYPES if isinstance(kind, type))
 
 
 def _leave_out_the_warm_up() -> None:

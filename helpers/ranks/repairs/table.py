@@ -20,6 +20,7 @@ BOTH = MEGATRON | {"transformer-engine": "2.20.2"}
 ENGINE = "transformer_engine"
 OPTIMIZER = "megatron.core.optimizer.distrib_optimizer:DistributedOptimizer"
 MODEL = "megatron.core.models.common.language_module.language_module:LanguageModule"
+TORCH_FSDP = "megatron.core.distributed.torch_fully_sharded_data_parallel:TorchFullyShardedDataParallel"
 LINEAR = "megatron.core.tensor_parallel.layers:LinearWithGradAccumulationAndAsyncCommunication"
 
 REPAIRS = (
@@ -32,6 +33,11 @@ REPAIRS = (
             "megatron.core.transformer.dot_product_attention:DotProductAttention.__init__": "47acef8f68c6",
             "megatron.core.transformer.dot_product_attention:DotProductAttention.forward": "a0bbd121e290",
             "megatron.training.initialize:_warmup_jit_function": "6c69d9d05759",
+            "megatron.core.tensor_parallel.random:CheckpointWithoutOutput.__init__": "5726f63f0566",
+            "megatron.core.tensor_parallel.random:_get_share_storage": "14fe8bafdf5a",
+            f"{TORCH_FSDP}.__init__": "5a76f167a446",
+            "megatron.training.activation_logging:_discover_te_types": "086bc9e11ccd",
+            "megatron.training.dgrad_logging:_get_linear_types": "c6339fd253ea",
         },
         MEGATRON,
         "Megatron speaks to torch.cuda by name, and refuses some layouts without it. On a CPU `ranks/cpu/` answers for "

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from helpers.machine import Machine, megatron_flags
 from helpers.processes.run_directory import why_no_name
-from helpers.ranks.refused_flags import job_of
+from helpers.ranks import refused_flags
 from helpers.recipes.preflight.problem import Problem, error, warning
 
 ONE_LINE = re.compile(r"(?!-)[^\x00-\x1f\x7f]{1,128}")
@@ -41,7 +41,7 @@ def words(recipe: "Recipe") -> Iterator[Problem]:
 def extra_flags(
     recipe: "Recipe", data: "Corpus | None", machine: Machine, our_script: bool = True
 ) -> Iterator[Problem]:
-    """Flags of the learner's own: unknown ones, other jobs' (of our entry script), those that a field sets already."""
+    """Flags of the learner's own: unknown, of other jobs (in our script), breaking here, set by a field already."""
     if not recipe.extra_flags:
         return
     asked = [word.split("=")[0] for word in recipe.extra_flags if word.startswith("--")]
@@ -49,11 +49,13 @@ def extra_flags(
         why = "It is the value of no flag: a flag begins with --."
         yield error(f"extra_flags {recipe.extra_flags[0]}", why, 'extra_flags=("--flag", "value").')
     for word in asked if our_script else ():
-        if job := job_of(word):
+        if job := refused_flags.job_of(word):
             why = f"It belongs to {job}; this script pretrains GPT models."
             yield error(f"extra_flags {word}", why, "Leave it out, or give your own Megatron-LM as entry_script.")
         elif not _is_megatrons(word):
             yield error(f"extra_flags {word}", "Megatron has no such flag.", _nearest(word))
+    for row in refused_flags.broken(recipe.flags(data, machine), on_cpu=machine.device == "cpu"):
+        yield error(f"extra_flags {row.flag} on {machine.name}", row.why, row.change)
     groups = recipe.flag_groups(data, machine)
     ours = {flag.name for group, flags in groups.items() if group != "your own" for flag in flags}
     for word in sorted(ours.intersection(asked)):
