@@ -122,6 +122,29 @@ def test_data_parallel_with_distributed_optimizer(one_rank, distributed_optimize
     assert largest_difference(distributed_optimizer, one_rank) <= ROUNDING
 
 
+@pytest.mark.train
+def test_what_megatron_otherwise_leaves_to_transformer_engine(folder, one_rank):
+    """Norms around 1, recomputed in the backward pass, with every layer's inputs and outputs kept: the same losses."""
+    flags = words("--recompute-granularity selective --recompute-modules layernorm --apply-layernorm-1p")
+    flags += [*saved(folder, "norms"), "--save-activations-interval", str(HALF)]
+    assert largest_difference(train(folder, "norms", 1, *flags), one_rank) <= ROUNDING
+    assert list((folder / "norms").glob("activations/*"))
+
+
+@pytest.mark.train
+def test_latent_attention_inside_documents(folder):
+    flags = "--multi-latent-attention --position-embedding-type rope --no-rope-fusion"
+    losses = train(folder, "latent", 1, *words(flags), "--dataloader-inter-document-masking")
+    assert losses[STEPS] < losses[1] - 1
+
+
+@pytest.mark.train
+def test_torchs_own_sharding(folder):
+    untied = "--untie-embeddings-and-output-weights"
+    one = train(folder, "untied", 1, untied)
+    assert largest_difference(train(folder, "sharded by torch", 2, untied, "--use-torch-fsdp2"), one) <= 2 * ROUNDING
+
+
 PIPELINES = {
     "PP2×VPP2": (2, "--pipeline-model-parallel-size 2 --num-virtual-stages-per-pipeline-rank 2"),
     "TP2×PP2": (4, "--tensor-model-parallel-size 2 --pipeline-model-parallel-size 2"),

@@ -58,7 +58,7 @@ def switch_on() -> None:
     _place_tensors()
     _stand_in_for_torch_cuda()
     generators.share()
-    spawned.switch_on_too()
+    spawned.tell_them()
     _adapt_collectives()
     torch.compile = _run_as_written
     torch.accelerator.is_available = lambda: False  # so that data loaders do not pin memory for a GPU
