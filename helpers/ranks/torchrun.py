@@ -41,4 +41,4 @@ class LoopbackRendezvous(StaticTCPRendezvous):
 
 if __name__ == "__main__":
     rendezvous_handler_registry.register("loopback", LoopbackRendezvous)
-    main(["--rdzv-backend", "loopback", *sys.argv[1:]])
+    main(["--rdzv-backend", "loopback", "--rdzv-endpoint", LOOPBACK, *sys.argv[1:]])

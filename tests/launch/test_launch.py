@@ -103,7 +103,7 @@ def drawn(monkeypatch):
     view, clock, steps = live.JupyterView(), [0.0], []
     monkeypatch.setattr(live.time, "monotonic", lambda: clock[0])
     monkeypatch.setattr(view, "_show_line", lambda *_: None)
-    monkeypatch.setattr(view, "_draw", lambda progress: steps.append(progress.steps[-1]))
+    monkeypatch.setattr(view, "_draw", lambda progress, folded: steps.append(progress.steps[-1]))
     return view, clock, steps
 
 
