@@ -46,6 +46,17 @@ def small_corpus(small_jsonl):
 
 
 @pytest.fixture(scope="session")
+def small_blend(small_corpus, small_texts, tmp_path_factory):
+    """Seven parts of `small_corpus` and three of a corpus a quarter of its size, its texts backwards."""
+    from helpers import corpus
+
+    path = tmp_path_factory.mktemp("backwards") / "backwards.jsonl"
+    path.write_text("".join(json.dumps({"text": text[::-1]}) + "\n" for text in small_texts[:20]))
+    backwards = corpus.prepare(str(path), tokenizer=small_corpus.tokenizer_path)
+    return corpus.blend({small_corpus: 0.7, backwards: 0.3})
+
+
+@pytest.fixture(scope="session")
 def tiny_recipe():
     """GPT at 2 layers × 64, sequence 64, fp32, no dropout: 30 steps take about two seconds after the start."""
     from helpers import recipes

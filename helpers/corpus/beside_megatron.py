@@ -83,7 +83,7 @@ def watch_build(data: Corpus, split: str, sequence_length: int, seconds: float =
     Raises:
         RuntimeError: the process failed for another reason; its last lines.
     """
-    asked = json.dumps([str(data.prefix), str(data.tokenizer_path), sequence_length, split, seconds])
+    asked = json.dumps([data.data_path, str(data.tokenizer_path), sequence_length, split, seconds])
     child = subprocess.run(
         [sys.executable, "-P", __file__, asked],
         env=os.environ | python_path() | {"OMP_NUM_THREADS": "1"},
@@ -104,9 +104,9 @@ def _innermost(dump: str, calls: int = 4) -> tuple[str, ...]:
     return tuple(f"{file}, line {line}, in {name}" for file, line, name in reversed(found[:calls]))
 
 
-def _build_or_stop(prefix: str, tokenizer: str, sequence_length: int, split: str, seconds: float) -> None:
+def _build_or_stop(data_path: list[str], tokenizer: str, sequence_length: int, split: str, seconds: float) -> None:
     """What the process of `watch_build` does. faulthandler's own thread ends it, whatever the main thread is at."""
-    data = SimpleNamespace(prefix=prefix, tokenizer_path=tokenizer)
+    data = SimpleNamespace(data_path=data_path, tokenizer_path=tokenizer)
     asked = {"part": "train", "count": TRAINING_SAMPLES}
     with tempfile.TemporaryDirectory() as index_cache:
         samples.megatron_dataset(data, sequence_length, split="1,0,0", index_cache=index_cache, **asked)  # imports

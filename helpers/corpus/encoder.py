@@ -19,11 +19,12 @@ from pathlib import Path
 
 import numpy as np
 
+from helpers.corpus import files
 from helpers.corpus.encoding_process import REPLY, UnreadableText, documents
+from helpers.corpus.files import TextFile
 from helpers.machine.variables import python_path
 
 PROGRAM = Path(__file__).with_name("encoding_process.py")
-BLOCK_BYTES = 1 << 19
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Encoded:
 
 
 def encode_file(
-    jsonl: Path, backend: Path, *, dtype: str, eod_id: int, text_key: str, workers: int
+    jsonl: TextFile, backend: Path, *, dtype: str, eod_id: int, text_key: str, workers: int
 ) -> Iterator[Encoded]:
     """Tokenize a .jsonl file, block by block, in the file's order.
 
@@ -61,7 +62,7 @@ def encode_file(
     def encode(first_line: int, block: bytes) -> Encoded:
         process = idle.get()
         try:
-            return _ask(process, jsonl, first_line, block)
+            return _ask(process, jsonl.path, first_line, block)
         finally:
             idle.put(process)
 
@@ -71,7 +72,7 @@ def encode_file(
         for _ in range(workers):
             processes.append(subprocess.Popen(command, env=environment, **pipes))
             idle.put(processes[-1])
-        for first_line, block in _blocks(jsonl):
+        for first_line, block in files.line_blocks(jsonl):
             under_way.append(threads.submit(encode, first_line, block))
             if len(under_way) >= 2 * workers:
                 yield under_way.popleft().result()
@@ -88,19 +89,6 @@ def encode_file(
             process.stdout.close()
 
 
-def _blocks(path: Path) -> Iterator[tuple[int, bytes]]:
-    line = 1
-    try:
-        with path.open("rb") as file:
-            while block := file.read(BLOCK_BYTES):
-                if not block.endswith(b"\n"):
-                    block += file.readline()
-                yield line, block
-                line += block.count(b"\n")
-    except OSError as error:
-        raise UnreadableText(f"{path} cannot be read: {error.strerror or error}.") from error
-
-
 def _ask(process: subprocess.Popen, jsonl: Path, first_line: int, block: bytes) -> Encoded:
     try:
         process.stdin.write(struct.pack("<Q", len(block)) + block)
@@ -115,7 +103,7 @@ def _ask(process: subprocess.Popen, jsonl: Path, first_line: int, block: bytes) 
             "was it killed for memory? Try fewer: corpus.prepare(..., workers=1)."
         ) from broken
     if error:
-        raise _located(jsonl, first_line, data.decode())
+        raise files.located(jsonl, first_line, UnreadableText(data.decode()))
     return Encoded(
         source_bytes=len(block),
         tokens=data[:tokens],
@@ -133,16 +121,11 @@ def _read(stream, size: int) -> bytes:
     return data
 
 
-def texts(jsonl: Path, text_key: str) -> Iterator[str]:
+def texts(jsonl: TextFile, text_key: str) -> Iterator[str]:
     """Every text of a .jsonl file, in order. Raises UnreadableText, which names the file and line."""
-    for first_line, block in _blocks(jsonl):
+    for first_line, block in files.line_blocks(jsonl):
         try:
             for document in documents(block, text_key):
                 yield from document
         except UnreadableText as error:
-            raise _located(jsonl, first_line, str(error)) from None
-
-
-def _located(jsonl: Path, first_line: int, offset_and_message: str) -> UnreadableText:
-    offset, message = offset_and_message.split(" ", 1)
-    return UnreadableText(f"{jsonl}, line {first_line + int(offset)}: {message}")
+            raise files.located(jsonl.path, first_line, error) from None

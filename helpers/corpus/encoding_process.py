@@ -21,6 +21,13 @@ class UnreadableText(ValueError):
     """A file that cannot be read, or a line that is not a JSON object with the text asked for; the message names it."""
 
 
+def is_utf16(data: bytes) -> bool:
+    """Whether text looks like UTF-16: by its first two bytes, or because every second of its first bytes is zero."""
+    start = data[:64]
+    every_second = len(start) >= 4 and (not any(start[::2]) or not any(start[1::2]))
+    return start[:2] in (b"\xff\xfe", b"\xfe\xff") or (every_second and any(start))
+
+
 def documents(block: bytes, text_key: str) -> Iterator[list[str]]:
     """The texts of each document in a block of JSON lines: a value is a string or a list of them. Blank lines pass.
 
@@ -32,7 +39,13 @@ def documents(block: bytes, text_key: str) -> Iterator[list[str]]:
             continue
         try:
             value = json.loads(line)
+        except RecursionError:
+            raise UnreadableText(f"{offset} JSON nested too deeply; a document is one flat JSON object.") from None
         except ValueError as error:
+            if is_utf16(line):
+                raise UnreadableText(
+                    f"{offset} not UTF-8 but UTF-16: convert it first, with iconv -f UTF-16."
+                ) from error
             raise UnreadableText(f"{offset} not JSON ({error}); each line must be one JSON object.") from error
         if not isinstance(value, dict) or text_key not in value:
             keys = ", ".join(value) if isinstance(value, dict) else f"a {type(value).__name__}"

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from helpers.corpus import data_split
+from helpers.corpus.blend import Blend
 from helpers.corpus.corpus import Corpus, CorpusError
 from helpers.machine import quietly
 
@@ -22,10 +23,10 @@ class Samples:
 
     `labels` are the tokens to predict, `loss_mask` is 0 where a prediction does not count, `position_ids` go into the
     position embedding. `parts` is a table of what each sample is packed from: sample, position (where in the sample it
-    starts), document, first_token (where in that document it starts), tokens.
+    starts), corpus (its name: a blend has several), document, first_token (where in that document it starts), tokens.
     """
 
-    corpus: Corpus
+    corpus: Corpus | Blend
     tokens: np.ndarray
     labels: np.ndarray
     loss_mask: np.ndarray
@@ -78,7 +79,7 @@ class Samples:
 
 
 def draw(
-    data: Corpus,
+    data: Corpus | Blend,
     sequence_length: int,
     *,
     split: str = "969,30,1",
@@ -99,22 +100,20 @@ def draw(
     Raises:
         CorpusError: a part of the split has no document: Megatron would look for its tokens for ever.
     """
-    chosen = require_parts(data, split, sequence_length)[data_split.PARTS.index(part)]
-    if not chosen["documents"]:
-        raise CorpusError(f"--split {split} leaves nothing for {part}: give it a share.")
+    require_part(data, split, part, sequence_length)
     with tempfile.TemporaryDirectory() as index_cache:
         flags = {"seed": seed, "reset_position_ids": reset_position_ids, "eod_mask_loss": eod_mask_loss}
         dataset = megatron_dataset(
             data, sequence_length, split=split, part=part, count=count, index_cache=index_cache, **flags
         )
         drawn = [dataset[i] for i in range(count)]
-        parts = _parts(dataset, data.open_index().sequence_lengths, sequence_length, count)
+        parts = _parts(dataset, data, sequence_length, count)
     arrays = {k: np.stack([d[k].numpy() for d in drawn]) for k in ("tokens", "labels", "loss_mask", "position_ids")}
     return Samples(corpus=data, parts=parts, **arrays)
 
 
 def megatron_dataset(
-    data: Corpus,
+    data: Corpus | Blend,
     sequence_length: int,
     *,
     split: str,
@@ -125,19 +124,22 @@ def megatron_dataset(
     reset_position_ids: bool = False,
     eod_mask_loss: bool = False,
 ):
-    """Megatron's GPTDataset of one part with room for `count` samples, built as a training run builds it.
+    """Megatron's dataset of one part with room for `count` samples, built as a training run builds it: a GPTDataset,
+    or for a blend a BlendedDataset over the members' GPTDatasets.
 
     All parts with a share are built, and their indices written to `index_cache`. Importing Megatron takes seconds.
+    `data` needs `data_path` and `tokenizer_path` only.
     """
     with quietly():
         from megatron.core.datasets.blended_megatron_dataset_builder import BlendedMegatronDatasetBuilder
         from megatron.core.datasets.gpt_dataset import GPTDataset, GPTDatasetConfig
+        from megatron.core.datasets.utils import get_blend_from_list
         from megatron.core.tokenizers import MegatronTokenizer
 
         config = GPTDatasetConfig(
             random_seed=seed,
             sequence_length=sequence_length,
-            blend=([str(data.prefix)], None),
+            blend=get_blend_from_list(list(data.data_path)),
             split=split,
             tokenizer=MegatronTokenizer.from_pretrained(str(data.tokenizer_path), {"library": "huggingface"}),
             path_to_cache=str(index_cache),
@@ -151,35 +153,48 @@ def megatron_dataset(
         return parts[data_split.PARTS.index(part)]
 
 
-def require_parts(data: Corpus, split: str, sequence_length: int) -> list[dict]:
-    """data_split.parts, refusing a split that Megatron would never finish building.
+def require_part(data: Corpus | Blend, split: str, part: str, sequence_length: int) -> list[int]:
+    """How many samples one pass of a part gives, for each member of `data`.
 
     Raises:
-        CorpusError: names the empty part and a split that works.
+        CorpusError: this or another part of a member has a share and no document (Megatron would add up zero tokens for
+            ever; a split that works is named), or this one has no share.
     """
-    opened = data.open_index()
-    parts = data_split.parts(opened, split, sequence_length)
-    for part in parts:
-        if part["problem"] == "empty":
-            raise CorpusError(
-                f"--split {split} gives {part['part']} {part['weight']:.2%} of {opened.sequences:,} documents, which "
-                "rounds to none: Megatron would add up zero tokens for ever. Give it a larger share, such as "
-                "--split 90,5,5, or none at all (0)."
-            )
-    return parts
+    passes = []
+    for member in data.members:
+        opened = member.open_index()
+        parts = data_split.parts(opened, split, sequence_length)
+        for found in parts:
+            if found["problem"] == "empty":
+                raise CorpusError(
+                    f"--split {split} gives {found['part']} {found['weight']:.2%} of {opened.sequences:,} documents of "
+                    f"{member.name}, which rounds to none: Megatron would add up zero tokens for ever. Give it a "
+                    "larger share, such as --split 90,5,5, or none at all (0)."
+                )
+        chosen = parts[data_split.PARTS.index(part)]
+        if not chosen["documents"]:
+            raise CorpusError(f"--split {split} leaves nothing for {part}: give it a share.")
+        passes.append(chosen["samples"])
+    return passes
 
 
-def _parts(dataset, sequence_lengths: np.ndarray, sequence_length: int, count: int):
+def _parts(dataset, data: Corpus | Blend, sequence_length: int, count: int):
     import pandas as pd
 
+    blended = isinstance(data, Blend)
+    names = data.names if blended else (data.name,)
+    lengths = [member.open_index().sequence_lengths for member in data.members]
     rows = []
     for sample in range(count):
-        (place, offset), (_, _) = dataset.sample_index[dataset.shuffle_index[sample] + np.array([0, 1])]
+        member = int(dataset.dataset_index[sample]) if blended else 0
+        of_member = dataset.datasets[member] if blended else dataset
+        number = int(dataset.dataset_sample_index[sample]) if blended else sample
+        (place, offset), (_, _) = of_member.sample_index[of_member.shuffle_index[number] + np.array([0, 1])]
         position = 0
         while position < sequence_length:
-            document = int(dataset.document_index[place])
-            tokens = min(int(sequence_lengths[document]) - int(offset), sequence_length - position)
+            document = int(of_member.document_index[place])
+            tokens = min(int(lengths[member][document]) - int(offset), sequence_length - position)
             if tokens:
-                rows.append((sample, position, document, int(offset), tokens))
+                rows.append((sample, position, names[member], document, int(offset), tokens))
             position, place, offset = position + tokens, place + 1, 0
-    return pd.DataFrame(rows, columns=["sample", "position", "document", "first_token", "tokens"])
+    return pd.DataFrame(rows, columns=["sample", "position", "corpus", "document", "first_token", "tokens"])

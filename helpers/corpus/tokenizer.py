@@ -61,10 +61,16 @@ def identity(name: str) -> str:
     """
     if name == "gpt2" or training_vocabulary(name):
         return f"{name}:2"
+    directory = _directory(name)
+    return f"{directory.resolve()}:{content(directory)}"
+
+
+def content(directory: Path) -> str:
+    """sha256 over the files of a tokenizer's directory: two that agree give the same ids."""
     digest = hashlib.sha256()
-    for path in sorted(p for p in _directory(name).iterdir() if p.is_file() and _describes_tokenizer(p)):
+    for path in sorted(p for p in directory.iterdir() if p.is_file() and _describes_tokenizer(p)):
         digest.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
-    return f"{Path(name).resolve()}:{digest.hexdigest()}"
+    return digest.hexdigest()
 
 
 def _describes_tokenizer(path: Path) -> bool:
@@ -148,7 +154,7 @@ def _train(texts: Iterable[str], vocab_size: int):
     if tokenizer.get_vocab_size() < vocab_size:
         raise TokenizerError(
             f"bpe-{vocab_size}: this corpus is too small for so many tokens, it gives {tokenizer.get_vocab_size()}. "
-            f"Ask for bpe-{tokenizer.get_vocab_size() // 64 * 64 or 257} or less."
+            f"Ask for bpe-{max(257, tokenizer.get_vocab_size() // 64 * 64)} or less."
         )
     return tokenizer
 

@@ -38,7 +38,7 @@ def train(
     runs_dir: Path | str | None = None,
     machine: Machine | None = None,
 ) -> runs.Run:
-    """Train `recipe` on `data` (a `corpus.Corpus`, or None for made-up tokens) and return the finished run.
+    """Train `recipe` on `data` (a `corpus.Corpus` or `Blend`, or None for made-up tokens); return the finished run.
 
     The same recipe on the same corpus picks its unfinished run up where its last checkpoint is; `fresh` starts another.
     With `detach` the run goes on after the kernel ends, and this returns at once: see `follow` and `run.stop()`.

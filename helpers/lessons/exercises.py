@@ -35,7 +35,7 @@ class Predictions(dict):
             measured = " and ".join(measured)
         found = f"Measured, {name}: {_shown(measured, unit)}."
         if predicted is None:
-            return Message("plain", f"{found} No prediction was made.")
+            return Message("plain", found)
         if isinstance(predicted, str) or isinstance(measured, str):
             hit = str(predicted) in right
             text = f"{found} You predicted {_shown(predicted, unit)}" + (": right." if hit else ".")
@@ -70,7 +70,7 @@ def predict(name: str, question: str, unit: str = "", choices: Sequence[str] = (
     """
     predictions.units[name] = unit
     if headless():
-        return Message("asked", f"Predict: {question} (Nobody is asked in a headless run.)")
+        return Message("asked", f"Predict: {question}")
     return _ask(name, question, unit, choices)
 
 

@@ -90,6 +90,19 @@ def flops_of_a_token(model: Model):
     return pd.DataFrame(rows, columns=["part", "MFLOP per token", "share"]).set_index("part").round(1)
 
 
+def output_layer(*recipes):
+    """What a vocabulary costs: FLOPs of a training token, and the output layer's share of them, a row a recipe."""
+    import pandas as pd
+
+    rows = {}
+    for recipe in recipes:
+        m, parts = recipe.model, accounting.flops_by_part(recipe.model)
+        name = f"{m.num_layers} layers × {m.hidden_size}, {m.vocab_size:,} ids"
+        total = sum(parts.values())
+        rows[name] = {"MFLOP per token": round(total / 1e6, 1), "in the output layer": f"{parts['logits'] / total:.0%}"}
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
 def mfu(run):
     """A run's MFU step by step, from its tokens a second to the share of the GPU's peak (pandas).
 

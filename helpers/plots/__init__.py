@@ -2,7 +2,15 @@
 
 from helpers.plots import widgets
 from helpers.plots.changes import waterfall
-from helpers.plots.corpus import document_lengths, index_bytes, packing, pieces, split_parts, token_bytes
+from helpers.plots.corpus import (
+    blend_order,
+    document_lengths,
+    index_bytes,
+    packing,
+    pieces,
+    split_parts,
+    token_bytes,
+)
 from helpers.plots.data_parallel import data_parallel_cost, data_parallel_table
 from helpers.plots.floor import micro_batches
 from helpers.plots.formats import format_speeds, format_speeds_table, number_line, quantization_error

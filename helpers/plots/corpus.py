@@ -8,28 +8,67 @@ from helpers.show import style, tables
 from helpers.show.style import FAINT, GREY, INK, REFERENCE, RUN_COLOURS, Picture
 
 
-def document_lengths(corpus) -> Picture:
-    """How long the documents of a `corpus.Corpus` are, in tokens (logarithmic)."""
+def document_lengths(corpus, sequence_length: int = 1024) -> Picture:
+    """How long the documents of a `corpus.Corpus` are, in tokens, beside the length of one sample. Logarithmic."""
     import numpy as np
     from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
     lengths = np.asarray(corpus.document_lengths())
-    edges = np.geomspace(max(1, lengths.min()), lengths.max() + 1, 40)
+    low, high = max(1, min(lengths.min(), sequence_length)), max(lengths.max(), sequence_length) + 1
     middle = float(np.median(lengths))
     with style.apply():
         figure, axes = style.new_figure(height=2.8)
+        edges = np.geomspace(low / 1.1, high * 1.1, 40)
         axes.hist(lengths, bins=edges, color=RUN_COLOURS[1], edgecolor="white", linewidth=0.6)
         axes.axvline(middle, **REFERENCE | {"zorder": 3})
+        axes.axvline(sequence_length, color=INK, lw=1.6)
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.yaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.set(xlabel="tokens in a document", ylabel="documents")
-        axes.margins(y=0.15)
-        axes.text(middle, 0.99, f" median {middle:,.0f}", va="top", color=GREY, transform=axes.get_xaxis_transform())
+        axes.set(xlabel="tokens in a document (logarithmic: each step doubles, about)", ylabel="documents")
+        axes.margins(y=0.25)
+        words = {"va": "top", "transform": axes.get_xaxis_transform()}
+        axes.text(middle, 0.99, f" median {middle:,.0f}", color=GREY, **words)
+        axes.text(sequence_length, 0.99, f" one sample: {sequence_length:,}", color=INK, **words)
     alt = f"Lengths of {len(lengths):,} documents: {lengths.min():,} to {lengths.max():,} tokens, median {middle:,.0f}."
-    return Picture(figure, alt)
+    shorter = int((lengths < sequence_length).sum())
+    return Picture(figure, f"{alt} A sample has {sequence_length:,}: {shorter:,} documents are shorter than that.")
+
+
+CELLS_A_ROW = 25
+
+
+def blend_order(order, first: int = 100) -> Picture:
+    """The first samples of a blend as cells, in the order of training, one colour a member, and what each got.
+
+    Args:
+        order: a `corpus.Order`, from `corpus.order`.
+        first: how many samples to draw.
+    """
+    from matplotlib.patches import Rectangle
+
+    shown = order.members[:first]
+    rows = -(-len(shown) // CELLS_A_ROW)
+    names, total = order.blend.names, len(order.members)
+    with style.apply():
+        figure, axes = shapes.canvas(8.2, 0.34 * rows + 0.3 * len(names) + 0.45)
+    for i, member in enumerate(shown):
+        x, y = 0.1 + 0.32 * (i % CELLS_A_ROW), 0.32 + 0.34 * (i // CELLS_A_ROW)
+        axes.add_patch(Rectangle((x, y), 0.29, 0.29, fc=_colour(member), lw=0))
+    axes.text(0.1, 0.16, f"samples 1 to {len(shown)}, row by row", va="center", fontsize=10, color=FAINT)
+    words = []
+    for member, (name, count, share) in enumerate(zip(names, order.counts, order.blend.shares, strict=True)):
+        y = 0.34 * rows + 0.55 + 0.3 * member
+        axes.add_patch(Rectangle((0.1, y - 0.1), 0.2, 0.2, fc=_colour(member), lw=0))
+        words.append(f"{name}: {count:,} of {total:,} samples, {count / total:.1%} (asked for: {share:.1%})")
+        axes.text(0.4, y, words[-1], va="center", fontsize=10.5, color=INK)
+    return Picture(figure, f"The first {len(shown)} samples of {order.blend.name}. {'; '.join(words)}.")
+
+
+def _colour(member: int):
+    return shapes.tint(RUN_COLOURS[1 + member % 6], 0.7)
 
 
 INDEX_SECTIONS = {  # field of the index -> section, which gives its colour
@@ -92,11 +131,12 @@ def packing(samples) -> Picture:
         samples: a `samples.Samples`, from `samples.draw`.
     """
     count, length = samples.tokens.shape
-    documents = list(dict.fromkeys(samples.parts["document"]))
+    parts = samples.parts
+    documents = list(dict.fromkeys(zip(parts["corpus"], parts["document"], strict=True)))
     figure, axes = style.new_figure(width=8.2, height=0.75 + 0.42 * count)
     with style.apply():
-        for part in samples.parts.itertuples():
-            colour = RUN_COLOURS[1 + documents.index(part.document) % 6]
+        for part in parts.itertuples():
+            colour = RUN_COLOURS[1 + documents.index((part.corpus, part.document)) % 6]
             pale = shapes.tint(colour, 0.45)
             axes.barh(part.sample, part.tokens, left=part.position, height=0.66, fc=pale, ec="white", lw=0.8)
             label = f"document {part.document:,}"
@@ -117,7 +157,7 @@ def packing(samples) -> Picture:
         axes.grid(False)
         axes.tick_params(axis="y", length=0)
         axes.spines[["left"]].set_visible(False)
-    held = samples.parts.groupby("sample")["document"].nunique()
+    held = parts.drop_duplicates(["sample", "corpus", "document"]).groupby("sample").size()
     alt = f"{count} samples of {length} tokens from {len(documents)} documents; they hold parts of "
     return Picture(figure, alt + ", ".join(map(str, held)) + f" documents, with {len(ends)} ends of documents in all.")
 

@@ -11,20 +11,23 @@ import sys
 from pathlib import Path
 
 CACHED = ("document_index.npy", "sample_index.npy", "shuffle_index.npy")
+CACHED_OF_A_BLEND = ("dataset_index.npy", "dataset_sample_index.npy")
 
 
 def mend(directory: str | Path) -> list[str]:
     """Remove from a `--data-cache-path` what a killed start left half-written, so that Megatron builds it again.
 
-    Megatron takes a cached index for whole when its four files exist (`_build_document_sample_shuffle_indices` in
-    gpt_dataset.py): a truncated one fails each later run. Call it before a launch, while no run uses the directory.
+    Megatron takes a cached index for whole when its files exist (`_build_document_sample_shuffle_indices` in
+    gpt_dataset.py, `_build_indices` in blended_dataset.py): a truncated one fails each later run. Call it before a
+    launch, while no run uses the directory.
 
     Returns:
         The names of the removed files; empty when all was whole or the directory is not there.
     """
     removed = []
     for name in {path.name.rsplit("-", 1)[0] for path in Path(directory).glob("*-*-*-*")}:
-        files = [Path(directory) / f"{name}-{ending}" for ending in ("description.txt", *CACHED)]
+        cached = CACHED_OF_A_BLEND if "-BlendedDataset-" in name else CACHED
+        files = [Path(directory) / f"{name}-{ending}" for ending in ("description.txt", *cached)]
         if not all(_whole(file) for file in files):
             for file in files:
                 if file.exists():

@@ -75,8 +75,11 @@ def corpus_flags(data, run_directory: Path | str) -> list[Flag]:
     Megatron takes that cache for whole if its files exist, so each run has its own, in its run directory: no two
     runs write the same files, and `ranks/index_cache.mend` removes what a killed start left half-written.
     """
+    files = Flag("--data-path", data.data_path[0], "prefix of the .bin and .idx files")
+    if len(data.data_path) > 1:
+        files = Flag("--data-path", data.data_path, "weight and prefix of each corpus: shares of the samples")
     return [
-        Flag("--data-path", str(data.prefix), "prefix of the .bin and .idx files"),
+        files,
         Flag("--data-cache-path", str(Path(run_directory) / "index_cache"), "the order of samples, kept with the run"),
     ]
 

@@ -97,7 +97,7 @@ class Recipe:
         run_directory: Path | str = RUN_DIRECTORY,
         entry_script: Path | str | None = None,
     ) -> dict[str, list[Flag]]:
-        """Every flag of the run with its reason, by subject. `data` is a `corpus.Corpus`, or None for `--mock-data`."""
+        """Every flag of the run with its reason, by subject. `data` is a corpus, a blend, or None for `--mock-data`."""
         machine = machine or here()
         groups = {
             "model": self.model.flags(),
@@ -148,7 +148,7 @@ class Recipe:
 
         groups = self.flag_groups(data, machine)
         rows = [
-            (name, flag.name, flag.value or "", flag.why)
+            (name, flag.name, " ".join(flag.values), flag.why)
             for name, flags in groups.items()
             if group in (None, name)
             for flag in flags

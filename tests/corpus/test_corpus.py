@@ -22,10 +22,10 @@ import pytest
 from patience import HANG_SECONDS, survivors
 
 from helpers import corpus
-from helpers.corpus import CorpusError, encoder, index, tokenizer
+from helpers.corpus import CorpusError, encoder, files, index, tokenizer
 from helpers.corpus.corpus import short
 from helpers.corpus.encoding_process import UnreadableText
-from helpers.corpus.sources import SourceError
+from helpers.corpus.files import SourceError
 from helpers.corpus.tokenizer import TokenizerError
 from helpers.recipes.command import corpus_flags, tokenizer_flags
 
@@ -128,7 +128,7 @@ def test_a_trained_vocabulary_is_the_same_each_time(small_speeches):
 
 @pytest.mark.parametrize("workers", [1, 3])
 def test_odd_lines_are_megatrons_bytes(edges, wide, tmp_path, workers, monkeypatch):
-    monkeypatch.setattr(encoder, "BLOCK_BYTES", 100)  # one line per block
+    monkeypatch.setattr(files, "BLOCK_BYTES", 100)  # about a line a block
     data = corpus.prepare(str(edges), workers=workers, cache=tmp_path)
     assert digests(data) == UPSTREAM["edge-gpt2"]
     assert (data.documents, data.open_index().sequences) == (13, 12)
@@ -203,6 +203,8 @@ BAD_LINES = {
     "no text": ('{"text": 5}', "line 3: 'text' is int, not text"),
     "null": ('{"text": null}', "line 3: 'text' is NoneType, not text"),
     "half a pair": ('{"text": "\\ud800"}', "line 3: 'text' has half a surrogate pair"),
+    "nested": ('{"text": ' + "[" * 100_000, "line 3: JSON nested too deeply"),
+    "UTF-16": ('{"text": 1}'.encode("utf-16-le"), "line 3: not UTF-8 but UTF-16"),
     "not UTF-8": (b'{"text": "caf\xe9"}', "line 3: not JSON"),
 }
 
@@ -234,10 +236,31 @@ def test_no_text_and_no_tokenizer_are_told(tmp_path):
             corpus.prepare(str(tmp_path / "b.jsonl"), tokenizer=name, cache=tmp_path / "cache")
 
 
+def test_the_vocabulary_advised_for_little_text_is_granted(tmp_path):
+    (tmp_path / "b.jsonl").write_text('{"text": "a"}\n')
+    with pytest.raises(TokenizerError, match="Ask for bpe-257 or less") as told:
+        corpus.prepare(str(tmp_path / "b.jsonl"), tokenizer="bpe-4096", cache=tmp_path)
+    advised = str(told.value).split("Ask for ")[1].split()[0]
+    assert corpus.prepare(str(tmp_path / "b.jsonl"), tokenizer=advised, cache=tmp_path).vocab_size == 257
+
+
+@pytest.mark.parametrize("workers", [-1, 0, True, 1.5, "2"])
+def test_a_number_of_workers_that_is_none_is_told(workers, small_jsonl, tmp_path):
+    with pytest.raises(CorpusError, match=f"workers={workers!r}: a number of tokenizing processes, 1 or more"):
+        corpus.prepare(str(small_jsonl), workers=workers, cache=tmp_path)
+
+
+def test_long_names_are_cut(tmp_path):
+    path = tmp_path / f"{'n' * 240}.jsonl"
+    path.write_text(json.dumps({"k" * 240: "text"}) + "\n")
+    data = corpus.prepare(str(path), text_key="k" * 240, cache=tmp_path)
+    assert (data.name, data.prefix.name) == ("n" * 80, f"{'n' * 80}_{'k' * 80}_document")
+
+
 def test_training_does_not_depend_on_threads(tmp_path, small_jsonl):
     code = (
-        "import sys; from pathlib import Path; from helpers.corpus import tokenizer, encoder\n"
-        "tokenizer.make('bpe-1000', Path(sys.argv[2]), encoder.texts(Path(sys.argv[1]), 'text'))"
+        "import sys; from pathlib import Path; from helpers.corpus import encoder, files, tokenizer\n"
+        "tokenizer.make('bpe-1000', Path(sys.argv[2]), encoder.texts(files.found(Path(sys.argv[1])), 'text'))"
     )
     made = []
     for threads in ("1", "4"):
@@ -329,13 +352,20 @@ def test_a_tokenizing_process_that_cannot_start_leaves_none_behind(small_jsonl, 
 
     monkeypatch.setattr(encoder.subprocess, "Popen", second_fails)
     with pytest.raises(OSError, match="Too many open files"):
-        list(encoder.encode_file(small_jsonl, tmp_path, dtype="uint16", eod_id=0, text_key="text", workers=2))
+        list(
+            encoder.encode_file(
+                files.found(small_jsonl), tmp_path, dtype="uint16", eod_id=0, text_key="text", workers=2
+            )
+        )
     assert started[0].poll() is not None
 
 
 def test_a_file_that_vanishes_is_told(small_jsonl, tmp_path):
+    (tmp_path / "gone.jsonl").write_text("{}")
+    file = files.found(tmp_path / "gone.jsonl")
+    file.path.unlink()
     with pytest.raises(UnreadableText, match="gone.jsonl cannot be read: No such file"):
-        list(encoder.texts(tmp_path / "gone.jsonl", "text"))
+        list(encoder.texts(file, "text"))
 
 
 def test_a_relative_cache_is_under_the_folder_of_the_call(small_jsonl, tmp_path, monkeypatch):

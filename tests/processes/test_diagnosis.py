@@ -417,3 +417,23 @@ def test_the_recorded_broken_runs_say_no_error_that_would_give_them_away(path):
 def test_table_of_symptoms():
     table = diagnosis.symptoms()
     assert list(table.columns) == ["in the log", "cause", "fix"] and len(table) == len(SYMPTOMS)
+
+
+FULL_SHARED_MEMORY = {  # both from a run with /dev/shm filled to the last byte, which is no full disk
+    "a lock": """
+[rank0]:   File "/usr/lib/python3.12/multiprocessing/synchronize.py", line 57, in __init__
+[rank0]:     sl = self._semlock = _multiprocessing.SemLock(
+[rank0]:                          ^^^^^^^^^^^^^^^^^^^^^^^^^
+[rank0]: OSError: [Errno 28] No space left on device
+""",
+    "a batch": """
+[rank0]:     return cls._new_using_fd_cpu(size)
+[rank0]: RuntimeError: unable to allocate shared memory(shm) for file </torch_5545_220150380_0>: Resource temporarily \
+unavailable (11)
+""",
+}
+
+
+@pytest.mark.parametrize("log", FULL_SHARED_MEMORY.values(), ids=FULL_SHARED_MEMORY)
+def test_a_full_shared_memory_is_no_full_disk(log):
+    assert diagnosis.diagnose(log).name == "/dev/shm too small"

@@ -32,6 +32,16 @@ def test_a_half_written_index_cache_is_built_again(small_corpus, tmp_path, damag
     assert index_cache.mend(tmp_path / "not there") == []
 
 
+@pytest.mark.parametrize("damaged", ["description.txt", *index_cache.CACHED_OF_A_BLEND])
+def test_a_half_written_index_of_a_blend_is_built_again(small_blend, tmp_path, damaged):
+    whole = build(small_blend, tmp_path)
+    assert len(list(tmp_path.glob("*-BlendedDataset-*"))) == 9 and index_cache.mend(tmp_path) == []
+    (path,) = tmp_path.glob(f"*-BlendedDataset-train-{damaged}")
+    path.unlink() if damaged == "description.txt" else path.write_bytes(path.read_bytes()[:-1])
+    assert all("-BlendedDataset-train-" in name for name in index_cache.mend(tmp_path))
+    assert build(small_blend, tmp_path) == whole
+
+
 def build(corpus, cache):
     """The first three samples through Megatron's builder, with its indices kept in `cache`."""
     with warnings.catch_warnings():

@@ -17,7 +17,9 @@ RESOURCES = (
     ),
     Symptom(
         "/dev/shm too small",
-        r"/dev/shm/nccl-\S+|insufficient shared memory \(shm\)|unable to (?:write to|mmap|resize) file </torch_\S+",
+        r"/dev/shm/nccl-\S+|insufficient shared memory \(shm\)|unable to (?:write to|mmap|resize) file </torch_\S+|"
+        r"unable to allocate shared memory ?\(shm\) for file </torch_\S+|"
+        r"_multiprocessing\.SemLock\([\s^~]*OSError: \[Errno 28\]",
         "Processes of one machine talk through /dev/shm, and it is full. Docker gives a container 64 MB.",
         "Start the container with --ipc=host or --shm-size=8g.",
     ),

@@ -11,7 +11,7 @@ from helpers.machine import Machine, here
 from helpers.recipes import accounting
 from helpers.recipes.preflight import precision, sizes
 from helpers.recipes.preflight.changes import changes
-from helpers.recipes.preflight.data import corpus_problems
+from helpers.recipes.preflight.data import corpus_problems, no_corpus
 from helpers.recipes.preflight.directory import directory, loaded
 from helpers.recipes.preflight.memory import memory
 from helpers.recipes.preflight.problem import Problem
@@ -42,13 +42,13 @@ def check(
 
     Args:
         recipe: a `recipes.Recipe`.
-        data: a `corpus.Corpus`, or None for Megatron's mock data.
+        data: a `corpus.Corpus` or `corpus.Blend`, or None for Megatron's mock data.
         machine: where it would run; None is this machine.
         run_directory: where its runs lie, or would; None leaves disk and directory unchecked.
         entry_script: the learner's own `pretrain_gpt.py`, which may do other jobs than ours.
     """
     machine = machine or here()
-    if found := [*words(recipe), *sizes.values(recipe)]:
+    if found := [*words(recipe), *sizes.values(recipe), *no_corpus(data)]:
         return found
     found = [*sizes.shapes(recipe), *sizes.ranks(recipe, machine), *sizes.experts(recipe)]
     splits_evenly = not any(problem.severity == "error" for problem in found)

@@ -1,5 +1,6 @@
 """Does the corpus give every part of the split a document, and the model the tokens it knows?"""
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,16 +9,31 @@ from helpers.corpus import data_split, index
 from helpers.recipes.preflight.problem import Problem, error
 
 if TYPE_CHECKING:
+    from helpers.corpus.blend import Blend
     from helpers.corpus.corpus import Corpus
     from helpers.recipes.recipe import Recipe
 
 
-def corpus_problems(recipe: "Recipe", data: "Corpus") -> Iterator[Problem]:
-    """The tokenizer, the two data files and the three parts of the corpus."""
+def no_corpus(data) -> Iterator[Problem]:
+    """Something that training cannot take: a path, a name, a dict of weights."""
+    if data is not None and not hasattr(data, "members"):
+        why = "Training takes a prepared corpus, a blend of several, or None for made-up tokens."
+        change = "corpus.prepare(…) prepares text, corpus.blend({a: 0.7, b: 0.3}) mixes two corpora."
+        yield error(f"data of the type {type(data).__name__}", why, change)
+
+
+def corpus_problems(recipe: "Recipe", data: "Corpus | Blend") -> Iterator[Problem]:
+    """The tokenizer, the two data files and the three parts of a corpus, or of each member of a blend."""
     tokenizer = Path(data.tokenizer_path)
     if not tokenizer.exists() or (tokenizer.is_dir() and not any(tokenizer.iterdir())):
         why = f"Megatron reads the vocabulary from {tokenizer}, and there is nothing."
-        yield error(f"tokenizer {data.tokenizer}", why, f'corpus.prepare("{data.name}") fetches it again.')
+        yield error(f"tokenizer {data.tokenizer}", why, f'corpus.prepare("{data.members[0].name}") fetches it again.')
+    blended = len(data.members) > 1
+    found = [_member(recipe, member, f" of {member.name}" if blended else "") for member in data.members]
+    yield from dict.fromkeys(itertools.chain(*found))  # a split that is none is told once
+
+
+def _member(recipe: "Recipe", data: "Corpus", of_which: str) -> Iterator[Problem]:
     try:
         found = index.inspect(data.prefix, dtype=data.token_dtype)
     except index.InvalidIndex as invalid:
@@ -28,11 +44,11 @@ def corpus_problems(recipe: "Recipe", data: "Corpus") -> Iterator[Problem]:
         why = f"The largest token id is {data.max_token_id:,}, and the embedding has rows 0 to {rows - 1:,}."
         padded = -(-data.vocab_size // 128) * 128
         change = f'vocab_size={padded}, or corpus.prepare("{data.name}", tokenizer="{recipe.tokenizer}").'
-        yield error(f"vocab_size={rows} with the tokens of {data.tokenizer}", why, change)
-    yield from _parts(recipe, found)
+        yield error(f"vocab_size={rows} with the tokens of {data.tokenizer}{of_which}", why, change)
+    yield from _parts(recipe, found, of_which)
 
 
-def _parts(recipe: "Recipe", found: index.Index) -> Iterator[Problem]:
+def _parts(recipe: "Recipe", found: index.Index, of_which: str) -> Iterator[Problem]:
     """Empty and short parts, as `gpt_dataset.py` and `data_samplers.py` meet them."""
     s, length = recipe.schedule, recipe.model.sequence_length
     try:
@@ -42,7 +58,7 @@ def _parts(recipe: "Recipe", found: index.Index) -> Iterator[Problem]:
         return
     needed = {"train": True, "valid": s.eval_iters > 0, "test": False}
     for name, part in parts.items():
-        asked = f'split="{s.split}" of {found.sequences:,} documents'
+        asked = f'split="{s.split}" of {found.sequences:,} documents{of_which}'
         if part["weight"] == 0 and needed[name]:
             why = (
                 f"The {name} part has weight 0, so there is nothing to {'train' if name == 'train' else 'evaluate'} on."

@@ -1,0 +1,89 @@
+"""Text from the Hugging Face hub, given up on when it does not answer within ten seconds."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+from tqdm import tqdm
+
+from helpers.corpus.files import SourceError
+from helpers.machine.variables import hub_is_off
+
+HUB_SECONDS = 10.0
+
+
+class HubSilent(SourceError):
+    """The hub did not answer in time, or may not be asked (HF_HUB_OFFLINE)."""
+
+
+def fetch(dataset: str, text_key: str, jsonl: Path) -> None:
+    """Write a column of a dataset's `train` split to a .jsonl file.
+
+    Raises:
+        HubSilent: the hub did not answer in time, or may not be asked. SourceError: it answered, but not with text.
+    """
+    if hub_is_off():
+        why = "HF_HUB_OFFLINE is set, so the Hugging Face hub was not asked."
+    else:
+        why = _fetch_in_child(dataset, text_key, jsonl, os.environ)
+    if why and _downloaded_before(dataset):
+        why = _fetch_in_child(dataset, text_key, jsonl, os.environ | {"HF_HUB_OFFLINE": "1"})
+    if why:
+        raise HubSilent(why)
+
+
+def _downloaded_before(dataset: str) -> bool:
+    home = Path(os.environ.get("HF_HOME") or "~/.cache/huggingface").expanduser()
+    datasets = Path(os.environ.get("HF_DATASETS_CACHE") or home / "datasets").expanduser()
+    return (datasets / dataset.replace("/", "___")).is_dir()
+
+
+def _fetch_in_child(dataset: str, text_key: str, jsonl: Path, environment) -> str | None:
+    """Fetch in a child process, killed when the hub has not answered after HUB_SECONDS: the hub's client retries and
+    waits far longer by itself. None when the file is written, else why the hub counts as silent."""
+    program = Path(__file__).with_name("hub_process.py")
+    child = subprocess.Popen(
+        [sys.executable, "-P", str(program), dataset, text_key, str(jsonl)],
+        env=dict(environment) | {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        stdin=subprocess.DEVNULL,
+        text=True,
+    )
+    limit = threading.Timer(HUB_SECONDS, child.kill)
+    limit.start()
+    answered = False
+    last: dict = {}
+    bar = None
+    try:
+        for line in child.stdout:
+            last = json.loads(line)
+            if last.get("answered"):
+                answered = True
+                limit.cancel()
+            if "rows" in last:
+                bar = bar or progress(f"Fetching {dataset}", last["of"], " documents")
+                bar.update(last["rows"] - bar.n)
+        child.wait()
+    finally:
+        if bar:
+            bar.close()
+        limit.cancel()
+        child.kill()
+        child.wait()
+        child.stdout.close()
+    if last.get("done"):
+        return None
+    if answered:
+        raise SourceError(f"{dataset} from the Hugging Face hub: {last.get('error', 'the download was cut off.')}")
+    if "error" in last:
+        return f"The Hugging Face hub cannot be reached ({last['error']})."
+    return f"The Hugging Face hub did not answer within {HUB_SECONDS:.0f} s."
+
+
+def progress(what: str, total: int, unit: str) -> tqdm:
+    """A progress bar as text, on stdout: it stays readable in a saved notebook."""
+    return tqdm(total=total, desc=what, unit=unit, unit_scale=True, file=sys.stdout, mininterval=0.5)

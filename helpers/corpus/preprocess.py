@@ -1,0 +1,72 @@
+"""Megatron-LM's own way from a .jsonl file to the two files: the command line of its tools/preprocess_data.py."""
+
+import html
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+from helpers.corpus.corpus import Corpus, short
+from helpers.show.tables import whole_sentences
+
+
+@dataclass(frozen=True)
+class PreprocessCommand:
+    """A line to run in a clone of Megatron-LM: `flags` maps a flag to its value ("" for a switch) and its meaning."""
+
+    flags: dict[str, tuple[str, str]]
+    script: str = "tools/preprocess_data.py"
+
+    @property
+    def argv(self) -> tuple[str, ...]:
+        """The whole command; it runs as it is."""
+        words = [word for flag, (value, _) in self.flags.items() for word in (flag, value) if word]
+        return ("python", self.script, *words)
+
+    def table(self):
+        """flag, value, what it means (pandas)."""
+        import pandas as pd
+
+        rows = [(flag, _shown(value), meaning) for flag, (value, meaning) in self.flags.items()]
+        return whole_sentences(pd.DataFrame(rows, columns=["flag", "value", "what it means"]).set_index("flag"))
+
+    def __repr__(self) -> str:
+        lines = [f"{flag} {_quoted(value)}".rstrip() for flag, (value, _) in self.flags.items()]
+        return " \\\n    ".join([f"python {self.script}", *lines])
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{html.escape(repr(self))}</pre>"
+
+
+def _shown(value: str) -> str:
+    return short(Path(value)) if value.startswith("/") else value
+
+
+def _quoted(value: str) -> str:
+    shown = _shown(value)
+    if not shown:
+        return ""
+    return f"~/{shlex.quote(shown[2:])}" if shown.startswith("~/") else shlex.quote(shown)
+
+
+def preprocess_data(
+    jsonl: str | Path, data: Corpus, output_prefix: str | Path | None = None, text_key: str = "text", workers: int = 1
+) -> PreprocessCommand:
+    """The line with which a clone of Megatron-LM (core_v0.19.0) makes the same two files as `data` has, byte for byte.
+
+    Args:
+        jsonl: the text that `data` was prepared from, one JSON object a line.
+        output_prefix: where the files go: <output_prefix>_<text_key>_document.bin and .idx; beside the text if None.
+    """
+    jsonl = Path(jsonl).expanduser().resolve()
+    prefix = jsonl.with_suffix("") if output_prefix is None else Path(output_prefix).expanduser().resolve()
+    return PreprocessCommand(
+        {
+            "--input": (str(jsonl), "the text, one JSON object a line; each line becomes a document"),
+            "--json-keys": (text_key, "the key with the text; several keys give a pair of files each"),
+            "--tokenizer-type": ("HuggingFaceTokenizer", "the class that cuts text into tokens"),
+            "--tokenizer-model": (str(data.tokenizer_path), "its vocabulary: a Hugging Face tokenizer directory"),
+            "--append-eod": ("", "end each document with the end-of-document token; without it documents run together"),
+            "--output-prefix": (str(prefix), f"makes <prefix>_{text_key}_document.bin and .idx"),
+            "--workers": (str(workers), "processes that tokenize; the order of the lines stays"),
+        }
+    )

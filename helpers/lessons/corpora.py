@@ -1,0 +1,31 @@
+"""Exercises on a corpus of one's own: a split, a blend. Each is tried out with the real thing and told what came."""
+
+from helpers import corpus
+from helpers.corpus import data_split
+from helpers.show.message import Message
+
+
+def check_split(data: corpus.Corpus, split: str, held_out: int = 8, training: float = 0.9) -> Message:
+    """Whether a `--split` leaves `held_out` documents or more to validate and to test on, and most to train on."""
+    try:
+        parts = data_split.parts(data.open_index(), split, sequence_length=1)
+    except (ValueError, TypeError) as refusal:
+        return Message("wrong", str(refusal))
+    counted = ", ".join(f"{part['part']} {part['documents']:,}" for part in parts)
+    found = f"--split {split} of {data.documents:,} documents: {counted}."
+    short = [part["part"] for part in parts[1:] if part["documents"] < held_out]
+    if short:
+        return Message("wrong", f"{found} Not yet: {' and '.join(short)} should get {held_out} or more.")
+    if parts[0]["documents"] < training * data.documents:
+        return Message("wrong", f"{found} Not yet: train should keep {training:.0%} of them.")
+    return Message("right", f"{found} That will do.")
+
+
+def check_blend(mix: corpus.Blend, count: int = 4000, split: str = "90,5,5", tolerance: float = 0.02) -> Message:
+    """Whether a run of `count` samples of 1,024 tokens reads each member as often as the others (within 2 %)."""
+    order = corpus.order(mix, 1024, split=split, count=count)
+    told = zip(mix.names, order.epochs, strict=True)
+    found = f"In {count:,} samples: " + ", ".join(f"{name} is read {epochs:.2f} times" for name, epochs in told) + "."
+    if max(order.epochs) > (1 + tolerance) * min(order.epochs):
+        return Message("wrong", f"{found} Not yet: what do you divide to get these numbers?")
+    return Message("right", f"{found} As often, the one as the other.")
