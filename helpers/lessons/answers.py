@@ -18,7 +18,6 @@ ANSWERS = {
     # 01
     "bytes of the index": Expected(34 + 12 * 10_000 + 8 * 10_001, 0, "34 + 12·S + 8·D; D = S + 1."),
     "bits per byte": Expected([1.082, 1.298], hint="ln 2 is 0.6931."),
-    "documents for 949,50,1": Expected(501, 0, "0.1% of them must round to 1."),
     # 02
     "parameters of a layer": Expected(12 * 1024**2, hint="12 · hidden²: the formula stands in the first section."),
     "loss of knowing nothing": Expected(10.825, 0.002, "It is the natural logarithm of a number of tokens."),

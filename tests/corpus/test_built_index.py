@@ -14,7 +14,7 @@ def test_a_corpus_gives_three_arrays(small_corpus):
     assert rest == 0 and epochs > 1
     assert files["sample_index"] == files["shuffle_index"] + 1 and files["shuffle_index"] >= 5000
     assert built.build_seconds > 0 and "index of 5,000 samples" in repr(built)
-    assert built._repr_html_().count("<tr") == 4
+    assert built._repr_html_().count("…-") == 3
 
 
 def test_a_blend_gives_two_more(small_blend):
