@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from helpers.corpus import samples
-from helpers.corpus.blend import Blend
+from helpers.corpus.blends import Blend
 from helpers.corpus.corpus import Corpus
 from helpers.show.tables import whole_sentences
 

@@ -22,10 +22,10 @@ class UnreadableText(ValueError):
 
 
 def is_utf16(data: bytes) -> bool:
-    """Whether text looks like UTF-16: by its first two bytes, or because every second of its first bytes is zero."""
-    start = data[:64]
-    every_second = len(start) >= 4 and (not any(start[::2]) or not any(start[1::2]))
-    return start[:2] in (b"\xff\xfe", b"\xfe\xff") or (every_second and any(start))
+    """Whether text looks like UTF-16: by its first two bytes, or because every second of its first four is zero."""
+    start = data[:4]
+    every_second = len(start) == 4 and any(start) and (not any(start[::2]) or not any(start[1::2]))
+    return start[:2] in (b"\xff\xfe", b"\xfe\xff") or every_second
 
 
 def documents(block: bytes, text_key: str) -> Iterator[list[str]]:
@@ -37,15 +37,13 @@ def documents(block: bytes, text_key: str) -> Iterator[list[str]]:
     for offset, line in enumerate(block.split(b"\n")):
         if not line.strip():
             continue
+        if is_utf16(line):  # json would read it, line for line, until a line break falls apart
+            raise UnreadableText(f"{offset} not UTF-8 but UTF-16: convert it first, with iconv -f UTF-16 -t UTF-8.")
         try:
             value = json.loads(line)
         except RecursionError:
             raise UnreadableText(f"{offset} JSON nested too deeply; a document is one flat JSON object.") from None
         except ValueError as error:
-            if is_utf16(line):
-                raise UnreadableText(
-                    f"{offset} not UTF-8 but UTF-16: convert it first, with iconv -f UTF-16."
-                ) from error
             raise UnreadableText(f"{offset} not JSON ({error}); each line must be one JSON object.") from error
         if not isinstance(value, dict) or text_key not in value:
             keys = ", ".join(value) if isinstance(value, dict) else f"a {type(value).__name__}"

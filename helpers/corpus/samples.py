@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from helpers.corpus import data_split
-from helpers.corpus.blend import Blend
+from helpers.corpus.blends import Blend
 from helpers.corpus.corpus import Corpus, CorpusError
 from helpers.machine import quietly
 

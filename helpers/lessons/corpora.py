@@ -27,5 +27,5 @@ def check_blend(mix: corpus.Blend, count: int = 4000, split: str = "90,5,5", tol
     told = zip(mix.names, order.epochs, strict=True)
     found = f"In {count:,} samples: " + ", ".join(f"{name} is read {epochs:.2f} times" for name, epochs in told) + "."
     if max(order.epochs) > (1 + tolerance) * min(order.epochs):
-        return Message("wrong", f"{found} Not yet: what do you divide to get these numbers?")
+        return Message("wrong", f"{found} Not yet: give more weight to what is read less often.")
     return Message("right", f"{found} As often, the one as the other.")

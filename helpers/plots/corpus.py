@@ -27,7 +27,7 @@ def document_lengths(corpus, sequence_length: int = 1024) -> Picture:
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.yaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.set(xlabel="tokens in a document (logarithmic: each step doubles, about)", ylabel="documents")
+        axes.set(xlabel="tokens in a document (logarithmic axis)", ylabel="documents")
         axes.margins(y=0.25)
         words = {"va": "top", "transform": axes.get_xaxis_transform()}
         axes.text(middle, 0.99, f" median {middle:,.0f}", color=GREY, **words)

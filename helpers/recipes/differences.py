@@ -90,15 +90,16 @@ def _alike(one: Flag | None, other: Flag | None) -> bool:
         return False
     if PLACE in f"{one.value} {other.value}":
         return True
-    return one.value == other.value or _number(one.value) == _number(other.value) is not None
+    mine, theirs = " ".join(one.values), " ".join(other.values)
+    return mine == theirs or _number(mine) == _number(theirs) is not None
 
 
-def _number(text: str | None) -> float | None:
+def _number(text: str) -> float | None:
     try:
         return float(text)
-    except (TypeError, ValueError):
+    except ValueError:
         return None
 
 
 def _shown(flag: Flag | None, absent: str) -> str:
-    return absent if flag is None else "on" if flag.value is None else flag.value
+    return absent if flag is None else "on" if flag.value is None else " ".join(flag.values)

@@ -9,7 +9,7 @@ from helpers.corpus import data_split, index
 from helpers.recipes.preflight.problem import Problem, error
 
 if TYPE_CHECKING:
-    from helpers.corpus.blend import Blend
+    from helpers.corpus.blends import Blend
     from helpers.corpus.corpus import Corpus
     from helpers.recipes.recipe import Recipe
 

@@ -168,3 +168,8 @@ def test_a_run_reads_the_blend_by_its_weights(small_blend, tiny_recipe):
     assert abs((drawn == 1).sum() / len(drawn) - 0.3) <= 1 / len(drawn) + 1e-9
     assert json.loads((run.path / "recipe.json").read_text())["corpus"] == small_blend.name
     assert f"--data-path {' '.join(small_blend.data_path)}" in (run.path / "command.sh").read_text()
+
+
+def test_a_blend_and_a_corpus_differ_in_one_flag(small_blend, members, tiny_recipe):
+    table = tiny_recipe.diff(tiny_recipe.with_(name="other", lr=1e-3, min_lr=1e-4), small_blend, CPU)
+    assert not any("--data-path" in str(row) for row in table.index)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from helpers.corpus import samples
-from helpers.corpus.blend import Blend
+from helpers.corpus.blends import Blend
 from helpers.corpus.corpus import CorpusError
 
 
