@@ -115,9 +115,9 @@ class Run:
     def _look(self) -> None:
         """Bring the log up to date, bury orphans, let old checkpoints go."""
         if text := self.rank_logs.merge():
-            self.watch.hear(text, time.monotonic())
             if self.options.trains and not self.watch.steps:
                 self.wrong_start = loading.wrong_start(text, self.checkpoints, self.goes_on_after)
+            self.watch.hear(text, time.monotonic())
         self._bury_orphans()
         if self.options.keep:
             with contextlib.suppress(OSError):

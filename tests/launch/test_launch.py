@@ -281,6 +281,7 @@ def test_a_run_whose_supervisor_is_stopped_is_told_when_another_begins(tmp_path,
                 wait_for(lambda: control.suspended(old), "its stop")
             with control.held(old), run_directory.claim(tmp_path, identity, False) as (directory, _):
                 assert directory != old
+                assert ("its supervisor is stopped" in runs.load(old).headline) == stopped
             shutil.rmtree(directory)
             assert (f"The run {old} does not end" in capsys.readouterr().out) == stopped
         supervisor.kill()

@@ -42,7 +42,7 @@ DATA_AND_CHECKPOINTS = (
         r"You are trying to access a gated repo|is a gated repository|Cannot access gated repo",
         "Its owner lets in only those who have asked, and this machine has shown no token of such a person.",
         "Ask for access on its page at huggingface.co, then `hf auth login` or export HF_TOKEN. Or take a tokenizer "
-        "that is free: the weights are trained from scratch and do not care.",
+        "that is free: weights that are trained from scratch need no particular one.",
     ),
     Symptom(
         "tokenizer files missing",
@@ -80,7 +80,7 @@ DATA_AND_CHECKPOINTS = (
     Symptom(
         "layout changed, one file a rank",
         r"(?P<what>\w+_model_parallel_size) value from checkpoint \((?P<old>\d+)\) is not equal to "
-        r"the input argument value \((?P<new>\d+)\)",
+        r"the input argument value \((?P<new>\d+)\)\.",
         "The same model in another layout: {what} was {old} and is {new} now, and the format `torch` keeps a file for "
         "each rank of its own layout.",
         "Start with the old layout. To change it: load once in the old one with --ckpt-convert-format torch_dist "
