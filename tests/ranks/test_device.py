@@ -128,15 +128,15 @@ print(json.dumps({
 device.main()
 """
 SOMEBODY_ELSES = """
-import multiprocessing, os, sys, torch, its_module
+import multiprocessing, sys, torch, its_module
 def in_another_process(queue):
-    queue.put([torch.zeros(1, device="cuda").device.type, os.environ["CUDA_DEVICE_MAX_CONNECTIONS"]])
+    queue.put(torch.zeros(1, device="cuda").device.type)
 if __name__ == "__main__":
     spawning = multiprocessing.get_context("spawn")
     queue = spawning.Queue()
     child = spawning.Process(target=in_another_process, args=(queue,))
     child.start()
-    print(*queue.get(timeout=300))
+    print(queue.get(timeout=300))
     child.join()
     print(its_module.answer, sys.argv[1:], torch.zeros(1, device="cuda").device, sys.argv[0] == __file__)
 """
@@ -148,7 +148,9 @@ def printed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("somebody")
     (folder / "its_module.py").write_text("answer = 42\n")
     (folder / "its_script.py").write_text(SOMEBODY_ELSES)
-    return python(ANSWERS, str(folder / "its_script.py"), "--flag", "1", LOCAL_WORLD_SIZE="3").splitlines()
+    return python(
+        ANSWERS, str(folder / "its_script.py"), "--flag", "--use-torch-fsdp2", LOCAL_WORLD_SIZE="3"
+    ).splitlines()
 
 
 @pytest.fixture(scope="module")
@@ -203,7 +205,16 @@ def test_a_sequence_is_put_together_from_its_zigzag_parts(answers):
 
 
 def test_a_script_of_somebody_else_runs_with_its_own_folder_and_arguments(printed):
-    assert printed[-1] == "42 ['--flag', '1'] cpu True"
+    assert printed[-1] == "42 ['--flag', '--use-torch-fsdp2'] cpu True"
+
+
+def test_what_it_spawns_has_the_device_too(printed):
+    assert printed[-2] == "cpu"
+
+
+def test_fsdp_gets_the_connections_that_megatron_demands_for_it(answers):
+    """More than one; with tensor or context parallelism it demands one, which each such training here needs."""
+    assert answers["connections"] == "32"
 
 
 def test_no_script_is_a_question():
