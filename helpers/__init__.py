@@ -1,0 +1,8 @@
+"""What cells call, in wings: README.md, "For those who change it", has the map."""
+
+import sys
+
+if "IPython" in sys.modules:
+    from helpers.show import frames
+
+    frames.set_in_jupyter()

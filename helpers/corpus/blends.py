@@ -17,7 +17,8 @@ from numbers import Real
 from pathlib import Path
 
 from helpers.corpus import tokenizer as tokenizers
-from helpers.corpus.corpus import Corpus, CorpusError, short
+from helpers.corpus.corpus import Corpus, CorpusError
+from helpers.machine import short_path
 
 EXAMPLE = "corpus.blend({speeches: 0.7, code: 0.3})"
 
@@ -101,7 +102,7 @@ class Blend:
         return pd.DataFrame(columns, index=list(self.names))
 
     def __repr__(self) -> str:
-        words = zip(map(_word, self.weights), (short(member.prefix) for member in self.members), strict=True)
+        words = zip(map(_word, self.weights), (short_path(member.prefix) for member in self.members), strict=True)
         line = " \\\n  ".join(["--data-path", *(" ".join(pair) for pair in words)])
         return f"Blend {self.name}\n{self.table().to_string()}\n\n{line}"
 

@@ -121,13 +121,14 @@ class Corpus:
     def facts(self) -> dict[str, str]:
         """What the corpus is, in words, ready to be shown."""
         data_bytes = index.bin_path(self.prefix).stat().st_size
+        files = machine.short_path(self.prefix)
         return {
             "source": self.source_note,
             "documents": f"{self.documents:,}",
             "tokens": f"{self.tokens:,} (end-of-document tokens included)",
             "text": f"{self.bytes / 1e6:,.1f} MB, {self.bytes_per_token:.2f} bytes per token",
             "tokenizer": f"{self.tokenizer}: {self.vocab_size:,} token ids, end of document is {self.eod_id}",
-            "files": f"{short(self.prefix)}.bin ({data_bytes / 1e6:,.1f} MB of {self.token_dtype}) and .idx",
+            "files": f"{files}.bin ({data_bytes / 1e6:,.1f} MB of {self.token_dtype}) and .idx",
         }
 
     def __repr__(self) -> str:
@@ -140,12 +141,6 @@ class Corpus:
         )
         texts = "".join(f"<blockquote>{html.escape(text[:280])} …</blockquote>" for text in self.sample(3))
         return f"<b>Corpus {html.escape(self.name)}</b><table>{rows}</table>{texts}"
-
-
-def short(path: Path) -> str:
-    """A path as people write it: "~" for the home directory."""
-    home = Path.home()
-    return str(Path("~") / path.relative_to(home)) if path.is_relative_to(home) else str(path)
 
 
 def compare(*corpora: Corpus):

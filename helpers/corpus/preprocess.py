@@ -5,7 +5,8 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from helpers.corpus.corpus import Corpus, short
+from helpers.corpus.corpus import Corpus
+from helpers.machine import short_path
 from helpers.show.tables import whole_sentences
 
 
@@ -38,7 +39,7 @@ class PreprocessCommand:
 
 
 def _shown(value: str) -> str:
-    return short(Path(value)) if value.startswith("/") else value
+    return short_path(value) if value.startswith("/") else value
 
 
 def _quoted(value: str) -> str:

@@ -15,6 +15,7 @@ from helpers.corpus import data_split
 from helpers.corpus.blends import Blend
 from helpers.corpus.corpus import Corpus, CorpusError
 from helpers.machine import quietly
+from helpers.show import frames
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ class Samples:
         return f"{count} samples of {length} tokens of {self.corpus.name}, with {ends} ends of documents in them"
 
     def _repr_html_(self) -> str:
-        return f"<b>{html.escape(repr(self))}</b>{self.parts.to_html(index=False)}"
+        return f"<b>{html.escape(repr(self))}</b>{frames.to_html(self.parts, index=False)}"
 
 
 def draw(

@@ -1,5 +1,6 @@
 """Real processes that exchange tensors, and whether the sums are right."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from helpers.environment import gpus
@@ -15,12 +16,14 @@ class Collectives(Table):
     """Collectives measured between real processes.
 
     A row has step (all-reduce or all-gather), bytes, seconds, bus_bytes_per_second and wrong_elements. Bus bandwidth
-    is what nccl-tests calls busbw: bytes that cross a link a second, whatever the number of ranks.
+    is what nccl-tests calls busbw: bytes that cross a link a second, whatever the number of ranks. `told_by_torchrun`
+    holds the variables that torchrun set, a dict a rank, rank 0 first.
     """
 
     backend: str
     processes: int
     rows: tuple[dict, ...]
+    told_by_torchrun: tuple[dict, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -30,6 +33,17 @@ class Collectives(Table):
     def bus_bytes_per_second(self) -> float:
         """The best of all sizes, in bytes a second."""
         return max(row["bus_bytes_per_second"] for row in self.rows)
+
+    def milliseconds(self, size: int, step: str = "all-reduce") -> float:
+        """How long one collective of `size` bytes took, of those that were measured."""
+        return next(1e3 * row["seconds"] for row in self.rows if (row["step"], row["bytes"]) == (step, size))
+
+    def variables(self):
+        """What torchrun told each rank: a DataFrame, a row a variable, a column a rank."""
+        import pandas as pd
+
+        columns = {f"rank {one['RANK']}": one for one in self.told_by_torchrun}
+        return pd.DataFrame(columns).rename_axis("variable")
 
     def tables(self):
         rows = [
@@ -51,10 +65,11 @@ class Collectives(Table):
         )
 
 
-def all_reduce(processes: int = 2, machine: Machine | None = None) -> Collectives:
+def all_reduce(processes: int = 2, machine: Machine | None = None, sizes: Sequence[int] | None = None) -> Collectives:
     """Let real processes add tensors up under torchrun and check every sum.
 
-    NCCL with one GPU a process; gloo on the processor where there are fewer GPUs than processes.
+    NCCL with one GPU a process; gloo on the processor where there are fewer GPUs than processes. `sizes` in bytes; from
+    4 KiB to 32 MiB (on GPUs to 256 MiB) if not given.
 
     Raises:
         launch.TrainingFailed: a process died; the message names rank, cause and fix.
@@ -64,8 +79,11 @@ def all_reduce(processes: int = 2, machine: Machine | None = None) -> Collective
     machine = machine or here()
     if len(machine.gpus) < processes:
         machine = replace(machine, gpus=())
-    rows = told(programs.ranks("probe", processes, "collectives", machine=machine))
-    return Collectives(rows[0]["backend"] if rows else "none", processes, tuple(rows))
+    facts = told(programs.ranks("probe", processes, "collectives", *(sizes or ()), machine=machine))
+    ranks = [{name: value for name, value in fact.items() if name != "step"} for fact in facts if "RANK" in fact]
+    rows = tuple(fact for fact in facts if "bytes" in fact)
+    in_order = tuple(sorted(ranks, key=lambda rank: int(rank["RANK"])))
+    return Collectives(rows[0]["backend"] if rows else "none", processes, rows, in_order)
 
 
 def between_gpus(machine: Machine) -> Finding:

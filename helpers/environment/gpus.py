@@ -62,16 +62,22 @@ def system_cudnn() -> dict[str, str]:
 
 def matrix_products(machine: Machine, facts: dict) -> list[Finding]:
     """bf16 on every GPU against its peak; the other precisions on the first GPU."""
-    why = "Training is mostly matrix products. A GPU far below its peak is throttled, shared or broken."
+    why = (
+        "Training is mostly matrix products (GEMMs). A GPU far below its peak is throttled, shared or broken. Here one "
+        "GEMM follows another without a pause: the power limit lowers the clock, and those of a training step, between "
+        "lighter kernels, run faster."
+    )
     findings = []
     for number, gpu in enumerate(machine.gpus):
-        step, name = facts.get(f"gpu {number} gemm bf16"), f"GPU {number}, bf16 product"
+        step, name = facts.get(f"gpu {number} gemm bf16"), f"GPU {number}, bf16 GEMM"
         if step is None or "error" in step:
             findings.append(Finding(name, "problem", (step or ended(facts))["error"], why, BUSY))
             continue
         found = f"{step['tflops']:.0f} TFLOP/s"
         share = step["tflops"] * 1e12 / gpu.peak_bf16_flops if gpu.peak_bf16_flops else None
+        found += f" at {step['megahertz']:,} MHz" if step.get("megahertz") else ""
         found += f", {share:.0%} of the peak {gpu.peak_bf16_flops / 1e12:.0f}" if share else ", peak not known"
+        found += f"; the first one {step['first_tflops']:.0f}" if "first_tflops" in step else ""
         low = share is not None and share < HEALTHY
         findings.append(Finding(name, "note" if low else "ok", found, why, BUSY if low else ""))
     others = [

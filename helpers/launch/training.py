@@ -14,13 +14,14 @@ from pathlib import Path
 
 from helpers import recipes, runs
 from helpers.launch import live
-from helpers.machine import Machine, here, runs_root
+from helpers.machine import Machine, here, runs_root, short_path
 from helpers.processes import control, logs, run_directory
 from helpers.processes.programs import how_to_resume, raise_if_failed
 from helpers.processes.run_directory import provenance, write_command, write_json
 from helpers.recipes import accounting, preflight
 from helpers.recipes.preflight import problem
 from helpers.show import numbers
+from helpers.show.message import quiet
 
 POLL_SECONDS = 0.2
 KEEP_RESULT = "import sys; from helpers import runs; runs.write_result(sys.argv[1])"  # where no kernel is left to do it
@@ -69,7 +70,7 @@ def train(
     try:
         with run_directory.claim(root / recipe.name, identity, fresh) as (directory, lock):
             if lock is None:
-                print(f"This run is going on by itself in {directory}. fresh=True would start another.")
+                print(f"This run is going on by itself in {short_path(directory)}. fresh=True would start another.")
                 return runs.load(directory) if detach else follow(runs.load(directory))
             _write(directory, recipe, data, machine, identity, predict, entry_script)
             _say_what_it_keeps(recipe, directory)
@@ -84,7 +85,7 @@ def train(
                 keep=recipe.checkpoints.keep if recipe.checkpoints.save_interval else 0,
             )
         if detach:
-            print(f"Training goes on in {directory} without this notebook.")
+            print(f"Training goes on in {short_path(directory)} without this notebook.")
             print("launch.follow(run) shows it, run.stop() ends it.")
         else:
             _watch(directory, interrupt_stops=True)
@@ -149,13 +150,15 @@ def _watch(directory: Path, interrupt_stops: bool, kill_at: int | None = None) -
         words = "killed" if killed else control.state(directory)
         if words != "finished":
             control.bury(directory)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         words = "still running, no longer shown"
+        quiet(interrupt, "KeyboardInterrupt: the run goes on. launch.follow(run) shows it again.")
         if interrupt_stops:
             print("Stopping every process of the run …")
             control.stop(directory)
-            print(f"Stopped. {how_to_resume(directory)}".rstrip())
             words = "stopped"
+            told = f"KeyboardInterrupt: stopped, and no process of the run is left. {how_to_resume(directory)}"
+            quiet(interrupt, told.rstrip())
         raise
     finally:
         view.finish(progress, words)

@@ -2,11 +2,18 @@
 
 import html
 import math
+import re
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 from helpers.lessons.answers import ANSWERS
-from helpers.show.message import WIDTH, Message, headless
+from helpers.show.message import EMPTY_BOX, WIDTH, Message, headless
 from helpers.show.numbers import shown
+
+EXPONENT = r"(?:[eE][-+]?\d+)?"
+GROUPED = re.compile(r"[-+]?\d{1,3}([ ,_])\d{3}(?:\1\d{3})*(?:\.\d+)?" + EXPONENT)  # 12,500 and 1 000 000.5
+DECIMAL_COMMA = re.compile(r"[-+]?\d+,\d+" + EXPONENT)  # 4,5
 
 
 class Predictions(dict):
@@ -63,28 +70,57 @@ def _distance(predicted: float, measured: float) -> str:
     return f", {max(ratio, 1 / ratio):,.3g} times {side}"
 
 
-def predict(name: str, question: str, unit: str = "", choices: Sequence[str] = ()):
-    """Ask for a prediction before a run, with a box, or with buttons where there are `choices`.
+@dataclass(frozen=True)
+class Question:
+    """A question before a run, with a box, or with buttons where there are `choices`.
 
-    A headless run shows the question only. The answer is in `predictions[name]` as soon as it is typed.
+    With a running kernel the answer is in `predictions[name]` as soon as it is typed. On a saved page and in a terminal
+    the question stands alone, with an empty box.
     """
+
+    name: str
+    question: str
+    unit: str = ""
+    choices: Sequence[str] = ()
+
+    @cached_property
+    def widget(self):
+        return _ask(self.name, self.question, self.unit, self.choices)
+
+    def _repr_mimebundle_(self, include=None, exclude=None) -> dict:
+        static = {"text/plain": repr(self), "text/html": self._repr_html_()}
+        return static if headless() else self.widget._repr_mimebundle_() | static
+
+    def _repr_html_(self) -> str:
+        box = f'<span style="{EMPTY_BOX}">&nbsp;</span> {html.escape(self.unit)}'
+        answers = "&emsp;".join(f"☐ {html.escape(choice)}" for choice in self.choices)
+        return f"{_heading(self.question)}<p>{answers or box}</p>"
+
+    def __repr__(self) -> str:
+        box = "   ".join(f"☐ {choice}" for choice in self.choices) or f"[          ] {self.unit}".rstrip()
+        return f"Predict: {self.question}\n{box}\nWrite it down: exercises.predictions[{self.name!r}] = …"
+
+
+def predict(name: str, question: str, unit: str = "", choices: Sequence[str] = ()) -> Question:
+    """Ask for a prediction before a run."""
     predictions.units[name] = unit
-    if headless():
-        return Message("asked", f"Predict: {question}")
-    return _ask(name, question, unit, choices)
+    return Question(name, question, unit, choices)
+
+
+def _heading(question: str) -> str:
+    return f'<div style="{WIDTH}"><b>Predict:</b> {html.escape(question)}</div>'
 
 
 def _ask(name: str, question: str, unit: str, choices: Sequence[str]):
     import ipywidgets
 
-    heading = ipywidgets.HTML(f'<div style="{WIDTH}"><b>Predict:</b> {html.escape(question)}</div>')
     reply = ipywidgets.HTML()
     known = predictions.get(name)
     if choices:
         box = ipywidgets.ToggleButtons(options=list(choices), value=known if known in choices else None)
     else:
         box = ipywidgets.Text(
-            value="" if known is None else f"{known:g}",
+            value="" if known is None else f"{known:.15g}",
             placeholder="a number, then Enter",
             continuous_update=False,
             layout=ipywidgets.Layout(width="14em"),
@@ -100,16 +136,23 @@ def _ask(name: str, question: str, unit: str, choices: Sequence[str]):
 
     box.observe(take, "value")
     row = ipywidgets.HBox([box, ipywidgets.Label(unit)])
-    return ipywidgets.VBox([heading, row, reply])
+    return ipywidgets.VBox([ipywidgets.HTML(_heading(question)), row, reply])
 
 
 def number(text: str) -> float | Message | None:
-    """The number a person typed ("12,500", "40%", "5e3"); None for nothing; a message where it is no number."""
-    clean = text.replace(",", "").replace("_", "").replace(" ", "")
-    if not clean:
+    """The number a person typed ("12,500", "4,5", "40%", "5e3"); None for nothing; a message where it is no number.
+
+    A comma before three digits separates thousands, unless a single 0 stands before it; any other one is a decimal one.
+    """
+    typed = text.strip().removesuffix("%").strip()
+    if not typed:
         return None
+    if GROUPED.fullmatch(typed) and not typed.lstrip("+-").startswith("0"):
+        typed = re.sub("[ ,_]", "", typed)
+    elif DECIMAL_COMMA.fullmatch(typed):
+        typed = typed.replace(",", ".")
     try:
-        value = float(clean.removesuffix("%"))
+        value = math.nan if "_" in typed else float(typed)
     except ValueError:
         value = math.nan
     if not math.isfinite(value):

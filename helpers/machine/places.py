@@ -20,3 +20,12 @@ def cache_root() -> Path:
 def state_root() -> Path:
     """Where what this user has decided is kept, as a whole path: $XDG_STATE_HOME/megatron-tour, else in ~/.local."""
     return Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state").expanduser().resolve() / "megatron-tour"
+
+
+def short_path(path: Path | str) -> str:
+    """A path as a reader wants it: from the project on where it lies inside, "~" for the home directory."""
+    path = Path(path)
+    if path.is_relative_to(PROJECT):
+        return str(path.relative_to(PROJECT))
+    home = Path.home()
+    return str(Path("~") / path.relative_to(home)) if path.is_relative_to(home) else str(path)

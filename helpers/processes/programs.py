@@ -6,9 +6,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from helpers.machine import PROJECT, Machine, here, runs_root
+from helpers.machine import PROJECT, Machine, here, runs_root, short_path
 from helpers.machine.variables import device_environment
 from helpers.processes import checkpoints, control, diagnosis, logs, run_directory
+from helpers.show.message import quiet
 
 # What the same cell would only run into again.
 LOADED_WRONGLY = ("started from random weights", "loaded another checkpoint", "damaged checkpoint")
@@ -32,7 +33,7 @@ class TrainingFailed(RuntimeError):
             parts.append(f"Cause: {found.cause}\nFix: {found.fix}")
         if traceback:
             parts.append(f"The rank's last traceback:\n{traceback}" if rank is not None else traceback)
-        parts.append(f"Everything the ranks said: {self.run_directory / 'log.txt'}")
+        parts.append(f"Everything the ranks said: {short_path(self.run_directory / 'log.txt')}")
         if resume:
             parts.append(resume)
         super().__init__("\n\n".join(parts))
@@ -86,8 +87,10 @@ def ranks(
         text = (directory / "log.txt").read_text(errors="replace")
         shutil.rmtree(directory, ignore_errors=True)
         return "".join(line for line in text.splitlines(keepends=True) if not line.startswith(logs.LAUNCH_MARK))
-    except BaseException:
+    except BaseException as error:
         control.stop(directory)
+        if isinstance(error, KeyboardInterrupt):
+            quiet(error, f"KeyboardInterrupt: stopped, and no process of {path.name} is left.")
         raise
     finally:
         supervisor.close()

@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from helpers.machine import PROJECT, Machine, cuda_libraries, driver_versions
+from helpers.machine import PROJECT, Machine, cuda_libraries, driver_versions, short_path
 from helpers.processes import checkpoints, control, locks, trust
 from helpers.ranks.repairs import table
 
@@ -54,7 +54,7 @@ def claim(parent: Path, identity: dict, fresh: bool):
                 repaired = checkpoints.repair(old / "checkpoints")
                 step = checkpoints.latest(old / "checkpoints")
                 where = "from step 1: it has no checkpoint yet" if step is None else f"after step {step}"
-                print(f"Picking up the unfinished run {old} {where}. fresh=True would start another.")
+                print(f"Picking up the unfinished run {short_path(old)} {where}. fresh=True would start another.")
                 for words in repaired:
                     print(words)
                 trust.written_here(old)  # what it holds was looked at by preflight

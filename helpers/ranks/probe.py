@@ -2,11 +2,12 @@
 
     python -m helpers.ranks.probe software         what imports: PyTorch, Megatron, Transformer Engine
     python -m helpers.ranks.probe gpus             GEMM and memory of every visible GPU; FP8 and attention on the first
-    torchrun … helpers/ranks/probe.py collectives  all-reduce and all-gather between the ranks
+    torchrun … helpers/ranks/probe.py collectives  all-reduce and all-gather between the ranks (of 4096 … bytes)
 
 Each fact is one line, `PROBE {json}`, written as soon as it is known: what came before a crash is kept.
 """
 
+import contextlib
 import importlib.util
 import json
 import logging
@@ -18,6 +19,7 @@ from pathlib import Path
 MARK = "PROBE "
 SIZES = (4 * 2**10, 256 * 2**10, 4 * 2**20, 32 * 2**20)
 GPU_SIZES = (*SIZES, 256 * 2**20)
+SET_BY_TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
 def tell(step: str, **facts) -> None:
@@ -101,8 +103,8 @@ def software() -> None:
 # --- GPUs -----------------------------------------------------------------------------------------------------------
 
 
-def seconds_per_call(function, budget_seconds: float = 0.4) -> float:
-    """Median time of one call on the current GPU, by CUDA events, after a warm-up."""
+def times_of_calls(function, budget_seconds: float = 0.4) -> list[float]:
+    """Seconds of each call on the current GPU, one after another without a pause, by CUDA events, after a warm-up."""
     import torch
 
     for _ in range(3):
@@ -116,18 +118,40 @@ def seconds_per_call(function, budget_seconds: float = 0.4) -> float:
         end.record()
         end.synchronize()
         times.append(start.elapsed_time(end) / 1e3)
+    return times
+
+
+def median(times: list[float]) -> float:
     return sorted(times)[len(times) // 2]
 
 
+def megahertz_during(function) -> int | None:
+    """The clock of the current GPU's cores while it computes; None where the driver does not tell."""
+    import torch
+
+    for _ in range(50):
+        function()
+    clock = None
+    with contextlib.suppress(Exception):
+        clock = torch.cuda.clock_rate()
+    torch.cuda.synchronize()
+    return clock
+
+
 def gemm_facts(precision: str, size: int = 8192) -> dict:
-    """TFLOP/s of a square matrix product: 2 · size³ operations over the median time."""
+    """TFLOP/s of a square matrix product: 2 · size³ operations over the median time, and over the first.
+
+    The matrices are random: products of zeros need less power, and a GPU at its power limit lowers its clock.
+    """
     import torch
 
     torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision, torch.float32)
     a, b = (torch.randn(size, size, dtype=dtype, device="cuda") for _ in range(2))
-    seconds = seconds_per_call(lambda: torch.mm(a, b))
-    return {"tflops": 2 * size**3 / seconds / 1e12, "size": size}
+    times = times_of_calls(lambda: torch.mm(a, b))
+    clock = megahertz_during(lambda: torch.mm(a, b))
+    tflops, first = (2 * size**3 / seconds / 1e12 for seconds in (median(times), times[0]))
+    return {"tflops": tflops, "first_tflops": first, "size": size, "megahertz": clock}
 
 
 def memory_facts() -> dict:
@@ -137,7 +161,7 @@ def memory_facts() -> dict:
     count = min(2**30, torch.cuda.mem_get_info()[0] // 4)
     source = torch.zeros(count, dtype=torch.uint8, device="cuda")
     target = torch.empty_like(source)
-    return {"bytes_per_second": 2 * count / seconds_per_call(lambda: target.copy_(source)), "bytes": count}
+    return {"bytes_per_second": 2 * count / median(times_of_calls(lambda: target.copy_(source))), "bytes": count}
 
 
 def fp8_facts(size: int = 8192) -> dict:
@@ -157,7 +181,7 @@ def fp8_facts(size: int = 8192) -> dict:
 
     exact = torch.nn.functional.linear(x, layer.weight).float()
     error = (forward().float() - exact).norm() / exact.norm()
-    return {"tflops": 2 * size**3 / seconds_per_call(forward) / 1e12, "relative_error": error.item()}
+    return {"tflops": 2 * size**3 / median(times_of_calls(forward)) / 1e12, "relative_error": error.item()}
 
 
 class Listener(logging.Handler):
@@ -220,7 +244,7 @@ def gpus() -> None:
 # --- between ranks --------------------------------------------------------------------------------------------------
 
 
-def collectives() -> None:
+def collectives(*sizes: str) -> None:
     """All-reduce and all-gather of several sizes; every element of every result is compared with the right one."""
     import torch
     import torch.distributed as dist
@@ -230,7 +254,8 @@ def collectives() -> None:
     if on_gpu:
         torch.cuda.set_device(device)
     dist.init_process_group("nccl" if on_gpu else "gloo")
-    for size in GPU_SIZES if on_gpu else SIZES:
+    tell("torchrun", **{name: os.environ.get(name, "") for name in SET_BY_TORCHRUN})
+    for size in map(int, sizes) if sizes else GPU_SIZES if on_gpu else SIZES:
         for step, measure in (("all-reduce", measure_all_reduce), ("all-gather", measure_all_gather)):
             facts = measure(size, device)
             if dist.get_rank() == 0:
@@ -283,8 +308,7 @@ def seconds_between_ranks(collective, device, budget_seconds: float = 0.3) -> fl
     first = torch.tensor([max(once() for _ in range(2))], device=device)
     dist.all_reduce(first, dist.ReduceOp.MAX)
     calls = max(3, min(50, int(budget_seconds / first.item())))
-    times = sorted(once() for _ in range(calls))
-    return times[len(times) // 2]
+    return median([once() for _ in range(calls)])
 
 
 def summary(wrong, seconds: float, bus_bytes: float) -> dict:
@@ -296,4 +320,4 @@ def summary(wrong, seconds: float, bus_bytes: float) -> dict:
 
 
 if __name__ == "__main__":
-    {"software": software, "gpus": gpus, "collectives": collectives}[sys.argv[1]]()
+    {"software": software, "gpus": gpus, "collectives": collectives}[sys.argv[1]](*sys.argv[2:])

@@ -1,5 +1,6 @@
 """One launch of a recipe: the `torchrun` line, its flags with their reasons, and the environment it needs."""
 
+import html
 import shlex
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
@@ -10,6 +11,8 @@ from helpers.machine.variables import device_environment
 from helpers.ranks.repairs import gradient_fusion, table
 from helpers.recipes.changes import acting
 from helpers.recipes.flag import Flag
+
+CODE = "white-space: pre; overflow-x: auto; font-family: monospace; line-height: 1.4"  # a line is a line everywhere
 
 
 @dataclass(frozen=True)
@@ -30,21 +33,21 @@ class Command:
         return (*self.program, *(word for flags in self.groups.values() for flag in flags for word in flag.words))
 
     def __str__(self) -> str:
-        lines = [" ".join(f"{name}={shlex.quote(value)}" for name, (value, _) in self.environment.items())]
-        lines = [line for line in lines if line]
+        """What a shell takes as it is: a variable a line, then torchrun, then a flag a line with its value."""
+        lines = [f"{name}={shlex.quote(value)}" for name, (value, _) in self.environment.items()]
         lines.append(shlex.join(["torchrun", "--standalone", *self.program[3:]]))
-        for flags in self.groups.values():
-            if words := [word for flag in flags for word in flag.words]:
-                lines.append("    " + shlex.join(words))
+        for word in self.argv[len(self.program) :]:
+            if word.startswith("--"):
+                lines.append("    " + shlex.quote(word))
+            else:
+                lines[-1] += " " + shlex.quote(word)
         return " \\\n".join(lines)
 
     def __repr__(self) -> str:
         return str(self)
 
     def _repr_html_(self) -> str:
-        import html
-
-        return f'<pre style="white-space: pre-wrap">{html.escape(str(self))}</pre>'
+        return f'<pre style="{CODE}">{html.escape(str(self))}</pre>'
 
 
 def data_flags(recipe, data, run_directory: Path | str) -> list[Flag]:

@@ -14,6 +14,7 @@ from helpers.recipes.flag import Flag
 from helpers.recipes.layout import Layout
 from helpers.recipes.names import OURS
 from helpers.recipes.settings import PARTS, Batch, Checkpoints, Logging, Model, Precision, Schedule, Speed
+from helpers.show import frames
 from helpers.show.message import Absence
 from helpers.show.tables import whole_sentences
 
@@ -21,7 +22,7 @@ ENTRY_SCRIPT = PROJECT / "helpers" / "ranks" / "pretrain_gpt.py"
 RUN_DIRECTORY = "runs/<run>"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Recipe:
     """A training run as a value: nothing happens until `launch.train(recipe, data)`.
 
@@ -172,10 +173,10 @@ class Recipe:
         return hashlib.sha256(identity.encode()).hexdigest()[:12]
 
     def _repr_html_(self) -> str:
-        return self._table().to_html(header=False, border=0)
+        return frames.to_html(self._table(), header=False)
 
-    def __str__(self) -> str:
-        return f"{self.name}\n{self._table().to_string(header=False)}"
+    def __repr__(self) -> str:
+        return "\n".join(f"{name:<12}{value}" for name, value in self._table()[""].items())
 
     def _table(self):
         import pandas as pd

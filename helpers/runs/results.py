@@ -5,6 +5,7 @@ import math
 from helpers.machine import GPU, Machine
 from helpers.recipes import Layout, Recipe, accounting
 from helpers.recipes.settings import Model, Speed
+from helpers.show import frames
 from helpers.show.numbers import shown
 
 
@@ -125,14 +126,19 @@ class Results:
         """One row: steps, tokens, tokens/s/GPU, TFLOP/s/GPU, MFU, peak memory GB, first, final and validation loss,
         wall time s.
 
-        Speeds are medians after warm-up (see `after_warm_up`); where the run was on a CPU, "GPU" means a rank. What was
-        not measured is NaN: MFU on a CPU, every speed in a run that never took a step.
+        Speeds are medians after warm-up (see `after_warm_up`); of a run on a CPU they are tokens/s/rank and
+        TFLOP/s/rank. What was not measured is NaN: MFU on a CPU, every speed in a run that never took a step.
         """
         import pandas as pd
 
-        table = pd.DataFrame([self.figures()], index=pd.Index([self.recipe_name], name="run"))
+        table = pd.DataFrame([self._told()], index=pd.Index([self.recipe_name], name="run"))
         counts = {"steps": "Int64", "tokens": "Int64"}
         return table.astype({name: counts.get(name, "float64") for name in table})
+
+    def _told(self) -> dict[str, float | None]:
+        """The figures by the names that readers see: on a CPU there is a rank where there would be a GPU."""
+        unit = "GPU" if self.gpu else "rank"
+        return {name.replace("/GPU", f"/{unit}"): value for name, value in self.figures().items()}
 
     @property
     def headline(self) -> str:
@@ -141,13 +147,15 @@ class Results:
 
     def __repr__(self) -> str:
         lines = [self.headline]
-        lines += [f"  {name:<16}{shown(value)}" for name, value in self.figures().items()]
+        lines += [f"  {name:<16}{shown(value)}" for name, value in self._told().items()]
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
         import html
 
-        table = self.summary().to_html(index=False, border=0, na_rep="–", float_format=shown)
+        import pandas as pd
+
+        table = frames.to_html(pd.DataFrame([{name: shown(v) for name, v in self._told().items()}]), index=False)
         return f"<p><b>{html.escape(self.headline)}</b></p>{table}"
 
 

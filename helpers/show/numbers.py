@@ -1,6 +1,14 @@
 """How a number is written for a reader: bytes, seconds, counts, shares."""
 
 import math
+import re
+
+NUMBER = re.compile(r"–|[<≈]?[-+]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?(?: ?[A-Za-zµ%×][A-Za-z/%×]*)?")
+
+
+def is_number(text: str) -> bool:
+    """Whether a cell is a number, with its unit or without: "1,024", "3.5e-05", "40.2%", "1.3×", "99 GB", "–"."""
+    return bool(NUMBER.fullmatch(text))
 
 
 def short_number(value: float) -> str:

@@ -33,6 +33,9 @@ REFERENCE = {"color": "#888888", "linestyle": "--", "linewidth": 1.2, "zorder": 
 RECORDED_LINE = ":"
 RECORDED_HATCH = "////"
 
+# A figure is a sheet with a quiet edge: its ink needs a light ground, whatever the theme around it.
+CARD = "box-sizing: border-box; padding: 10px; background: white; border: 1px solid #8888884d; border-radius: 8px"
+
 _RC = {
     "figure.dpi": 110,
     "savefig.dpi": 110,
@@ -103,6 +106,9 @@ class Picture:
     figure: object = field(repr=False)
     alt: str
 
+    def __repr__(self) -> str:
+        return self.alt
+
     @cached_property
     def png(self) -> bytes:
         """The image as a PNG file of 128 colours: a third of the bytes, and a notebook keeps many pictures."""
@@ -118,9 +124,9 @@ class Picture:
 
     def _repr_html_(self) -> str:
         data = base64.b64encode(self.png).decode()
-        width = round(self.figure.get_figwidth() * 100)
+        width = round(self.figure.get_figwidth() * 100) + 22
         return (
-            f'<img alt="{html.escape(self.alt)}" style="max-width: 100%; width: {width}px" '
+            f'<img alt="{html.escape(self.alt)}" style="max-width: 100%; width: {width}px; {CARD}" '
             f'src="data:image/png;base64,{data}">'
         )
 

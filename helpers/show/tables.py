@@ -5,6 +5,8 @@ import io
 import re
 from collections.abc import Iterator
 
+from helpers.show.numbers import is_number
+
 
 def visible_spaces(token: str) -> str:
     """A token as it can be read in a table or a figure: "·" for a space, "⏎" for a new line."""
@@ -24,9 +26,10 @@ def dashed(table):
     return table.astype(object).where(table.notna(), "–")
 
 
+# Each reads on white and on the black of a dark theme.
+HTML_COLOURS = {"ok": "#2b8a3e", "note": "#a86b00", "problem": "#e03131"}
 SYMBOLS = {"ok": "✓", "note": "•", "problem": "✗"}
 STYLES = {"ok": "green", "note": "yellow", "problem": "bold red"}
-HTML_COLOURS = {"ok": "#1a7f37", "note": "#9a6700", "problem": "#cf222e"}
 
 
 class Table:
@@ -45,7 +48,9 @@ class Table:
 
         parts = []
         for title, columns, rows in self.tables():
-            table = RichTable(*columns, title=title or None, title_justify="left", expand=False)
+            table = RichTable(title=title or None, title_justify="left", expand=False)
+            for name, justify in zip(columns, _sides(rows), strict=True):
+                table.add_column(name, justify=justify)
             for row in rows:
                 table.add_row(*(Text(cell, style=STYLES.get(cell.partition(" ")[2], "")) for cell in row))
             parts.append(table)
@@ -61,15 +66,23 @@ class Table:
     def _repr_html_(self) -> str:
         parts = []
         for title, columns, rows in self.tables():
-            head = "".join(f'<th style="text-align: left">{html.escape(column)}</th>' for column in columns)
-            body = "".join("<tr>" + "".join(map(html_cell, row)) + "</tr>" for row in rows)
+            sides = _sides(rows)
+            heads = zip(columns, sides, strict=True)
+            head = "".join(f'<th style="text-align: {side}">{html.escape(column)}</th>' for column, side in heads)
+            body = "".join(f"<tr>{''.join(map(html_cell, row, sides))}</tr>" for row in rows)
             caption = f'<caption style="text-align: left; font-weight: bold">{html.escape(title)}</caption>'
             parts.append(f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>")
         return "".join(parts) + f"<p>{html.escape(self.headline())}</p>"
 
 
-def html_cell(cell: str) -> str:
+def _sides(rows) -> list[str]:
+    """Where the cells of each column stand: numbers to the right, words to the left."""
+    return ["right" if all(map(is_number, cells)) else "left" for cells in zip(*rows, strict=True)]
+
+
+def html_cell(cell: str, side: str) -> str:
     colour = HTML_COLOURS.get(cell.partition(" ")[2])
-    style = "text-align: left; vertical-align: top" + (f"; color: {colour}; white-space: nowrap" if colour else "")
+    style = f"text-align: {side}; vertical-align: top"
+    style += f"; color: {colour}; white-space: nowrap" if colour else ""
     text = re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(cell)).replace("\n", "<br>")
     return f'<td style="{style}">{text}</td>'

@@ -23,7 +23,6 @@ from patience import HANG_SECONDS, survivors
 
 from helpers import corpus
 from helpers.corpus import CorpusError, encoder, files, index, tokenizer
-from helpers.corpus.corpus import short
 from helpers.corpus.encoding_process import UnreadableText
 from helpers.corpus.files import SourceError
 from helpers.corpus.tokenizer import TokenizerError
@@ -430,11 +429,6 @@ def test_compare_counts_what_is_in_the_files(small_corpus):
     assert row["tokens_used"] == f"{used / 512:.0%}"
     assert small_corpus.open_index().distinct_token_ids() == used
     assert (row["tokens"], row["vocabulary"], row["documents"]) == (small_corpus.tokens, 512, 80)
-
-
-def test_home_is_written_as_a_tilde():
-    assert short(Path.home() / "a" / "b") == "~/a/b"
-    assert short(Path("/elsewhere/b")) == "/elsewhere/b"
 
 
 def test_the_unigram_entropy_is_that_of_the_counts(small_corpus):

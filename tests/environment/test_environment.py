@@ -103,7 +103,17 @@ def test_the_two_processes_really_add_up():
     assert {row["step"] for row in added.rows} == {"all-reduce", "all-gather"}
     assert len({row["bytes"] for row in added.rows}) >= 4
     assert added.bus_bytes_per_second > 1e6
+    told = added.variables()
+    assert told.columns.tolist() == ["rank 0", "rank 1"] and told.loc["RANK"].tolist() == ["0", "1"]
+    assert set(told.loc["WORLD_SIZE"]) == {"2"} and told.loc["MASTER_PORT"].nunique() == 1
     assert "Every process has the right sum." in repr(added)
+
+
+def test_one_size_can_be_asked_for():
+    size = 3 * 2**20
+    added = environment.all_reduce(2, CPU, sizes=[size])
+    assert added.ok and {row["bytes"] for row in added.rows} == {size}
+    assert added.milliseconds(size) == 1e3 * added.rows[0]["seconds"] > 0
 
 
 def test_a_wrong_sum_is_not_ok():
@@ -256,16 +266,16 @@ def test_cudnns_number(number, words):
 
 def test_measured_products_are_held_against_the_gpus_peak():
     told = {
-        "gpu 0 gemm bf16": {"tflops": 780.0, "size": 8192},
-        "gpu 1 gemm bf16": {"tflops": 300.0, "size": 8192},
+        "gpu 0 gemm bf16": {"tflops": 677.0, "first_tflops": 723.0, "size": 8192, "megahertz": 1500},
+        "gpu 1 gemm bf16": {"tflops": 300.0, "size": 8192, "megahertz": None},
         "gpu 0 gemm fp16": {"tflops": 790.0, "size": 8192},
     }
     good, slow, others = gpus.matrix_products(TWO, told)
-    assert good.status == "ok" and "79% of the peak 989" in good.found
+    assert good.status == "ok" and good.found == "677 TFLOP/s at 1,500 MHz, 68% of the peak 989; the first one 723"
     assert slow.status == "note" and "nvidia-smi" in slow.fix
     assert others.found == "fp16 790 TFLOP/s"
     unknown = Machine(gpus=(GPU("NVIDIA Unheard-of 1", 10**10, (9, 0)),))
-    assert gpus.matrix_products(unknown, told)[0].found == "780 TFLOP/s, peak not known"
+    assert gpus.matrix_products(unknown, told)[0].found.startswith("677 TFLOP/s at 1,500 MHz, peak not known")
     assert gpus.matrix_products(TWO, {"end": {"error": "no answer within 120 s"}})[0].status == "problem"
 
 

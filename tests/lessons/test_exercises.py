@@ -23,15 +23,19 @@ def live(monkeypatch):
     return exercises.predictions
 
 
-def box_of(widget):
-    return widget.children[1].children[0]
+def box_of(asked):
+    return asked.widget.children[1].children[0]
+
+
+def reply_to(asked) -> str:
+    return asked.widget.children[2].value
 
 
 def test_a_typed_number_is_kept_and_compared(live):
     asked = predict("final loss", "What will the loss be after 100 steps?", unit="nats")
     box_of(asked).value = "5.2"
     assert live == {"final loss": 5.2}
-    assert "Written down: 5.2 nats" in asked.children[2].value
+    assert "Written down: 5.2 nats" in reply_to(asked)
     told = str(live.compare("final loss", 4.0))
     assert "Measured, final loss: 4 nats" in told and "You predicted 5.2 nats, 30% more." in told
     assert json.loads(json.dumps(live)) == {"final loss": 5.2}, "launch.train writes it into the run directory"
@@ -41,7 +45,7 @@ def test_a_typed_word_gets_words_and_keeps_the_last_good_number(live):
     asked = predict("speed", "How fast?")
     box_of(asked).value = "12,500"
     box_of(asked).value = "fast"
-    assert "is not a number" in asked.children[2].value and live == {"speed": 12500.0}
+    assert "is not a number" in reply_to(asked) and live == {"speed": 12500.0}
     box_of(asked).value = ""
     assert live == {"speed": 12500.0}
     assert box_of(predict("speed", "How fast?")).value == "12500", "asked again, the box shows what was predicted"
@@ -64,17 +68,35 @@ def test_each_of_several_that_are_equally_good_is_right(live):
     assert live.compare("best", ("blockwise", "mxfp8")).kind == "plain"
 
 
-def test_a_headless_run_asks_nobody(live, monkeypatch):
+def test_a_saved_page_keeps_the_question_and_an_empty_box_and_no_remark(live, monkeypatch):
     monkeypatch.setenv("MEGATRON_TOUR_HEADLESS", "1")
     asked = predict("final loss", "What will the loss be?", unit="nats")
-    assert "What will the loss be?" in asked._repr_html_() and live == {}
+    assert set(asked._repr_mimebundle_()) == {"text/plain", "text/html"} and live == {}
+    words = html.unescape(re.sub(r"<[^>]+>", "", asked._repr_html_()))
+    assert " ".join(words.split()) == "Predict: What will the loss be? nats"
+    either = predict("winner", "Which?", choices=("TP2", "DP2"))
+    assert "☐ TP2&emsp;☐ DP2" in either._repr_html_()
     assert str(live.compare("final loss", 4.5)) == "· Measured, final loss: 4.5 nats."
+
+
+def test_with_a_kernel_the_box_is_shown_and_a_saved_page_has_the_question(live):
+    shown = predict("final loss", "What will the loss be?")._repr_mimebundle_()
+    assert "application/vnd.jupyter.widget-view+json" in shown and "What will the loss be?" in shown["text/html"]
+
+
+def test_a_terminal_says_how_to_answer(live):
+    words = repr(predict("final loss", "What will the loss be?", unit="nats"))
+    assert "VBox" not in words and words.splitlines() == [
+        "Predict: What will the loss be?",
+        "[          ] nats",
+        "Write it down: exercises.predictions['final loss'] = …",
+    ]
 
 
 def test_predictions_kept_with_a_run_count_after_a_restart(live):
     run = SimpleNamespace(predictions={"final loss": 5.0})
     assert str(live.compare("final loss", 4.0, run)).endswith("You predicted 5, 25% more.")
-    assert "predicted" not in str(live.compare("speed", 4.0, run))
+    assert str(live.compare("speed", 4.0, run)) == "· Measured, speed: 4."
     live["final loss"] = 6.0
     assert str(live.compare("final loss", 4.0, run)).endswith("You predicted 6, 50% more."), "this kernel's goes first"
 
@@ -103,13 +125,33 @@ def test_what_was_not_measured_is_said(live, nothing):
 
 @pytest.mark.parametrize(
     ("typed", "meant"),
-    [("12,500", 12500), ("5e3", 5000), ("40%", 40), (" 4.8 ", 4.8), ("1_000", 1000), ("-1", -1), ("", None)],
+    [
+        ("12,500", 12500),
+        ("1,234,567.5", 1234567.5),
+        ("12 500", 12500),
+        ("1_000", 1000),
+        ("4,5", 4.5),
+        ("-4,5", -4.5),
+        ("12,50", 12.5),
+        ("0,125", 0.125),
+        ("1,5e3", 1500),
+        ("1,500", 1500),
+        ("5e3", 5000),
+        ("40%", 40),
+        ("40 %", 40),
+        (" 4.8 ", 4.8),
+        ("-1", -1),
+        ("", None),
+    ],
 )
 def test_numbers_as_people_type_them(typed, meant):
     assert number(typed) == meant
 
 
-@pytest.mark.parametrize("typed", ["abc", "4.8 nats", "--", "nan", "inf", "1.2.3"])
+NO_NUMBERS = ["abc", "4.8 nats", "--", "nan", "inf", "1.2.3", "1.234,5", "1,2,3", "12,34,567", "1 2", "1_0", ",5", "4,"]
+
+
+@pytest.mark.parametrize("typed", NO_NUMBERS)
 def test_what_is_no_number_is_told(typed):
     assert "is not a number" in number(typed).text
 

@@ -184,11 +184,23 @@ def test_command_reads_like_a_shell_line():
     recipe = recipes.gpt3_345m().with_(tensor_parallel=2)
     command = recipe.command(DATA, TWO_H200)
     text = str(command)
-    variables, torchrun = text.split(" \\\n", 1)
-    assert "CUDA_DEVICE_MAX_CONNECTIONS=1" in variables.split()
-    assert torchrun.startswith("torchrun --standalone --nproc-per-node 2 helpers/ranks/")
-    assert "--tensor-model-parallel-size 2" in text
+    lines = text.split(" \\\n")
+    assert "CUDA_DEVICE_MAX_CONNECTIONS=1" in lines
+    assert lines[len(command.environment)].startswith("torchrun --standalone --nproc-per-node 2 helpers/ranks/")
+    assert "    --tensor-model-parallel-size 2" in lines
+    assert all(line.startswith("    --") for line in lines[len(command.environment) + 1 :]), "one flag a line"
     assert all(word in text for word in command.argv[3:])
+
+
+def test_a_value_of_an_own_flag_stands_on_its_line():
+    command = recipes.gpt3_345m().with_(extra_flags=("--rotary-base", "10000", "--z")).command(DATA, CPU)
+    assert str(command).split(" \\\n")[-2:] == ["    --rotary-base 10000", "    --z"]
+
+
+def test_a_terminal_shows_a_recipe_as_a_page_does():
+    recipe = recipes.gpt3_345m()
+    assert repr(recipe).splitlines()[0].split() == ["recipe", "gpt3_345m"] and "Model(" not in repr(recipe)
+    assert str(recipe) == repr(recipe) and "354,871,296" in recipe._repr_html_()
 
 
 def test_another_entry_script_gets_the_same_flags(tmp_path):
