@@ -35,7 +35,8 @@ def sweep(recipe: Recipe, data, **setting) -> list[runs.Run]:
     for value in values:
         print(f"{name} = {value}")
         try:
-            changed = recipe.with_(**{name: value}, name=f"{recipe.name}_{name}_{value}")
+            words = re.sub(r"[^\w.+-]+", "_", str(value)).strip("_")
+            changed = recipe.with_(**{name: value}, name=f"{recipe.name}_{name}_{words}")
             finished.append(launch.train(changed, data, fresh=True))
         except preflight.PreflightError as refusal:
             if not all(problem.why.startswith(preflight.TOO_LARGE) for problem in refusal.problems):

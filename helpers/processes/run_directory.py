@@ -20,7 +20,7 @@ from helpers.machine import PROJECT, Machine, cuda_libraries, driver_versions, s
 from helpers.processes import checkpoints, control, locks, trust
 from helpers.ranks.repairs import table
 
-NAME = re.compile(r"\w[\w.+-]{0,59}")
+NAME = re.compile(r"\w[\w.+-]{0,99}")
 PACKAGES = ("torch", "megatron-core", "transformer-engine", "transformers", "tokenizers", "numpy")
 
 
@@ -70,11 +70,10 @@ def claim(parent: Path, identity: dict, fresh: bool):
 
 
 def why_no_name(name) -> str | None:
-    """Why a recipe cannot be called so, in a sentence; None for a good name. It names a folder, and stands in a shell
-    script and in pages."""
-    if isinstance(name, str) and NAME.fullmatch(name):
+    """Why a recipe cannot be called so, in a sentence; None for a good name."""
+    if isinstance(name, str) and NAME.fullmatch(name) and len(name.encode()) < 200:  # a file system counts bytes
         return None
-    return "It names a folder: up to 60 letters, digits and . _ + -, the first one a letter, a digit or _."
+    return "It names a folder: up to 100 letters, digits and . _ + -, the first one a letter, a digit or _."
 
 
 def unfinished(parent: Path, identity: dict) -> Path | None:

@@ -47,3 +47,16 @@ def test_ranks_import_our_package_before_another_of_its_name(tmp_path):
     script = run_directory.write_command(tmp_path, "run", [sys.executable, str(rank)], {}, {})
     done = subprocess.run(["bash", script], capture_output=True, text=True, env={"PYTHONPATH": str(tmp_path)})
     assert done.stdout == f"{PROJECT / 'helpers'}\n", done.stderr
+
+
+@pytest.mark.parametrize("name", ["gpt3_345m", "tiny", "lr_3e-4", "größe", "a.b+c", "語" * 60, "n" * 100])
+def test_good_names_make_folders(name, tmp_path):
+    assert run_directory.why_no_name(name) is None
+    run_directory.new_directory(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", "a/b", "../x", "a b", "a\nb", "-rf", "$(x)", "n" * 101, "語" * 100, None, 5]
+)
+def test_other_names_are_refused(name):
+    assert "names a folder" in run_directory.why_no_name(name)

@@ -202,7 +202,7 @@ REFUSED = {
     "a name outside": (SMALL, {"name": "../escape"}, CPU, ["name='../escape'", "names a folder"]),
     "no name": (SMALL, {"name": ""}, CPU, ["name=''", "names a folder"]),
     "a name that is a dot": (SMALL, {"name": "."}, CPU, ["name='.'"]),
-    "a name of 300 characters": (SMALL, {"name": "n" * 300}, CPU, ["up to 60"]),
+    "a name of 300 characters": (SMALL, {"name": "n" * 300}, CPU, ["up to 100"]),
     "a name that is none": (SMALL, {"name": None}, CPU, ["name=None"]),
     "a number for a name": (SMALL, {"name": 5}, CPU, ["name=5"]),
     "a tokenizer that is none": (SMALL, {"tokenizer": None}, CPU, ["tokenizer=None", "corpus.prepare(tokenizer=…)"]),
