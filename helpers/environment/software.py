@@ -48,7 +48,7 @@ def our_package(machine: Machine, facts: dict) -> Finding:
     named = [Path(place) for place in os.environ.get("PYTHONPATH", "").split(os.pathsep) if place]
     places = [place for place in (PROJECT / "notebooks", *named) if place.resolve() != PROJECT]
     for place in places:
-        if (place / "helpers" / "__init__.py").is_file() or (place / "helpers.py").is_file():
+        if (place / "helpers" / "__init__.py").is_file() or (place / "helpers").with_suffix(".py").is_file():
             fix = f"Take {place} out of PYTHONPATH (`unset PYTHONPATH` takes all out) before you start Jupyter."
             if place not in named:
                 fix = f"Give helpers in {place} another name."
