@@ -138,9 +138,10 @@ class Recipe:
         torchrun = [sys.executable, "-m", "helpers.ranks.torchrun", "--nproc-per-node", str(self.layout.world_size)]
         if entry_script is not None and machine.device == "cpu":
             torchrun += ["-m", "helpers.ranks.cpu.device"]
-        script = (
-            Path(entry_script).expanduser().resolve() if entry_script is not None else ENTRY_SCRIPT.relative_to(PROJECT)
-        )
+        script = ENTRY_SCRIPT.relative_to(PROJECT)
+        if entry_script is not None:  # one that is not here is shown as it is named
+            named = Path(entry_script).expanduser()
+            script = named.resolve() if named.exists() else named
         return Command((*torchrun, str(script)), groups, run_variables(self, machine, entry_script))
 
     def explain(self, data=None, machine: Machine | None = None, group: str | None = None):
