@@ -19,6 +19,7 @@ from pathlib import Path
 from helpers.corpus import tokenizer as tokenizers
 from helpers.corpus.corpus import Corpus, CorpusError
 from helpers.machine import short_path
+from helpers.show import frames
 
 EXAMPLE = "corpus.blend({speeches: 0.7, code: 0.3})"
 
@@ -108,7 +109,7 @@ class Blend:
 
     def _repr_html_(self) -> str:
         line = html.escape(repr(self).split("\n\n")[1])
-        return f"<b>Blend {html.escape(self.name)}</b>{self.table().to_html(border=0)}<pre>{line}</pre>"
+        return f"<b>Blend {html.escape(self.name)}</b>{frames.to_html(self.table())}<pre>{line}</pre>"
 
 
 def blend(weights: Mapping[Corpus, float]) -> Blend:

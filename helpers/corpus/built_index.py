@@ -10,6 +10,7 @@ import numpy as np
 from helpers.corpus import samples
 from helpers.corpus.blends import Blend
 from helpers.corpus.corpus import Corpus
+from helpers.show import frames
 from helpers.show.tables import whole_sentences
 
 MEANINGS = {
@@ -51,7 +52,7 @@ class BuiltIndex:
         return f"{self.table().to_string()}\n{self._words()}"
 
     def _repr_html_(self) -> str:
-        return f"{self.table().to_html(border=0)}<p>{self._words()}</p>"
+        return f"{frames.to_html(self.table())}<p>{self._words()}</p>"
 
 
 def build_index(data: Corpus | Blend, sequence_length: int, *, split: str, count: int) -> BuiltIndex:

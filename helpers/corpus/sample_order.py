@@ -13,6 +13,7 @@ import numpy as np
 from helpers.corpus import samples
 from helpers.corpus.blends import Blend
 from helpers.corpus.corpus import CorpusError
+from helpers.show import frames
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class Order:
         return f"{len(self.members):,} samples of {self.blend.name}\n{self.table().to_string()}"
 
     def _repr_html_(self) -> str:
-        return self.table().to_html(border=0)
+        return frames.to_html(self.table())
 
 
 def order(
