@@ -12,7 +12,7 @@ from helpers.processes import control
 
 RECIPE = recipes.gpt3_345m().with_(tensor_parallel=2, global_batch_size=8)
 TOKENS_PER_STEP = 8 * 1024
-DATA = SimpleNamespace(fingerprint="abc", prefix="corpus_text_document", tokenizer_path="tokenizer")
+DATA = SimpleNamespace(fingerprint="abc", data_path=("corpus_text_document",), tokenizer_path="tokenizer")
 
 
 def write_events(folder, scalars: dict[str, dict[int, float]], suffix: str = ".one"):

