@@ -13,6 +13,17 @@ import psutil
 from helpers.machine import cuda_libraries
 
 CGROUP = Path("/sys/fs/cgroup")
+CPUINFO = Path("/proc/cpuinfo")
+
+# PyTorch multiplies bf16 matrices with oneDNN on a CPU that has all of one of these, else in a plain loop: from oneDNN's
+# cpu/platform.cpp (has_data_type_support) and cpu/x64/cpu_isa_traits.hpp, for Arm PyTorch's native/mkldnn/Utils.h.
+BF16_NEEDS = {
+    "x86_64": (
+        {"avx512f", "avx512bw", "avx512vl", "avx512dq"},
+        {"avx2", "avx_vnni", "avx_vnni_int8", "avx_ne_convert"},
+    ),
+    "aarch64": ({"bf16"},),
+}
 
 # Dense bf16 tensor-core peak in FLOP/s, from NVIDIA's data sheets (the figures without sparsity).
 # The first key whose words are in the device's name wins, so longer names stand before shorter ones.
@@ -77,7 +88,11 @@ class GPU:
 
 @dataclass(frozen=True)
 class Machine:
-    """A machine as training sees it. Make one by hand to plan for a machine that is not here."""
+    """A machine as training sees it. Make one by hand to plan for a machine that is not here.
+
+    `fast_cpu_bf16`: the CPU has AVX-512, or what else PyTorch needs to multiply bf16 matrices fast; without, such a
+    product takes many times as long as one in fp32.
+    """
 
     gpus: tuple[GPU, ...] = ()
     cpu_count: int = 2
@@ -85,6 +100,7 @@ class Machine:
     system: str = "Linux"
     architecture: str = "x86_64"
     transformer_engine: bool = False
+    fast_cpu_bf16: bool = True
 
     @classmethod
     def from_json(cls, described: dict) -> "Machine":
@@ -114,7 +130,7 @@ class Machine:
 
     @property
     def supports_bf16(self) -> bool:
-        """True on a CPU too: PyTorch computes bf16 there (slowly)."""
+        """True on a CPU too: PyTorch computes bf16 on any, if not always fast (`fast_cpu_bf16`)."""
         return all(gpu.supports_bf16 for gpu in self.gpus)
 
     @property
@@ -153,7 +169,18 @@ def here() -> Machine:
         system=platform.system(),
         architecture=platform.machine(),
         transformer_engine=cuda_libraries.transformer_engine_installed(),
+        fast_cpu_bf16=multiplies_bf16(platform.machine()),
     )
+
+
+def multiplies_bf16(architecture: str, cpuinfo: Path = CPUINFO) -> bool:
+    """Whether PyTorch has a fast bf16 matrix product for this CPU: the answer of its own
+    `torch.ops.mkldnn._is_mkldnn_bf16_supported()`, from the flags that Linux lists, so that torch is not imported."""
+    listed = ""
+    with contextlib.suppress(OSError), cpuinfo.open() as lines:
+        listed = next((line for line in lines if line.startswith(("flags", "Features"))), "")  # the first core's
+    flags = set(listed.partition(":")[2].split())
+    return any(needed <= flags for needed in BF16_NEEDS.get(architecture, ()))
 
 
 def within_container(cpu_count: int, memory_bytes: int, cgroup: Path = CGROUP) -> tuple[int, int]:

@@ -24,12 +24,12 @@ from functools import partial
 from helpers.ranks import lifetime, refused_flags
 from helpers.ranks.repairs import table
 
-gc.disable()  # what is imported below is never garbage: looking for some takes a rank half a second
-
 if __name__ == "__main__":  # at once: what is imported below takes seconds
     lifetime.end_with_torchrun()
     refused_flags.refuse_what_is_left_out(sys.argv[1:])
     table.apply()  # before Megatron is imported; the log's first lines say what it did
+
+gc.disable()  # what is imported below is never garbage: looking for some takes a rank half a second
 
 import torch
 from megatron.core.datasets.blended_megatron_dataset_builder import BlendedMegatronDatasetBuilder

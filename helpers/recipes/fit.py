@@ -59,6 +59,14 @@ def fit(recipe: "Recipe", machine: Machine) -> "Recipe":
         shrunk = replace(shrunk, model=_halved(shrunk.model), name=recipe.name + SMALL)
 
 
+def bf16_or_fp32(machine: Machine) -> str:
+    """The `dtype` of a model that is to train in bf16: "fp32" on a CPU where that is slow, said in one sentence."""
+    if machine.device == "cuda" or machine.fast_cpu_bf16:
+        return "bf16"
+    print("This CPU has neither AVX-512 nor Arm's bf16 instructions: bf16 would be slow, so the model trains in fp32.")
+    return "fp32"
+
+
 def _to_cpu(recipe: "Recipe") -> "Recipe":
     model = recipe.model
     heads = 4 if model.num_query_groups is None else 8

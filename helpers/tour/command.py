@@ -168,6 +168,7 @@ def main(arguments: list[str] | None = None) -> int:
     os.environ["JUPYTER_PREFER_ENV_PATH"] = (
         "1"  # this environment's kernel, not one of the same name in the home folder
     )
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # with that one set, every kernel would compile torch and Megatron
     paths, directory, screen = chosen(options.notebooks, options.all), new_directory(runs_root() / "tour"), Screen()
     count = f"{len(paths)} notebook{'s' * (len(paths) > 1)}"
     screen.line(f"Megatron tour on a {machine.name}: {count}, kept in {relative(directory)}/")

@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import pytest
 from machines import H200, ONE_H200, TWO_H200, V100
 
@@ -151,6 +154,39 @@ def test_a_containers_limits_count(tmp_path, memory, cpu, expected):
     assert hardware.within_container(4, 8 * 2**30, tmp_path) == expected
 
 
+CORES = "processor\t: {}\nmodel name\t: some CPU\n{}\t\t: fpu sse2 {}\nbugs\t\t: spectre_v1\n\n"
+SKYLAKE = "avx avx2 avx512f avx512dq avx512cd avx512bw avx512vl"
+
+
+@pytest.mark.parametrize(
+    ("architecture", "word", "flags", "fast"),
+    [
+        ("x86_64", "flags", SKYLAKE, True),
+        ("x86_64", "flags", f"{SKYLAKE} avx512_bf16 amx_bf16", True),
+        ("x86_64", "flags", SKYLAKE.replace("avx512vl", ""), False),  # Knights Landing had no avx512vl
+        ("x86_64", "flags", "avx avx2 fma avx_vnni", False),  # Alder Lake
+        ("x86_64", "flags", "avx avx2 avx_vnni avx_vnni_int8 avx_ne_convert", True),  # Lunar Lake
+        ("aarch64", "Features", "fp asimd sve bf16", True),  # Graviton3, Grace
+        ("aarch64", "Features", "fp asimd", False),  # Raspberry Pi, Graviton2
+        ("aarch64", "Features", "fp asimd bf16x", False),
+        ("riscv64", "isa", "rv64imafdc", False),
+    ],
+)
+def test_fast_bf16_is_read_from_the_flags_of_the_cpu(tmp_path, architecture, word, flags, fast):
+    (tmp_path / "cpuinfo").write_text("".join(CORES.format(core, word, flags) for core in range(2)))
+    assert hardware.multiplies_bf16(architecture, tmp_path / "cpuinfo") is fast
+
+
+def test_without_a_list_of_flags_bf16_is_not_called_fast(tmp_path):
+    assert hardware.multiplies_bf16("x86_64", tmp_path / "cpuinfo") is False
+
+
+def test_fast_bf16_is_what_torch_itself_says():
+    code = "import torch; print(torch.ops.mkldnn._is_mkldnn_bf16_supported())"
+    asked = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert str(machine.here().fast_cpu_bf16) == asked.stdout.strip()
+
+
 @pytest.mark.parametrize(
     ("variable", "root"), [("MEGATRON_TOUR_RUNS", machine.runs_root), ("MEGATRON_TOUR_CACHE", machine.cache_root)]
 )
@@ -161,8 +197,5 @@ def test_a_relative_folder_holds_for_processes_started_elsewhere(monkeypatch, tm
 
 
 def test_importing_brings_no_torch():
-    import subprocess
-    import sys
-
     code = "import sys, helpers.machine; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

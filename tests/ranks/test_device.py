@@ -63,10 +63,16 @@ def test_it_is_switched_on_where_there_is_none_and_where_it_is_asked_for():
 
 ANSWERS = """
 import json, os, time
-import torch
+import torch, sys
 from helpers.ranks.cpu import device
 device.switch_on()
 zeros = torch.zeros
+stepped = torch.nn.Parameter(torch.ones(2))
+stepped.grad = torch.ones(2)
+torch.optim.AdamW([stepped], lr=0.5).step()
+imported = [sys.modules["wandb"], type(sys.modules["torch._dynamo"]).__name__]
+import torch._dynamo.config
+imported += [torch._dynamo.config.disable, torch._dynamo.is_compiling(), torch._dynamo is sys.modules["torch._dynamo"]]
 device.switch_on()
 from helpers.ranks.cpu import attention
 
@@ -124,6 +130,8 @@ print(json.dumps({
     "is one": isinstance(torch.default_generator, torch.Generator),
     "aside": loader_draws_aside,
     "connections": os.environ["CUDA_DEVICE_MAX_CONNECTIONS"],
+    "imported": imported,
+    "stepped": stepped.tolist(),
 }))
 device.main()
 """
@@ -197,6 +205,13 @@ def test_generators_for_a_gpu_draw_on_the_cpu(answers):
 def test_a_data_loader_leaves_the_devices_random_numbers_alone(answers):
     """Only some tensor-parallel ranks read data, and all of them must drop the same activations."""
     assert answers["aside"]
+
+
+def test_a_start_imports_neither_wandb_nor_the_compiler_until_they_are_asked_for(answers):
+    assert answers["imported"] == [None, "Compiler", False, False, True]
+    assert answers["stepped"] == pytest.approx([0.495, 0.495]), "AdamW: a step of 0.5 and its decay of 0.005"
+    asked = "import sys; from helpers.ranks.cpu import device; device.switch_on(); print(sys.modules['wandb'].__name__)"
+    assert python(asked, "--wandb-project", "tour").splitlines()[-1] == "wandb"
 
 
 def test_a_sequence_is_put_together_from_its_zigzag_parts(answers):

@@ -267,3 +267,10 @@ def test_an_entry_script_that_is_not_there_is_refused(tmp_path):
     with pytest.raises(preflight.PreflightError, match="entry_script='nowhere.py'"):
         launch.train(recipes.gpt3_345m().scaled_to("cpu"), None, entry_script="nowhere.py", runs_dir=tmp_path)
     assert not any(tmp_path.iterdir())
+
+
+def test_a_small_model_trains_in_bf16_but_on_a_cpu_that_is_slow_at_it(capsys):
+    for fine in (CPU, TWO_H200, replace(TWO_H200, fast_cpu_bf16=False)):
+        assert recipes.bf16_or_fp32(fine) == "bf16" and capsys.readouterr().out == ""
+    assert recipes.bf16_or_fp32(replace(CPU, fast_cpu_bf16=False)) == "fp32"
+    assert "AVX-512" in (said := capsys.readouterr().out) and said.count("\n") == 1

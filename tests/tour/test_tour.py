@@ -46,12 +46,14 @@ def tour_directory(folder: Path) -> Path:
     return directory
 
 
-def test_every_notebook_runs_and_one_failing_cell_stops_only_its_own(notebooks, capsys):
+def test_every_notebook_runs_and_one_failing_cell_stops_only_its_own(notebooks, capsys, monkeypatch):
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
     write_notebook(
         notebooks,
         GOOD,
         "# Good\n\nThen [the last](03_last.ipynb).\n\n## A section with `code`",
-        "import os\nfrom helpers import machine\nprint(os.environ['MEGATRON_TOUR_HEADLESS'], os.getcwd())",
+        "import os, sys\nfrom helpers import machine\n"
+        "print(os.environ['MEGATRON_TOUR_HEADLESS'], os.getcwd(), sys.dont_write_bytecode)",
         f"from IPython.display import Image, display\nimport base64\ndisplay(Image(base64.b64decode('{PIXEL}')))",
     )
     write_notebook(
@@ -71,7 +73,7 @@ def test_every_notebook_runs_and_one_failing_cell_stops_only_its_own(notebooks, 
     executed = [path.stem for path in sorted(directory.glob("*.ipynb"))]
     assert executed == ["00_good", "01_bad", "02_dies", "03_last"]
     good = nbformat.read(directory / "00_good.ipynb", as_version=4)
-    assert good.cells[1].outputs[0].text == f"1 {notebooks}\n"
+    assert good.cells[1].outputs[0].text == f"1 {notebooks} False\n"
     assert [cell.execution_count for cell in good.cells if cell.cell_type == "code"] == [1, 2]
     bad = nbformat.read(directory / "01_bad.ipynb", as_version=4)
     assert [cell.execution_count for cell in bad.cells] == [1, 2, None]

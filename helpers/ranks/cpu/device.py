@@ -19,6 +19,7 @@ asked about every torch call of a step, a replaced function only about calls of 
 
 import contextlib
 import functools
+import gc
 import os
 import re
 import runpy
@@ -32,7 +33,7 @@ from pathlib import Path
 import torch
 
 from helpers.ranks import refused_flags
-from helpers.ranks.cpu import generators, spawned
+from helpers.ranks.cpu import generators, spawned, start
 
 CPU = torch.device("cpu")
 FACTORIES = ["tensor", "as_tensor", "empty", "empty_like", "empty_strided", "zeros", "zeros_like", "ones", "ones_like"]
@@ -52,6 +53,7 @@ def switch_on() -> None:
     refused_flags.refuse_what_breaks_on_a_cpu(sys.argv[1:])
     for name in ("transformer_engine", "apex", "amp_C"):  # their norms and their Adam, which Megatron takes, need a GPU
         sys.modules[name] = None
+    start.leave_out_what_nobody_uses()
     shards = {"--use-megatron-fsdp", "--use-torch-fsdp2"} & set(sys.argv)
     # It does nothing here, but before Blackwell Megatron demands 1 with TP and CP, and more than 1 with FSDP.
     os.environ["CUDA_DEVICE_MAX_CONNECTIONS"] = "32" if shards else "1"
@@ -60,16 +62,19 @@ def switch_on() -> None:
     generators.share()
     spawned.tell_them()
     _adapt_collectives()
-    torch.compile = _run_as_written
+    torch.compile = start.as_written  # a compiler takes longer to start than it can save on a CPU
     torch.accelerator.is_available = lambda: False  # so that data loaders do not pin memory for a GPU
 
     for missing in ("Transformer Engine and Apex", "Apex is not installed", "Only transformer-engine"):
         warnings.filterwarnings("ignore", message=missing)  # they are for GPUs, so nobody misses them here
 
+    gc.disable()  # what is imported is never garbage: looking for some takes two seconds
     from helpers.ranks.cpu import attention, megatron
 
     megatron.adapt()
     attention.adapt()
+    gc.freeze()
+    gc.enable()
 
 
 # ---- tensors -----------------------------------------------------------------------------------------------------
@@ -266,11 +271,6 @@ def _adapt_collectives() -> None:
         return original(output, input, numbers(output_split_sizes), numbers(input_split_sizes), *args, **options)
 
     torch.distributed.all_to_all_single = all_to_all_single
-
-
-def _run_as_written(function=None, **options):
-    """In the place of torch.compile, whose start takes longer than it can save on a CPU."""
-    return function if function is not None else (lambda function: function)
 
 
 def main() -> None:
