@@ -79,7 +79,7 @@ def all_reduce(processes: int = 2, machine: Machine | None = None, sizes: Sequen
     machine = machine or here()
     if len(machine.gpus) < processes:
         machine = replace(machine, gpus=())
-    facts = told(programs.ranks("probe", processes, "collectives", *(sizes or ()), machine=machine))
+    facts = told(programs.ranks("collectives", processes, *(sizes or ()), machine=machine))
     ranks = [{name: value for name, value in fact.items() if name != "step"} for fact in facts if "RANK" in fact]
     rows = tuple(fact for fact in facts if "bytes" in fact)
     in_order = tuple(sorted(ranks, key=lambda rank: int(rank["RANK"])))

@@ -39,7 +39,7 @@ class Report(Table):
             )
             for finding in self.findings
         ]
-        yield f"This machine: {self.machine.name}", ("", "star", "found", "why it matters, and what to do"), rows
+        yield f"This machine: {self.machine.name}", ("", "looked at", "found", "why it matters, and what to do"), rows
         yield (
             "What runs here",
             ("notebook", "on this machine", "about how long"),

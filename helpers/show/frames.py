@@ -59,21 +59,20 @@ def _labels(index) -> list[list[str]]:
 def _texts(column) -> list[str]:
     import pandas as pd
 
-    if pd.api.types.is_float_dtype(column) and len(column):
-        texts = [text.strip() for text in column.to_string(index=False, header=False, na_rep="–").split("\n")]
+    if len(column) and all(value == "–" or pd.api.types.is_float(value) for value in column):
+        numbers = pd.to_numeric(column, errors="coerce")
+        texts = [text.strip() for text in numbers.to_string(index=False, header=False, na_rep="–").split("\n")]
         if all(text == "–" or text.endswith(".0") for text in texts):
             texts = [text.removesuffix(".0") for text in texts]
-    else:
-        texts = [_text(value) for value in column]
-    return texts if str(column.name).endswith("id") else [_separated(text) for text in texts]  # an id is a name
+        return [_separated(text) for text in texts]
+    named = str(column.name).endswith("id")  # an id is a name, as is a number that came as text
+    return [str(value) if named or isinstance(value, str) else _text(value) for value in column]
 
 
 def _text(value) -> str:
     import pandas as pd
 
-    if pd.api.types.is_scalar(value) and pd.isna(value):
-        return "–"
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+    return "–" if pd.api.types.is_scalar(value) and pd.isna(value) else _separated(str(value))
 
 
 def _separated(text: str) -> str:

@@ -109,7 +109,7 @@ def test_directories_without_a_step_speak_in_words(tmp_path):
     empty.mkdir()
     run = runs.load(empty)
     assert run.state == "never started" and len(run.losses) == 0 and run.log_tail() == ""
-    assert run.summary()["steps"].item() == 0 and math.isnan(run.summary()["tokens/s/GPU"].item())
+    assert run.summary()["steps"].item() == 0 and math.isnan(run.summary()["tokens/s/rank"].item())
     assert "never started, without a single step" in repr(run)
     failed = make_run(tmp_path / "f", scalars={}, state="failed")
     control.write_status(failed.path, failing_rank=1, reason="was killed by SIGKILL")
@@ -247,7 +247,7 @@ def test_a_trained_run(tiny_run, tmp_path):
     assert tiny_run.losses[1] == pytest.approx(math.log(512), abs=0.1)
     row = tiny_run.summary().iloc[0]
     assert row["final loss"] < row["first loss"] and row["tokens"] == 30 * 8 * 64
-    assert row["tokens/s/GPU"] > 100 and row["peak memory GB"] > 0 and row["wall time s"] > 1
+    assert row["tokens/s/rank"] > 100 and row["peak memory GB"] > 0 and row["wall time s"] > 1
     validation = re.search(r"validation loss at [^|]*\| lm loss value: (\S+)", tiny_run.log_text)
     assert row["validation loss"] == pytest.approx(float(validation[1]), rel=1e-5)
     assert "--nproc-per-node 1" in tiny_run.command and "iteration       30/" in tiny_run.log_tail(60)

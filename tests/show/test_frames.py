@@ -49,6 +49,16 @@ def test_decimals_are_those_of_pandas_and_whole_columns_have_none():
     ]
 
 
+def test_numbers_beside_a_dash_have_the_digits_of_their_column():
+    frame = pd.DataFrame({"speed-up": [1.0, "–", 1.53]}, dtype=object)
+    assert [line[0] for line in cells(frame, index=False)[1:]] == [("1.00", "right"), ("–", "right"), ("1.53", "right")]
+
+
+def test_a_number_that_came_as_text_stays_as_it_is():
+    frame = pd.DataFrame({"flag": ["--seed"], "value": ["1234"], "tokens": [1234]})
+    assert [text for text, _ in cells(frame, index=False)[1]] == ["--seed", "1234", "1,234"]
+
+
 def test_a_label_of_several_rows_stands_once_and_text_is_no_markup():
     frame = pd.DataFrame({"batch": [20, 20, 8], "how": ["<b>", "eager", "eager"], "ms": [1, 2, 3]})
     assert [[text for text, _ in line] for line in cells(frame.set_index(["batch", "how"]))] == [

@@ -1,0 +1,29 @@
+"""What notebook 00 quotes of Megatron stands so in the installed one."""
+
+import re
+
+import nbformat
+import pytest
+
+from helpers.machine import PROJECT, megatron_source
+
+PAGE = PROJECT / "notebooks" / "00_environment_check.ipynb"
+FILES = {"args.": "training/arguments.py", "local_rank": "training/config/common_config.py"}
+
+
+def quoted() -> list[str]:
+    text = "\n".join(cell.source for cell in nbformat.read(PAGE, 4).cells if cell.cell_type == "markdown")
+    (block,) = re.findall(r"```python\n(args\.rank.*?)```", text, flags=re.DOTALL)
+    return block.splitlines()
+
+
+@pytest.mark.parametrize("line", quoted())
+def test_a_quoted_line_is_megatrons(line):
+    (file,) = [file for start, file in FILES.items() if line.startswith(start)]
+    assert line in [known.strip() for known in megatron_source(file).read_text().splitlines()]
+
+
+def test_megatron_hands_them_to_pytorch():
+    text = megatron_source("training/initialize.py").read_text()
+    for words in ("torch.cuda.set_device(args.local_rank)", "torch.distributed.init_process_group(", "args.world_size"):
+        assert words in text
