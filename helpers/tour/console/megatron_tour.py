@@ -5,7 +5,7 @@ import os
 import sys
 from pathlib import Path
 
-PROJECT = str(Path(__file__).resolve().parent)
+PROJECT = str(Path(__file__).resolve().parents[3])
 
 
 def main() -> int:
