@@ -156,9 +156,9 @@ def _watch(directory: Path, interrupt_stops: bool, kill_at: int | None = None) -
         if interrupt_stops:
             print("Stopping every process of the run …")
             control.stop(directory)
+            print(f"Stopped. {how_to_resume(directory)}".rstrip())
             words = "stopped"
-            told = f"KeyboardInterrupt: stopped, and no process of the run is left. {how_to_resume(directory)}"
-            quiet(interrupt, told.rstrip())
+            quiet(interrupt, "KeyboardInterrupt: no process of the run is left.")
         raise
     finally:
         view.finish(progress, words)
