@@ -329,6 +329,17 @@ def test_bf16_before_ampere_is_a_warning():
     assert problem.severity == "warning" and "7.5" in problem.why and "fp16" in problem.change
 
 
+def test_bf16_on_a_cpu_that_is_slow_at_it_is_a_warning_with_the_factor():
+    slow = dataclasses.replace(CPU, fast_cpu_bf16=False)
+    recipe = GROUPED.with_(dtype="bf16")
+    (problem,) = preflight.check(recipe, None, slow)
+    assert problem.severity == "warning" and problem.change == 'dtype="fp32".'
+    bf16, fp32 = (runs.recorded("cpu", f"llama3_small_{d}").figures()["tokens/s/GPU"] for d in ("bf16", "fp32"))
+    assert f"{fp32 / bf16:.0f} times" in problem.why
+    for fine, where in ((recipe.with_(dtype="fp32"), slow), (recipe, CPU)):
+        assert preflight.check(fine, None, where) == []
+
+
 def test_a_gpu_without_transformer_engine_is_told_what_that_costs():
     (problem,) = preflight.check(BIG.with_(micro_batch_size=8, cuda_graph=False), None, BARE_H200)
     assert problem.severity == "warning" and "uv sync --extra gpu" in problem.change

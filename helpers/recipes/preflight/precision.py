@@ -34,6 +34,12 @@ def precision(recipe: "Recipe", machine: Machine) -> Iterator[Problem]:
         gpu = next(gpu for gpu in machine.gpus if not gpu.supports_bf16)
         why = f"{gpu.name} (compute capability {_capability(gpu)}) computes bf16 without tensor cores: slowly."
         yield warning(f'dtype="bf16" on {gpu.name}', why, 'dtype="fp16".')
+    if p.dtype == "bf16" and machine.device == "cpu" and not machine.fast_cpu_bf16:
+        why = (
+            "PyTorch multiplies bf16 matrices fast only with AVX-512, or on Arm with bf16 instructions; else a loop "
+            "does it. A step of notebook 04's small Llama takes 9 times as long as in fp32 (two cores of an EPYC)."
+        )
+        yield warning(f'dtype="bf16" on {machine.name}', why, 'dtype="fp32".')
     if machine.device == "cuda" and not machine.transformer_engine:
         install = "install Transformer Engine (uv sync --extra gpu)"
         why = (
