@@ -80,18 +80,21 @@ def layouts(recipe: Recipe, data, *changes: dict, machine: Machine | None = None
     return finished
 
 
-def look_inside(recipe: Recipe, data, machine: Machine | None = None) -> dict[str, list[dict]]:
+def look_inside(recipe: Recipe, data, *changes: dict, machine: Machine | None = None) -> list[dict[str, list[dict]]]:
     """Build the recipe's model on its ranks and take one layer through forward and backward, listening.
 
+    Then again, on the same ranks, with each of `changes`: `look_inside(recipe, data, {}, {"sequence_parallel": True})`.
+
     Returns:
-        "shards": which rank holds which part of each matrix; "collectives": what rank 0 said, in order. See
-        `helpers/ranks/shards.py`; drawn by `plots.layer`.
+        One of each: "shards": which rank holds which part of each matrix; "collectives": what rank 0 said, in order.
+        See `helpers/ranks/shards.py`; drawn by `plots.layer`.
     """
     machine = machine or here()
     heard = recipe.with_(save_interval=None, tensorboard=False, wandb_project=None, speed=Speed())
-    flags = heard.flags(data, machine)
-    variables = run_variables(heard, machine)
+    models = [heard.with_(**change) for change in changes or ({},)]
+    variables = {name: value for model in models for name, value in run_variables(model, machine).items()}
     variables["TORCH_COMPILE_DISABLE"] = ("1", "compiled code keeps what it says to itself")
+    flags = [word for model in models for word in ("--and", *model.flags(data, machine))][1:]
     output = launch.ranks("shards", recipe.layout.world_size, *flags, machine=machine, variables=variables)
     return layer.findings(output)
 

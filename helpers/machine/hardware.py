@@ -15,7 +15,7 @@ from helpers.machine import cuda_libraries
 CGROUP = Path("/sys/fs/cgroup")
 CPUINFO = Path("/proc/cpuinfo")
 
-# PyTorch multiplies bf16 matrices with oneDNN on a CPU that has all of one of these, else in a plain loop: from oneDNN's
+# With all of one of these PyTorch multiplies bf16 matrices by oneDNN on a CPU, else in a plain loop: oneDNN's
 # cpu/platform.cpp (has_data_type_support) and cpu/x64/cpu_isa_traits.hpp, for Arm PyTorch's native/mkldnn/Utils.h.
 BF16_NEEDS = {
     "x86_64": (

@@ -31,16 +31,16 @@ HATCHES = {
 }
 
 
-def findings(output: str) -> dict[str, list[dict]]:
-    """The two lists that `launch.ranks("shards", …)` printed: "shards" and "collectives".
+def findings(output: str) -> list[dict[str, list[dict]]]:
+    """What `launch.ranks("shards", …)` printed, one of each model: two lists, "shards" and "collectives".
 
     Raises:
         ValueError: the output holds no findings.
     """
-    for line in output.splitlines():
-        if MARK in line:
-            return json.loads(line.split(MARK, 1)[1])
-    raise ValueError("no findings in this output: it should be what launch.ranks('shards', …) returned")
+    found = [json.loads(line.split(MARK, 1)[1]) for line in output.splitlines() if MARK in line]
+    if not found:
+        raise ValueError("no findings in this output: it should be what launch.ranks('shards', …) returned")
+    return found
 
 
 def shards(records: Sequence[Mapping]) -> Picture:

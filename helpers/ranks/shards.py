@@ -1,9 +1,10 @@
 """Which rank holds which part of each matrix, and what the ranks of one layer say to each other, from a real model.
 
-    torchrun --nproc-per-node 2 helpers/ranks/shards.py <the flags of pretrain_gpt.py>
+    torchrun --nproc-per-node 2 helpers/ranks/shards.py <the flags of pretrain_gpt.py> [--and <the flags of another>]
 
 Builds the model that the flags ask for, exactly as a training run does, and sends one micro-batch of random
-numbers through its first layer, forward and backward. Rank 0 prints one line, `SHARDS {json}`:
+numbers through its first layer, forward and backward; then the next model, on the same ranks. Rank 0 prints one line a
+model, `SHARDS {json}`:
 
 - `shards`, one entry per parameter and rank: name, rank, full_shape, local_shape, partition_dim (None: whole on every
   rank) and pieces [{offset, shape}], where in the full matrix the local one lies. SwiGLU's first matrix has two
@@ -34,11 +35,11 @@ from megatron.training import get_args
 from megatron.training.argument_utils import gpt_config_from_args
 from megatron.training.arguments import parse_and_validate_args
 from megatron.training.initialize import initialize_megatron
-from megatron.training.training import get_megatron_ddp_config
+from megatron.training.training import destroy_global_state, get_megatron_ddp_config
 
 from helpers.ranks import pretrain_gpt
 
-MARK = "SHARDS "
+MARK, AND = "SHARDS ", "--and"
 COLLECTIVES = {
     "allreduce_": "all-reduce",
     "_allgather_base_": "all-gather",
@@ -153,19 +154,34 @@ def collectives(layer: torch.nn.Module, config, micro_batch_size: int, seq_lengt
     return listener.heard
 
 
+# ---- one model after the other -----------------------------------------------------------------------------------
+def flag_lists(words: list[str]) -> list[list[str]]:
+    """The flags of each model: those between one `--and` and the next."""
+    ends = [place for place, word in enumerate([*words, AND]) if word == AND]
+    return [words[start:end] for start, end in zip([0, *(end + 1 for end in ends)], ends, strict=False)]
+
+
+def look() -> dict[str, list[dict]]:
+    """What is asked of the model that the flags in sys.argv describe."""
+    model = build_model()
+    args = get_args()
+    heard = []
+    if len(model.decoder.layers) > 0:
+        heard = collectives(model.decoder.layers[0], model.config, args.micro_batch_size, args.seq_length)
+    everyone = [None] * dist.get_world_size()
+    dist.all_gather_object(everyone, held(model))
+    return {"shards": [record for rank in everyone for record in rank], "collectives": heard}
+
+
 @record
 def main() -> None:
-    with contextlib.redirect_stdout(sys.stderr):  # Megatron's own reports, beside the one line that is asked for
-        model = build_model()
-        args = get_args()
-        heard = []
-        if len(model.decoder.layers) > 0:
-            heard = collectives(model.decoder.layers[0], model.config, args.micro_batch_size, args.seq_length)
-        everyone = [None] * dist.get_world_size()
-        dist.all_gather_object(everyone, held(model))
-    if dist.get_rank() == 0:
-        records = [record for rank in everyone for record in rank]
-        print(MARK + json.dumps({"shards": records, "collectives": heard}), flush=True)
+    for flags in flag_lists(sys.argv[1:]):
+        sys.argv[1:] = flags
+        with contextlib.redirect_stdout(sys.stderr):  # Megatron's own reports, beside the one line that is asked for
+            found = look()
+        if dist.get_rank() == 0:
+            print(MARK + json.dumps(found), flush=True)
+        destroy_global_state()  # so that Megatron reads the next flags as if they were its first
     dist.destroy_process_group()
 
 

@@ -81,7 +81,9 @@ def test_what_is_looked_into_has_plain_kernels(monkeypatch):
     monkeypatch.setattr(launch, "ranks", lambda *words, **_: asked.extend(words) or "")
     monkeypatch.setattr(experiments.layer, "findings", lambda output: {})
     recipe = recipes.gpt3_345m().with_(tensor_parallel=2)
-    experiments.look_inside(recipe, None, machine=TWO_H200)
+    experiments.look_inside(recipe, None, {}, {"sequence_parallel": True}, machine=TWO_H200)
+    assert asked.count("--and") == asked.count("--sequence-parallel") == 1
+    assert asked.index("--and") < asked.index("--sequence-parallel"), "the second model's flags stand behind"
     assert "--tensor-model-parallel-size" in asked
     assert {"--cross-entropy-loss-fusion", "--cuda-graph-impl"} <= set(recipe.flags(None, TWO_H200)) - set(asked)
 

@@ -213,7 +213,8 @@ def test_collectives_are_counted_and_named_in_order():
 
 def test_findings_are_found_between_other_output():
     found = {"shards": records(), "collectives": HEARD}
-    assert layer.findings(f"a warning\n[default0]:SHARDS {json.dumps(found)}\nbye\n") == found
+    told = f"[default0]:SHARDS {json.dumps(found)}\n"
+    assert layer.findings(f"a warning\n{told}bye\n{told}") == [found, found]
     with pytest.raises(ValueError, match="no findings"):
         layer.findings("a warning\n")
 

@@ -21,17 +21,19 @@ def test_first_loop_learns_saves_and_loads():
     assert "Warning" not in printed and "INFO" not in printed
 
 
-def recorded(*flags: str) -> dict:
+@pytest.fixture(scope="module")
+def looked_into():
+    """Two models in one launch: SwiGLU under tensor parallelism, then the usual one with sequence parallelism too."""
     mock = ["--mock-data", "--tokenizer-type", "NullTokenizer", "--vocab-size", "255", "--padded-vocab-size", "256"]
-    usual = [*real_runs.MODEL, *real_runs.TRAINING, *real_runs.DEVICE, *mock]
-    printed = real_runs.run(2, "helpers/ranks/shards.py", *usual, *flags)
-    (line,) = (line for line in printed.splitlines() if line.startswith("SHARDS "))
-    return json.loads(line.removeprefix("SHARDS "))
+    usual = [*real_runs.MODEL, *real_runs.TRAINING, *real_runs.DEVICE, *mock, "--tensor-model-parallel-size", "2"]
+    printed = real_runs.run(2, "helpers/ranks/shards.py", *usual, "--swiglu", "--and", *usual, "--sequence-parallel")
+    lines = [line for line in printed.splitlines() if line.startswith("SHARDS ")]
+    return [json.loads(line.removeprefix("SHARDS ")) for line in lines]
 
 
 @pytest.mark.train
-def test_shards_of_tensor_parallelism():
-    record = recorded("--tensor-model-parallel-size", "2", "--swiglu")
+def test_shards_of_tensor_parallelism(looked_into):
+    record, _ = looked_into
     cells: dict[str, list] = {}
     for shard in record["shards"]:
         area = 0
@@ -73,8 +75,9 @@ def test_shards_of_tensor_parallelism():
 
 
 @pytest.mark.train
-def test_sequence_parallelism_gathers_and_scatters():
-    heard = recorded("--tensor-model-parallel-size", "2", "--sequence-parallel")["collectives"]
+def test_sequence_parallelism_gathers_and_scatters(looked_into):
+    _, record = looked_into
+    heard = record["collectives"]
     forward = [(one["module"], one["collective"]) for one in heard if one["direction"] == "forward"]
     assert forward == [
         ("self_attention.linear_qkv", "all-gather"),
