@@ -48,16 +48,16 @@ def _panel(axes, one: MicroBatches, graphs: Sequence) -> str:
     axes.axhline(one.floor, **REFERENCE)
     axes.annotate(
         f"floor: {one.floor:.0f} ms" if one.floor >= 10 else f"floor: {one.floor:.1f} ms",
-        (sizes[-1], one.floor),
-        (0, 3),
+        (sizes[0], one.floor),
+        (0, -4),
         textcoords="offset points",
-        ha="right",
-        va="bottom",
+        va="top",
         color=GREY,
     )
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
     axes.set_xticks(sizes, [str(size) for size in sizes])
+    axes.set_ylim(bottom=0.7 * axes.dataLim.y0)
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.yaxis.set_minor_formatter("")
     axes.set(xlabel=f"samples of {one.sequence_length:,} tokens in a micro-batch")
