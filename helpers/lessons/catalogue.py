@@ -6,6 +6,8 @@ from pathlib import Path
 
 from helpers.machine import PROJECT, Machine
 
+WITHOUT = " without AVX-512"
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -44,16 +46,22 @@ def of(machine: Machine, hub: bool) -> tuple[Plan, ...]:
     )
 
 
+def timed_as(machine: Machine) -> str:
+    """The name under which a notebook keeps its minutes on a machine; a CPU without AVX-512 has its own."""
+    slower = machine.device == "cpu" and machine.architecture == "x86_64" and not machine.fast_cpu_bf16
+    return machine.name + (WITHOUT if slower else "")
+
+
 def duration(notebook: Path, machine: Machine) -> str:
     """Minutes of the notebook's last execution on such a machine, as the tour wrote them into it; else of another."""
     measured = json.loads(notebook.read_text())["metadata"].get("megatron_tour")
     if not measured:
         return "not measured yet"
-    if machine.name in measured:
-        return f"{measured[machine.name]:.1f} min ({machine.name})"
+    if (name := timed_as(machine)) in measured:
+        return f"{measured[name]:.1f} min ({name})"
     for name in measured:
         if machine.gpus and name.split(" × ")[-1] == machine.gpus[0].name:
             return f"{measured[name]:.1f} min ({name})"
-    alike = [name for name in measured if name.endswith("CPU") == (machine.device == "cpu")]
+    alike = [name for name in measured if ("-core CPU" in name) == (machine.device == "cpu")]
     name = (alike or list(measured))[0]
     return f"{measured[name]:.1f} min ({name}; not measured on this one)"

@@ -11,6 +11,7 @@ import signal
 from datetime import datetime
 from pathlib import Path
 
+from helpers.lessons import catalogue
 from helpers.machine import PROJECT, UnsupportedPlatform, here, runs_root
 from helpers.processes.run_directory import new_directory
 from helpers.tour import page
@@ -54,7 +55,7 @@ async def travel(paths: list[Path], directory: Path, screen: Screen, in_place: b
             return chapters, True
         minutes = round(chapter.seconds / 60, 2)
         measured = chapter.notebook.metadata.get("megatron_tour", {})
-        chapter.notebook.metadata["megatron_tour"] = {**measured, machine.name: minutes}
+        chapter.notebook.metadata["megatron_tour"] = {**measured, catalogue.timed_as(machine): minutes}
         nbformat.write(chapter.notebook, directory / path.name)
         if in_place and not chapter.failure:
             nbformat.write(chapter.notebook, path)
