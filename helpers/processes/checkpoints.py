@@ -1,6 +1,7 @@
 """The `checkpoints/` folder of a run: what is whole in it, what a killed run left half done, what may go."""
 
 import itertools
+import re
 import shutil
 from pathlib import Path
 
@@ -11,9 +12,14 @@ DOOMED = ".deleting-"
 SET_ASIDE = "damaged_"
 
 
+def folders(directory: Path) -> list[Path]:
+    """What Megatron calls a checkpoint, whole or not, by name: a copy called iter_0000040_mine is the learner's own."""
+    return sorted(path for path in Path(directory).glob("iter_*") if re.fullmatch(r"iter_\d+", path.name))
+
+
 def saved(directory: Path) -> list[int]:
     """Iterations whose checkpoint is whole, each file of it as long as it must be; oldest first."""
-    return sorted(_iteration(path) for path in Path(directory).glob("iter_*") if damage.of(path) is None)
+    return sorted(_iteration(path) for path in folders(directory) if damage.of(path) is None)
 
 
 def latest(directory: Path) -> int | None:
@@ -44,7 +50,7 @@ def repair(directory: Path) -> list[str]:
     if not directory.is_dir():
         return []
     done = []
-    for path in sorted(directory.glob("iter_*")):
+    for path in folders(directory):
         if not (why := damage.of(path)):
             continue
         if damage.was_finished(path):

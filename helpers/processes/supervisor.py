@@ -241,11 +241,11 @@ class Run:
 def _disk_note(directory: Path) -> str | None:
     """A sentence if the disk is full and a checkpoint lies there half written, else None."""
     whole = {checkpoints.path_of(directory, iteration) for iteration in checkpoints.saved(directory)}
-    if not set(directory.glob("iter_*")) - whole:
+    if not set(checkpoints.folders(directory)) - whole:
         return None
     disk = os.statvfs(directory)
     free = disk.f_bavail * disk.f_frsize
-    needed = max(checkpoints.size_bytes(path) for path in directory.glob("iter_*"))
+    needed = max(checkpoints.size_bytes(path) for path in checkpoints.folders(directory))
     if free > max(LOW_DISK_BYTES, needed):
         return None
     return f"No space left on device: {free / 2**20:.1f} MB are free under {directory}"

@@ -47,6 +47,14 @@ def test_without_a_whole_checkpoint_the_run_starts_over(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_copy_that_the_learner_made_beside_a_checkpoint_is_left_alone(tmp_path):
+    whole = checkpoint_files.write(tmp_path, 40)
+    shutil.copytree(whole, tmp_path / "iter_0000040_mine")
+    (tmp_path / "iter_old").mkdir()
+    assert checkpoints.saved(tmp_path) == [40] and checkpoints.repair(tmp_path) == []
+    assert (tmp_path / "iter_0000040_mine" / "metadata.json").exists() and (tmp_path / "iter_old").is_dir()
+
+
 def test_a_checkpoint_cut_in_half_is_named_and_the_one_before_is_taken(tmp_path):
     checkpoint_files.write(tmp_path, 40)
     damaged = checkpoint_files.write(tmp_path, 50)
