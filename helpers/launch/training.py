@@ -105,7 +105,10 @@ def follow(run: runs.Run, kill_at: int | None = None) -> runs.Run:
         TrainingFailed: the run failed.
         RuntimeError: it ended by itself, before it could be killed, or nothing was ever started there.
         ValueError: the run directory is damaged.
+        TypeError: this is no run.
     """
+    if not isinstance(run, runs.Run):
+        raise TypeError(f"launch.follow({run!r}): it takes a run, such as runs.latest(name) or runs.load(path).")
     runs.load(run.path)  # its files may have been damaged since
     if "model" not in run.described:
         raise RuntimeError(f"{run.path} has no recipe.json, so nothing was started there: launch.train does that.")

@@ -22,6 +22,22 @@ def state_root() -> Path:
     return Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state").expanduser().resolve() / "megatron-tour"
 
 
+def given(path, call: str) -> Path:
+    """The path that a caller of `call` gave, with ~ filled in.
+
+    Raises:
+        TypeError: it is no path. ValueError: its ~ is nobody's home.
+    """
+    try:
+        return Path(path).expanduser()
+    except TypeError:
+        raise TypeError(f"{call}({path!r}): it takes a path, as a text or a pathlib.Path.") from None
+    except RuntimeError:
+        raise ValueError(
+            f"{call}({str(path)!r}): the home that ~ stands for is not known. Give the whole path."
+        ) from None
+
+
 def short_path(path: Path | str) -> str:
     """A path as a reader wants it: from the project on where it lies inside, "~" for the home directory."""
     path = Path(path)

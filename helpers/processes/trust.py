@@ -9,16 +9,21 @@ import contextlib
 import os
 from pathlib import Path
 
-from helpers.machine.places import state_root
+from helpers.machine.places import given, state_root
 
 
 def trust(folder) -> None:
     """Say that you know who wrote the checkpoints in a folder, and below: loading one runs what its author put in it.
 
     Raises:
-        FileNotFoundError: there is no such folder.
+        FileNotFoundError: there is no such folder. TypeError: it is no path.
     """
-    folder = Path(folder).expanduser().resolve(strict=True)
+    folder = given(folder, "runs.trust")
+    if not os.path.isdir(folder):
+        raise FileNotFoundError(
+            f"There is no folder {folder}. Give a run directory, or a folder with checkpoints in it."
+        )
+    folder = folder.resolve()
     file = _list()
     file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     if not is_trusted(folder):

@@ -1,8 +1,11 @@
 """A launch script of a learner's own (bash), read without running it: the flags that its training would be given."""
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
+
+from helpers.machine import given
 
 NESTED = r"\((?:[^()]|\((?:[^()]|\([^()]*\))*\))*\)"
 INSIDE = r"(?:[^{}]|\{[^}]*\})*"
@@ -22,6 +25,7 @@ TORCHRUN = re.compile(r"(^|/)torchrun$|^torch\.distributed\.(run|launch)$")
 SHELL = re.compile(r"(^|/)(ba)?sh$")
 PYTHON = re.compile(r"(^|/)python[\d.]*$")
 FLAG = re.compile(r"--[A-Za-z]")
+LONGEST = 1_000_000  # characters of a variable: one that grows with every line is no launch line
 
 Word = list[tuple[str, str]]  # pieces: (kind of TOKEN, its text)
 
@@ -54,9 +58,9 @@ def read(path) -> LaunchScript:
         FileNotFoundError: there is no such file.
         ValueError: it is no bash script, or starts no training or several.
     """
-    path = Path(path).expanduser()
-    if not path.is_file():
-        what = "is a folder" if path.is_dir() else "does not exist"
+    path = given(path, "recipe.diff")
+    if not os.path.isfile(path):
+        what = "is a folder" if os.path.isdir(path) else "does not exist"
         raise FileNotFoundError(f"{path} {what}. Give the whole path of the bash script that starts your training.")
     try:
         text = path.read_text()
@@ -64,7 +68,12 @@ def read(path) -> LaunchScript:
         raise ValueError(f"{path} is no text. Give the bash script that starts your training.") from None
     if path.suffix == ".py" or re.match(r"#!.*python", text):
         raise ValueError(f"{path} is a Python program. Give the bash script that starts it, with its flags.")
-    launches = _launches(text, {}, path)
+    try:
+        launches = _launches(text, {}, path)
+    except RecursionError:
+        raise ValueError(
+            f"{path} starts itself again without end, by eval or bash -c: it cannot be followed."
+        ) from None
     launches = [launch for launch in launches if launch.by_torchrun] or launches
     if not launches:
         told = "No line of it starts torchrun or python with a .py file and flags."
@@ -80,7 +89,7 @@ def read(path) -> LaunchScript:
 def _launches(text: str, variables: dict, path: Path) -> list[_Launch]:
     found = []
     for line, words in _statements(text, path):
-        expanded = _run(words, variables)
+        expanded = _run(words, variables, path)
         for index, word in enumerate(expanded[:-1]):
             if re.fullmatch("-l?c", word) and any(SHELL.search(before) for before in expanded[:index]):
                 found += [_moved(one, line) for one in _launches(expanded[index + 1], variables, path)]
@@ -112,7 +121,8 @@ def _statements(text: str, path: Path) -> list[tuple[int, list]]:
 
     while position < len(text):
         if text[position] == "#" and not word:
-            position = text.find("\n", position) if "\n" in text[position:] else len(text)
+            end = text.find("\n", position)
+            position = len(text) if end < 0 else end
             continue
         if not (token := TOKEN.match(text, position)):
             raise ValueError(f"{path}, line {line}: the quote that opens there is never closed.")
@@ -138,7 +148,7 @@ def _statements(text: str, path: Path) -> list[tuple[int, list]]:
     return [statement for statement in [*statements, (first, words)] if statement[1]]
 
 
-def _run(words: list, variables: dict) -> list[str]:
+def _run(words: list, variables: dict, path: Path) -> list[str]:
     """Do a command's assignments, and return the words of what it would start."""
     started, index = [], 0
     while index < len(words):
@@ -157,6 +167,10 @@ def _run(words: list, variables: dict) -> list[str]:
             before = variables.get(name, type(value)())
             if not _is_given(word):
                 variables[name] = before + value if add and type(before) is type(value) else value
+                if sum(map(len, variables[name])) > LONGEST:
+                    raise ValueError(
+                        f"{path}: {name} grows to more than {LONGEST:,} characters: no launch line has so many."
+                    )
         elif not (not started and text in DECLARES):
             started += _expand(word, variables)
         index += 1

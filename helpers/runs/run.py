@@ -1,11 +1,12 @@
 """What a run left in its directory, as tables."""
 
+import os
 import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from helpers.machine import runs_root
+from helpers.machine import given, runs_root
 from helpers.processes import checkpoints, control
 from helpers.processes.run_directory import why_damaged, why_no_name
 from helpers.runs import events
@@ -133,9 +134,10 @@ def load(path) -> Run:
     Raises:
         FileNotFoundError: there is no such directory.
         ValueError: its recipe.json or status.json is damaged.
+        TypeError: that is no path.
     """
-    path = Path(path)
-    if not path.is_dir():
+    path = given(path, "runs.load")
+    if not os.path.isdir(path):
         raise FileNotFoundError(f"There is no run directory {path}. runs.latest(name) finds the newest of a recipe.")
     if why := why_damaged(path):
         raise ValueError(f"{why} Its log may be whole ({path / 'log.txt'}); the run cannot be shown or picked up.")
@@ -151,7 +153,7 @@ def latest(name: str, runs_dir: Path | None = None) -> Run:
     """
     if why := why_no_name(name):
         raise ValueError(f"runs.latest({name!r}): it takes the name of a recipe. {why}")
-    root = Path(runs_dir) if runs_dir else runs_root()
+    root = given(runs_dir, "runs.latest, runs_dir=") if runs_dir else runs_root()
     found = sorted(path.parent for path in (root / name).glob("*/recipe.json"))
     if not found:
         raise FileNotFoundError(f"No run of {name} lies under {root}. Make one: launch.train(recipe, data).")

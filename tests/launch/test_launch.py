@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import jupyter_client
 import nbclient
@@ -248,6 +249,12 @@ def test_a_damaged_run_directory_is_told_in_words(name, content, words, tmp_path
     for look in (lambda: runs.load(directory), lambda: runs.latest("recipe", tmp_path), lambda: launch.follow(run)):
         with pytest.raises(ValueError, match=f"{name} is damaged"):
             look()
+
+
+@pytest.mark.parametrize("thing", [None, 5, "gpt3_345m", Path("runs"), object()])
+def test_what_is_no_run_is_not_followed(thing):
+    with pytest.raises(TypeError, match="it takes a run, such as runs.latest"):
+        launch.follow(thing)
 
 
 def test_an_empty_run_directory_is_no_run(tmp_path):

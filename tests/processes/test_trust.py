@@ -33,8 +33,14 @@ def test_the_list_is_this_users_alone(tmp_path):
 
 
 def test_a_folder_that_is_not_there_cannot_be_trusted(tmp_path):
-    with pytest.raises(FileNotFoundError):
-        runs.trust(tmp_path / "nowhere")
+    (tmp_path / "file").touch()
+    for nothing in ("nowhere", "file", "x" * 300):
+        with pytest.raises(FileNotFoundError, match="There is no folder"):
+            runs.trust(tmp_path / nothing)
+    with pytest.raises(TypeError, match=r"runs.trust\(None\): it takes a path"):
+        runs.trust(None)
+    with pytest.raises(ValueError, match="the home that ~ stands for is not known"):
+        runs.trust("~nobody_of_that_name/run")
 
 
 def test_a_home_that_takes_nothing_is_told(tmp_path, monkeypatch, capsys):

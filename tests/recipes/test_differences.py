@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -102,6 +103,13 @@ def test_the_ways_to_start_a_training(tmp_path, line):
     assert started(tmp_path, line)["--lr"].split()[0] == "1"
 
 
+def test_a_long_script_is_read_in_no_time(tmp_path):
+    """Each comment once had the rest of the script copied."""
+    begun = time.process_time()
+    assert started(tmp_path, "# a comment\n" * 60_000 + "torchrun a.py --lr 1") == {"--lr": "1"}
+    assert time.process_time() - begun < 5
+
+
 def test_values_that_are_no_flags(tmp_path):
     flags = started(tmp_path, "python t.py --seed -1 --seed 2 --empty '' --x=\"a b\" --y $UNKNOWN --z `date +%s`")
     expected = {"--seed": "2", "--empty": "", "--x": "a b", "--y": "$UNKNOWN", "--z": "`date +%s`"}
@@ -112,6 +120,9 @@ def test_values_that_are_no_flags(tmp_path):
     ("text", "words"),
     [
         ("echo hello", "starts no training. No line of it starts torchrun or python"),
+        ('X=\'eval "$X"\'\neval "$X"\ntorchrun a.py --lr 1', "starts itself again without end"),
+        ("A=xx\n" + "A=$A$A$A$A\n" * 25 + "torchrun a.py --lr $A", "A grows to more than 1,000,000 characters"),
+        ("A=(x)\n" + 'A=("${A[@]}" "${A[@]}")\n' * 40 + "torchrun a.py --lr 1", "A grows to more than"),
         ("torchrun a.py --lr 1\ntorchrun a.py --lr 2", "several trainings, in lines 1 and 2"),
         ("#!/usr/bin/env python3\nprint()", "is a Python program. Give the bash script that starts it"),
         ("torchrun a.py \\\n --lr 1 --name 'mine", "line 2: the quote that opens there is never closed"),
@@ -129,6 +140,10 @@ def test_what_is_no_script_at_all_is_told(tmp_path):
         RECIPE.diff(tmp_path)
     with pytest.raises(ValueError, match="is a Python program"):
         RECIPE.diff(script(tmp_path, "import torch", "pretrain_gpt.py"))
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        RECIPE.diff("x" * 5000)
+    with pytest.raises(ValueError, match="the home that ~ stands for is not known"):
+        RECIPE.diff("~nobody_of_that_name/train.sh")
     (tmp_path / "binary.sh").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ValueError, match="is no text"):
         RECIPE.diff(tmp_path / "binary.sh")

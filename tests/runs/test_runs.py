@@ -154,6 +154,10 @@ def test_checkpoints_that_may_not_be_deleted_are_not_told_as_freed():
 def test_load_and_latest(tmp_path):
     with pytest.raises(FileNotFoundError, match="no run directory"):
         runs.load(tmp_path / "nothing")
+    with pytest.raises(FileNotFoundError, match="no run directory"):
+        runs.load("x" * 300)
+    with pytest.raises(TypeError, match=r"runs.load\(None\): it takes a path"):
+        runs.load(None)
     with pytest.raises(FileNotFoundError, match="launch.train"):
         runs.latest("gpt3_345m", tmp_path)
     for name in ("20260102-000000", "20260103-000000", "20260101-000000"):
