@@ -18,10 +18,6 @@ ANSWERS = {
     # 01
     "bytes of the index": Expected(34 + 12 * 10_000 + 8 * 10_001, 0, "34 + 12·S + 8·D; D = S + 1."),
     "bits per byte": Expected([1.082, 1.298], hint="ln 2 is 0.6931."),
-    # 02
-    "parameters of a layer": Expected(12 * 1024**2, hint="12 · hidden²: the formula stands in the first section."),
-    "loss of knowing nothing": Expected(10.825, 0.002, "It is the natural logarithm of a number of tokens."),
-    "MFU in percent": Expected(50.5, 0.02, "Tokens/s × FLOP a token ÷ peak; a TFLOP is 10¹², a GFLOP is 10⁹."),
     # 03
     "megabytes of an all-reduce": Expected(67.1, hint="sequence × batch × hidden numbers, two bytes each."),
     "possible TP": Expected([2, 4, 8, 16], hint="Every rank holds the same number of whole heads."),

@@ -128,12 +128,15 @@ def repeatable(recipe: Recipe, machine: Machine | None = None) -> Recipe:
     """The recipe so that two runs of it have the same losses to the last bit.
 
     A CPU needs nothing for that. On a GPU `--deterministic-mode` takes kernels that add in a fixed order, of which a
-    CUDA graph and a fused loss are none.
+    CUDA graph and a fused loss are none; the loss then takes more memory, and where it does not fit the micro-batch is
+    made smaller.
     """
-    if (machine or here()).device == "cpu":
+    machine = machine or here()
+    if machine.device == "cpu":
         return recipe
     name = f"{recipe.name}_deterministic"
-    return recipe.with_(name=name, extra_flags=(*recipe.extra_flags, "--deterministic-mode"), cuda_graph=False)
+    steady = recipe.with_(name=name, extra_flags=(*recipe.extra_flags, "--deterministic-mode"), cuda_graph=False)
+    return steady.scaled_to(machine)
 
 
 def undisturbed(recipe: Recipe, data, run: runs.Run) -> runs.Run:

@@ -47,7 +47,7 @@ def test_samples_show_themselves(drawn):
 
 
 def test_a_split_with_an_empty_part_is_refused_and_not_waited_for(small_corpus):
-    with pytest.raises(CorpusError, match=r"gives test 0\.10% of 80 documents, which rounds to none"):
+    with pytest.raises(CorpusError, match=r"gives test 0\.10% of 80 documents of small, which rounds to none"):
         corpus.draw(small_corpus, 64, split="949,50,1")
     with pytest.raises(CorpusError, match="leaves nothing for test"):
         corpus.draw(small_corpus, 64, split="9,1,0", part="test")

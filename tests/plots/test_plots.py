@@ -169,7 +169,8 @@ def test_document_lengths(small_corpus):
     picture = plots.document_lengths(small_corpus)
     lengths = np.asarray(small_corpus.document_lengths())
     words = f"Lengths of 80 documents: {lengths.min():,} to {lengths.max():,} tokens, median {np.median(lengths):,.0f}."
-    assert picture.alt == words
+    shorter = int((lengths < 1024).sum())
+    assert picture.alt == f"{words} A sample has 1,024: {shorter} documents are shorter than that."
     assert sum(patch.get_height() for patch in picture.figure.axes[0].patches) == 80
 
 

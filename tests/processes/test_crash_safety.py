@@ -184,6 +184,7 @@ def test_a_run_whose_last_checkpoint_is_cut_in_half_goes_on_from_the_one_before(
     shutil.copytree(tiny_run.path, copy)
     control.write_status(copy, state="failed")
     checkpoint_files.cut_in_half(copy / "checkpoints" / "iter_0000030" / "__0_0.distcp")
+    runs.trust(copy)
     run = launch.train(tiny_recipe.with_(save_interval=10), small_corpus, runs_dir=tmp_path, machine=CPU)
     out = capsys.readouterr().out
     assert f"Picking up the unfinished run {copy} after step 20." in out
