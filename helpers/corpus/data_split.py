@@ -20,7 +20,7 @@ def parts(prefix: str | Path | Index, split: str, sequence_length: int) -> list[
         One dict per part: part, weight (share of 1), first, last (documents [first, last)), documents, tokens,
         samples (full samples of sequence_length + 1 tokens that one pass gives), problem ("" | "empty" | "too short").
         "documents" are the index's sequences: one per document, unless documents were given as lists of strings.
-        A part of weight 0 is not built and is never a problem. An empty part makes Megatron loop for ever
+        A part of weight 0 is not built and is never a problem. An empty part makes Megatron loop forever
         (`GPTDataset._get_num_epochs`); one too short for a sample makes it repeat the same few tokens in each sample.
 
     Raises:

@@ -5,6 +5,7 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
+from helpers.corpus import files
 from helpers.corpus.corpus import Corpus
 from helpers.machine import short_path
 from helpers.show.tables import whole_sentences
@@ -57,8 +58,12 @@ def preprocess_data(
     Args:
         jsonl: the text that `data` was prepared from, one JSON object a line.
         output_prefix: where the files go: <output_prefix>_<text_key>_document.bin and .idx; beside the text if None.
+
+    Raises:
+        files.SourceError: a folder, or a file that is no plain .jsonl: NVIDIA's tool opens one file of JSON lines.
     """
     jsonl = Path(jsonl).expanduser().resolve()
+    _require_json_lines(jsonl, data)
     prefix = jsonl.with_suffix("") if output_prefix is None else Path(output_prefix).expanduser().resolve()
     return PreprocessCommand(
         {
@@ -70,4 +75,15 @@ def preprocess_data(
             "--output-prefix": (str(prefix), f"makes <prefix>_{text_key}_document.bin and .idx"),
             "--workers": (str(workers), "processes that tokenize; the order of the lines stays"),
         }
+    )
+
+
+def _require_json_lines(path: Path, data: Corpus) -> None:
+    if not path.is_dir() and path.suffix.lower() not in (".txt", ".parquet", *files.PACKED):
+        return
+    written = data.prefix.parents[2] / "text" / f"{data.name}-*" / f"{data.name}.jsonl"
+    raise files.SourceError(
+        f"{path} is {'a folder' if path.is_dir() else f'a {path.suffix} file'}, and Megatron's preprocess_data.py "
+        "opens one .jsonl file, a JSON object a line. corpus.prepare wrote such a file of this text: give its path, "
+        f"{short_path(written)}."
     )

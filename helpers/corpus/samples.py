@@ -99,7 +99,7 @@ def draw(
             run on over the end of a document and that end counts in the loss.
 
     Raises:
-        CorpusError: a part of the split has no document: Megatron would look for its tokens for ever.
+        CorpusError: a part of the split has no document: Megatron would look for its tokens forever.
     """
     require_part(data, split, part, sequence_length)
     with tempfile.TemporaryDirectory() as index_cache:
@@ -169,7 +169,7 @@ def require_part(data: Corpus | Blend, split: str, part: str, sequence_length: i
             if found["problem"] == "empty":
                 raise CorpusError(
                     f"--split {split} gives {found['part']} {found['weight']:.2%} of {opened.sequences:,} documents of "
-                    f"{member.name}, which rounds to none: Megatron would add up zero tokens for ever. Give it a "
+                    f"{member.name}, which rounds to none: Megatron would add up zero tokens forever. Give it a "
                     "larger share, such as --split 90,5,5, or none at all (0)."
                 )
         chosen = parts[data_split.PARTS.index(part)]

@@ -44,7 +44,7 @@ def jupyter(machine: Machine, facts: dict) -> Finding:
 
 
 def tensorboard(machine: Machine, facts: dict) -> Finding:
-    why = "Megatron writes every curve there, and sends nothing to W&B without it."
+    why = "Megatron writes every curve there, and without it no loss reaches W&B either."
     if found := version("tensorboard"):
         return Finding("TensorBoard", "ok", found, why)
     return Finding("TensorBoard", "problem", "not installed", why, "Run `uv sync`.")

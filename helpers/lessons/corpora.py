@@ -7,6 +7,12 @@ from helpers.show.message import Message
 
 def check_split(data: corpus.Corpus, split: str, held_out: int = 8, training: float = 0.9) -> Message:
     """Whether a `--split` leaves `held_out` documents or more to validate and to test on, and most to train on."""
+    if isinstance(data, corpus.Blend):
+        return Message(
+            "wrong",
+            "This is a blend, and Megatron cuts each member of a blend by --split for itself: "
+            f"check {' and '.join(data.names)} one by one.",
+        )
     try:
         parts = data_split.parts(data.open_index(), split, sequence_length=1)
     except (ValueError, TypeError) as refusal:
@@ -28,4 +34,4 @@ def check_blend(mix: corpus.Blend, count: int = 4000, split: str = "90,5,5", tol
     found = f"In {count:,} samples: " + ", ".join(f"{name} is read {epochs:.2f} times" for name, epochs in told) + "."
     if max(order.epochs) > (1 + tolerance) * min(order.epochs):
         return Message("wrong", f"{found} Not yet: give more weight to what is read less often.")
-    return Message("right", f"{found} As often, the one as the other.")
+    return Message("right", f"{found} Both are read equally often.")

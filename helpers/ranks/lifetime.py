@@ -14,7 +14,7 @@ def end_with_torchrun() -> None:
 
 
 def leave() -> None:
-    """Let recorded steps go (`--cuda-graph-impl`), then the groups: NCCL waits for ever for the other way round."""
+    """Let recorded steps go (`--cuda-graph-impl`), then the groups: NCCL waits forever for the other way round."""
     import torch
     from megatron.core.full_cuda_graph import FullCudaGraphWrapper
 

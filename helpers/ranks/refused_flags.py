@@ -39,7 +39,7 @@ class Broken:
 BROKEN = (
     Broken(
         "--recompute-modules",
-        "With biases, Megatron 0.19 recomputes the MLP for ever: it takes the bias for a result of what it recomputes.",
+        "With biases, Megatron 0.19 recomputes the MLP forever: it takes the bias for a result of what it recomputes.",
         "Add --disable-bias-linear, or recompute something else: --recompute-modules core_attn.",
         lambda given: (
             "mlp" in given["--recompute-modules"]

@@ -133,7 +133,7 @@ def loss_kernel(recipe, machine: Machine | None = None, entry_script: Path | str
 def speed_flags(recipe, machine: Machine, entry_script: Path | str | None) -> list[Flag]:
     """The flags of a recipe's speed, as far as the machine and the entry script allow.
 
-    A CUDA graph takes ours: others end their process groups while it lives, and NCCL waits for ever (`lifetime.leave`).
+    A CUDA graph takes ours: others end their process groups while it lives, and NCCL waits forever (`lifetime.leave`).
     """
     records = recipe.speed.cuda_graph and entry_script is None
     kernel = loss_kernel(recipe, machine, entry_script)

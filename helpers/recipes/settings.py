@@ -161,7 +161,7 @@ class Speed:
             flags.append(Flag("--cross-entropy-fusion-impl", "native", why))
         if self.cuda_graph:
             flags.append(Flag("--cuda-graph-impl", "full_iteration", "a step's kernels are launched as one"))
-            flags.append(Flag("--no-check-for-nan-in-loss-and-grad", None, "a recorded step cannot stop to look"))
+            flags.append(Flag("--no-check-for-nan-in-loss-and-grad", None, "a captured step cannot pause to check"))
             why = "that asks every rank after each step, and keeps the optimizer waiting for the GPU"
             flags.append(Flag("--rerun-mode", "disabled", why))
         if self.overlap_communication:
@@ -237,7 +237,7 @@ class Schedule:
             Flag("--lr-decay-style", "cosine", "the way from one to the other"),
             Flag("--lr-warmup-iters", str(self.lr_warmup_iters), "steps to climb to the highest"),
             Flag("--weight-decay", f"{self.weight_decay:g}", "pull of the weights towards zero"),
-            Flag("--clip-grad", f"{self.clip_grad:g}", "longest gradient let through"),
+            Flag("--clip-grad", f"{self.clip_grad:g}", "largest gradient norm allowed"),
             Flag("--adam-beta2", f"{self.adam_beta2:g}", "memory of Adam's second moment"),
             Flag("--seed", str(self.seed), "weights, dropout and data order follow from it"),
             Flag("--eval-interval", str(self.eval_interval), "steps between looks at the validation part"),

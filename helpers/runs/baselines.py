@@ -28,7 +28,7 @@ def table(machine: str):
     if not rows:
         return message.nothing_recorded("baseline")
     found = pd.DataFrame(rows)
-    found["ours over it"] = (found["ours"] / found["tokens/s"]).round(2)
+    found["speed-up of ours"] = (found["ours"] / found["tokens/s"]).round(2)
     return tables.whole_sentences(found.set_index("instead of ours"))
 
 

@@ -39,7 +39,7 @@ FIELDS = {
     "learning rate": Meaning("set after the step: what the next step will use", "", "' learning rate:"),
     "global batch size": Meaning("samples in one step, over all ranks", "samples", "' global batch size:"),
     LOSS: Meaning("mean over all tokens of the steps since the last such line", "nats a token", "' {}: {:.6E}"),
-    "loss scale": Meaning("the loss times it keeps fp16 gradients from vanishing; 1 without", "", "' loss scale:"),
+    "loss scale": Meaning("factor on the loss: keeps fp16 gradients from vanishing; 1 without", "", "' loss scale:"),
     "grad norm": Meaning("length of the whole gradient (L2), before it is clipped", "", "' grad norm:"),
     "num zeros": Meaning("entries of the gradient that are exactly 0", "", "' num zeros:"),
     "params norm": Meaning("length of all weights (L2)", "", "' params norm:"),

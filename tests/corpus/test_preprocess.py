@@ -22,6 +22,21 @@ def test_the_line_says_what_is_run(small_jsonl, small_corpus, tmp_path):
     assert "&#x27;" in command._repr_html_()
 
 
+def test_only_a_file_of_json_lines_is_given_to_nvidias_tool(tmp_path, small_corpus):
+    texts = tmp_path / "texts"
+    texts.mkdir()
+    (texts / "one.txt").write_text("To be, or not to be.\n" * 20)
+    data = corpus.prepare(texts, tokenizer=small_corpus.tokenizer_path)
+    with pytest.raises(ValueError, match="texts is a folder, and Megatron's preprocess_data.py opens one") as told:
+        corpus.preprocess_data(texts, data)
+    written = Path(str(told.value).split("give its path, ")[1].rstrip(".")).expanduser()
+    (found,) = written.parents[1].glob(f"{written.parent.name}/{written.name}")
+    assert str(found) in corpus.preprocess_data(found, data).argv
+    for name in ("one.txt", "packed.jsonl.gz"):
+        with pytest.raises(ValueError, match=f"{name} is a {Path(name).suffix} file"):
+            corpus.preprocess_data(texts / name, data)
+
+
 @pytest.fixture(scope="module")
 def nvidias_tool(tmp_path_factory) -> Path:
     """NVIDIA's script alone in a folder: their clone's `megatron/` would stand beside the wheel's."""

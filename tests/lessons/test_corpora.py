@@ -21,6 +21,11 @@ def test_a_split_is_tried_out(split, kind, said, small_corpus):
     assert message.kind == kind and said in message.text
 
 
+def test_the_split_of_a_blend_is_tried_out_member_by_member(small_blend):
+    message = corpora.check_split(small_blend, "80,10,10")
+    assert message.kind == "wrong" and "check small and backwards one by one" in message.text
+
+
 def test_a_blend_is_tried_out(small_blend):
     first, second = small_blend.members
     unequal = corpora.check_blend(small_blend, count=400, split="8,1,1")

@@ -258,7 +258,7 @@ print({DONE_LINE!r})
 
 
 def test_ranks_that_do_not_end_after_training_are_ended_and_the_run_is_finished(run):
-    """So it was with NCCL, which waited for ever while the interpreter shut down."""
+    """So it was with NCCL, which waited forever while the interpreter shut down."""
     directory, _ = run(STAY + "time.sleep(3600)", hang_timeout_seconds=2)
     ranks = all_ranks(directory)
     status = end_of(directory)
@@ -449,7 +449,7 @@ def test_silence_between_steps_is_a_hang():
 def test_a_slow_start_is_no_hang():
     assert not watch_after().is_hanging(hang.QUIET_START_SECONDS - 1)
     assert not watch_after((60, STEP_LINE.format(1))).is_hanging(600)  # the first step compiles
-    assert watch_after().is_hanging(hang.QUIET_START_SECONDS + 1)  # but it does not last for ever
+    assert watch_after().is_hanging(hang.QUIET_START_SECONDS + 1)  # but it does not last forever
 
 
 def test_steps_longer_than_the_timeout_are_no_hang():

@@ -266,7 +266,7 @@ pretrain_gpt.main()
 
 @pytest.mark.parametrize(("code", "leaves"), [("", True), ("0", True), ("'it broke'", False)])
 def test_an_exit_interval_ends_in_good_order_too(code, leaves):
-    """NCCL waits for ever for recorded steps, and Megatron ends with `sys.exit` there."""
+    """NCCL waits forever for recorded steps, and Megatron ends with `sys.exit` there."""
     command = [sys.executable, "-c", EARLY_END.format(code=code)]
     done = subprocess.run(command, cwd=PROJECT, env=os.environ | {"MEGATRON_CPU": "1"}, capture_output=True, text=True)
     assert (done.returncode == 0) == leaves, done.stderr

@@ -212,7 +212,7 @@ def test_another_entry_script_gets_the_same_flags(tmp_path):
 
 
 def test_another_entry_script_records_no_step():
-    """It would end its groups while the recorded step lives, and NCCL would wait for ever."""
+    """It would end its groups while the recorded step lives, and NCCL would wait forever."""
     recipe = recipes.gpt3_345m()
     assert "--cuda-graph-impl" in recipe.command(DATA, TWO_H200).argv
     theirs = recipe.command(DATA, TWO_H200, entry_script="pretrain_gpt.py").argv

@@ -28,7 +28,7 @@ DATA_AND_CHECKPOINTS = (
     Symptom(
         "empty part of the data",
         r"in _get_num_epochs",
-        "A part of the corpus (train, validation or test) holds no document, and Megatron counts its epochs for ever.",
+        "A part of the corpus (train, validation or test) holds no document, and Megatron counts its epochs forever.",
         "Choose a --split that leaves each part some documents, or take a larger corpus.",
     ),
     Symptom(

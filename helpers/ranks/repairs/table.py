@@ -91,7 +91,7 @@ REPAIRS = (
         "",
         {"megatron.core.full_cuda_graph:FullCudaGraphWrapper": "daa208fd7c79"},
         MEGATRON,
-        "NCCL waits for ever where a process group ends before the recorded steps that hold its collectives: the entry "
+        "NCCL waits forever where a process group ends before the recorded steps that hold its collectives: the entry "
         "script's last line (`lifetime.leave`) lets those go first.",
         "none: it acts after the last step",
         "none",
@@ -158,7 +158,7 @@ REPAIRS = (
             "transformer_engine.pytorch.cross_entropy:parallel_cross_entropy": "4bad468b73c2",
         },
         BOTH,
-        "Transformer Engine's loss reads the logits once; Megatron refuses it for faults that have been mended since.",
+        "Transformer Engine's loss reads the logits once; Megatron refuses it for bugs that have since been fixed.",
         "bf16 rounding of the logits' gradient",
         "8.9 % of GPT3-345M at 32 samples, and 13 of its 51 GB (H200)",
         ("twins/gpt3_345m_graph", "twins/gpt3_345m_graph_without_loss_kernel"),

@@ -68,7 +68,7 @@ def _parts(recipe: "Recipe", found: index.Index, of_which: str) -> Iterator[Prob
         elif part["problem"] == "empty":
             why = (
                 f"The {name} part gets {part['weight']:.2%} of the documents, which rounds to {part['documents']} "
-                f"documents with {part['tokens']} tokens: Megatron's index builder would add up nothing for ever."
+                f"documents with {part['tokens']} tokens: Megatron's index builder would add up nothing forever."
             )
             share = max(1, -(-1000 // max(1, found.sequences)))
             roomy = f"{max(1, 1000 - 2 * share)},{share},{share}"

@@ -80,7 +80,7 @@ def _nearest(flag: str) -> str:
 def logging(recipe: "Recipe") -> Iterator[Problem]:
     """W&B without TensorBoard."""
     if recipe.logging.wandb_project and not recipe.logging.tensorboard:
-        why = "Megatron sends to W&B what it writes to TensorBoard, and nothing without it; so it is turned on for you."
+        why = "Megatron sends no losses to W&B unless it writes them to TensorBoard too; so that is turned on for you."
         yield warning(
             f'wandb_project="{recipe.logging.wandb_project}" with tensorboard=False', why, "tensorboard=True."
         )
