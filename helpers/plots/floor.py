@@ -54,10 +54,13 @@ def _panel(axes, one: MicroBatches, graphs: Sequence) -> str:
         va="top",
         color=GREY,
     )
+    from matplotlib.ticker import LogLocator
+
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
     axes.set_xticks(sizes, [str(size) for size in sizes])
     axes.set_ylim(bottom=0.7 * axes.dataLim.y0)
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.yaxis.set_minor_formatter("")
     axes.set(xlabel=f"samples of {one.sequence_length:,} tokens in a micro-batch")

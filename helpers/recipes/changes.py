@@ -53,7 +53,7 @@ def listed():
     rows = [
         {
             "change": repair.name,
-            "replaces": ", ".join(target.replace(":", " ") for target in repair.replaces),
+            "replaces": ", ".join(target.rpartition(":")[2] for target in repair.replaces),
             "why": repair.why,
             "to the numbers": repair.numbers,
             "worth": repair.speed,
