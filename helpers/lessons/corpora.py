@@ -4,6 +4,8 @@ from helpers import corpus
 from helpers.corpus import data_split
 from helpers.show.message import Message
 
+UNANSWERED = "Put your answer where the … is and run the cell again."
+
 
 def check_split(data: corpus.Corpus, split: str, held_out: int = 8, training: float = 0.9) -> Message:
     """Whether a `--split` leaves `held_out` documents or more to validate and to test on, and most to train on."""
@@ -13,9 +15,13 @@ def check_split(data: corpus.Corpus, split: str, held_out: int = 8, training: fl
             "This is a blend, and Megatron cuts each member of a blend by --split for itself: "
             f"check {' and '.join(data.names)} one by one.",
         )
+    if split is None or split is ...:
+        return Message("asked", UNANSWERED)
+    if not isinstance(split, str):
+        return Message("wrong", f'A split is three numbers in a text, such as "949,50,1", not {type(split).__name__}.')
     try:
         parts = data_split.parts(data.open_index(), split, sequence_length=1)
-    except (ValueError, TypeError) as refusal:
+    except ValueError as refusal:
         return Message("wrong", str(refusal))
     counted = ", ".join(f"{part['part']} {part['documents']:,}" for part in parts)
     found = f"--split {split} of {data.documents:,} documents: {counted}."
@@ -29,6 +35,10 @@ def check_split(data: corpus.Corpus, split: str, held_out: int = 8, training: fl
 
 def check_blend(mix: corpus.Blend, count: int = 4000, split: str = "90,5,5", tolerance: float = 0.02) -> Message:
     """Whether a run of `count` samples of 1,024 tokens reads each member as often as the others (within 2 %)."""
+    if mix is None or mix is ...:
+        return Message("asked", UNANSWERED)
+    if not isinstance(mix, corpus.Blend):
+        return Message("wrong", f"A blend is corpus.blend({{a: 0.7, b: 0.3}}), not {type(mix).__name__}.")
     order = corpus.order(mix, 1024, split=split, count=count)
     told = zip(mix.names, order.epochs, strict=True)
     found = f"In {count:,} samples: " + ", ".join(f"{name} is read {epochs:.2f} times" for name, epochs in told) + "."

@@ -34,6 +34,7 @@ class Predictions(dict):
         """
         kept = getattr(run, "predictions", None) or {}
         predicted = self.get(name, kept.get(name))
+        predicted = None if predicted is ... else predicted  # as `predict` prints it in a terminal
         unit = self.units.get(name, "")
         if measured is None or measured != measured:
             return Message("plain", f"{name}: not measured on this machine.")
@@ -43,10 +44,15 @@ class Predictions(dict):
         found = f"Measured, {name}: {_shown(measured, unit)}."
         if predicted is None:
             return Message("plain", found)
-        if isinstance(predicted, str) or isinstance(measured, str):
+        if isinstance(predicted, str) and not isinstance(measured, str):
+            typed = number(predicted)
+            predicted = predicted if typed is None or isinstance(typed, Message) else typed
+        if isinstance(measured, str):
             hit = str(predicted) in right
             text = f"{found} You predicted {_shown(predicted, unit)}" + (": right." if hit else ".")
             return Message("right" if hit else "plain", text)
+        if not _is_number(predicted) or not math.isfinite(predicted):
+            return Message("wrong", f"{found} Your prediction {predicted!r} is no number: write it like 4.8 or 12500.")
         return Message("plain", f"{found} You predicted {_shown(predicted, unit)}{_distance(predicted, measured)}.")
 
 
@@ -120,7 +126,7 @@ def _ask(name: str, question: str, unit: str, choices: Sequence[str]):
         box = ipywidgets.ToggleButtons(options=list(choices), value=known if known in choices else None)
     else:
         box = ipywidgets.Text(
-            value="" if known is None else f"{known:.15g}",
+            value=f"{known:.15g}" if _is_number(known) else "",
             placeholder="a number, then Enter",
             continuous_update=False,
             layout=ipywidgets.Layout(width="14em"),
@@ -171,7 +177,7 @@ def check(name: str, answer, expected=None, tolerance: float = 0.01, hint: str =
         hint: one sentence that helps.
     """
     if expected is None:
-        if name not in ANSWERS:
+        if not isinstance(name, str) or name not in ANSWERS:
             return Message("wrong", f"There is no exercise called “{name}”.")
         known = ANSWERS[name]
         expected, tolerance, hint = known.value, known.tolerance, known.hint

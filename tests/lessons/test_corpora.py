@@ -13,7 +13,9 @@ from helpers.lessons import corpora
         ("60,20,20", "wrong", "train 48, valid 16, test 16. Not yet: train should keep 75% of them"),
         ("80,10,10", "right", "train 64, valid 8, test 8. That will do"),
         ("many", "wrong", "give up to three numbers"),
-        (None, "wrong", ""),
+        (None, "asked", "where the … is"),
+        (..., "asked", "where the … is"),
+        ((949, 50, 1), "wrong", "three numbers in a text, such as"),
     ],
 )
 def test_a_split_is_tried_out(split, kind, said, small_corpus):
@@ -24,6 +26,13 @@ def test_a_split_is_tried_out(split, kind, said, small_corpus):
 def test_the_split_of_a_blend_is_tried_out_member_by_member(small_blend):
     message = corpora.check_split(small_blend, "80,10,10")
     assert message.kind == "wrong" and "check small and backwards one by one" in message.text
+
+
+def test_what_is_no_blend_is_told(small_corpus):
+    assert corpora.check_blend(...).kind == corpora.check_blend(None).kind == "asked"
+    for thing in (small_corpus, "sotu", 5):
+        message = corpora.check_blend(thing)
+        assert message.kind == "wrong" and "A blend is corpus.blend(" in message.text
 
 
 def test_a_blend_is_tried_out(small_blend):

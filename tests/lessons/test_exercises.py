@@ -93,6 +93,20 @@ def test_a_terminal_says_how_to_answer(live):
     ]
 
 
+def test_predictions_written_down_by_hand_get_words_whatever_they_are(live):
+    """`predict` says in a terminal: exercises.predictions["loss"] = …"""
+    live["loss"] = ...
+    assert live.compare("loss", 4.5).text == "Measured, loss: 4.5."
+    for typed in ("4,5", "4.5", 4.5):
+        live["loss"] = typed
+        assert live.compare("loss", 4.5).text.endswith("You predicted 4.5: exactly that.")
+    for odd in ("about 4", [4.5], math.nan, math.inf, {"loss": 4}, True):
+        live["loss"] = odd
+        assert live.compare("loss", 4.5).text.endswith("is no number: write it like 4.8 or 12500.")
+        assert box_of(predict("loss", "The loss?")).value == "" or math.isinf(odd) or math.isnan(odd)
+    assert check(["loss"], 1).text == "There is no exercise called “['loss']”."
+
+
 def test_predictions_kept_with_a_run_count_after_a_restart(live):
     run = SimpleNamespace(predictions={"final loss": 5.0})
     assert str(live.compare("final loss", 4.0, run)).endswith("You predicted 5, 25% more.")
