@@ -199,6 +199,8 @@ def prepare(
     """
     if workers is not None and (not isinstance(workers, int) or isinstance(workers, bool) or workers < 1):
         raise CorpusError(f"workers={workers!r}: a number of tokenizing processes, 1 or more; None is one per core.")
+    if not isinstance(text_key, str):
+        raise CorpusError(f"text_key={text_key!r}: the key or column with the text, such as 'text'.")
     cache = Path(cache).expanduser().resolve() if cache is not None else machine.cache_root() / "corpus"
     source = sources.find(str(name), text_key, cache)
     key = json.dumps([FORMAT, source.name, source.digest, text_key, tokenizers.identity(str(tokenizer))])

@@ -213,7 +213,7 @@ def content_digest(files: list[TextFile], cache: Path) -> str:
         return memory.read_text()
     whole = hashlib.sha256()
     for file in files:
-        whole.update(file.path.name.encode() + b"\0" + _sha256(file))
+        whole.update(os.fsencode(file.path.name) + b"\0" + _sha256(file))
     if all(time.time_ns() - file.changed_ns > 2 * 10**9 for file in files):
         with contextlib.suppress(OSError):
             memory.parent.mkdir(parents=True, exist_ok=True)

@@ -7,14 +7,16 @@ only reads what the run writes. Whatever happens to either, no process of the ru
 import contextlib
 import dataclasses
 import json
+import os
 import shutil
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from helpers import recipes, runs
 from helpers.launch import live
-from helpers.machine import Machine, here, runs_root, short_path
+from helpers.machine import Machine, given, here, runs_root, short_path
 from helpers.processes import control, logs, run_directory
 from helpers.processes.programs import how_to_resume, raise_if_failed
 from helpers.processes.run_directory import provenance, write_command, write_json
@@ -56,11 +58,8 @@ def train(
         KeyboardInterrupt: after every process has ended.
     """
     machine = machine or here()
-    if entry_script is not None and not Path(entry_script).expanduser().is_file():
-        why = "There is no such file for torchrun to start."
-        raise preflight.PreflightError(
-            [problem.error(f"entry_script={str(entry_script)!r}", why, "Give its whole path.")]
-        )
+    if unusable := list(_unusable(entry_script, predict, hang_timeout_seconds)):
+        raise preflight.PreflightError(unusable)
     root = (Path(runs_dir) if runs_dir else runs_root()).resolve()
     place = root / f"{recipe.name}" / ("new" if fresh else "")  # beside the unfinished ones, or among them
     for warning in preflight.refuse(preflight.check(recipe, data, machine, place, entry_script)):
@@ -93,6 +92,19 @@ def train(
         if supervisor:
             supervisor.close()
     return runs.load(directory)
+
+
+def _unusable(entry_script, predict, hang_timeout_seconds) -> Iterator[preflight.Problem]:
+    if entry_script is not None and not os.path.isfile(given(entry_script, "launch.train, entry_script=")):
+        why = "There is no such file for torchrun to start."
+        yield problem.error(f"entry_script={str(entry_script)!r}", why, "Give its whole path.")
+    if predict is not None and not isinstance(predict, dict):
+        why = "A prediction is kept by its name."
+        yield problem.error(f"predict={predict!r}", why, 'predict=exercises.predictions, or {"final loss": 4.8}.')
+    seconds = hang_timeout_seconds
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds > 0:
+        why = "It is how many seconds the ranks may be silent between two steps."
+        yield problem.error(f"hang_timeout_seconds={seconds!r}", why, "hang_timeout_seconds=600, say.")
 
 
 def follow(run: runs.Run, kill_at: int | None = None) -> runs.Run:

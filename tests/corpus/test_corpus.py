@@ -125,6 +125,11 @@ def test_a_trained_vocabulary_is_the_same_each_time(small_speeches):
     assert (small_speeches.vocab_size, small_speeches.eod_id, small_speeches.documents) == (4096, 0, 249)
 
 
+def test_a_key_that_is_no_text_is_told(edges, tmp_path):
+    with pytest.raises(corpus.CorpusError, match="text_key=None: the key or column with the text"):
+        corpus.prepare(str(edges), text_key=None, cache=tmp_path)
+
+
 @pytest.mark.parametrize("workers", [1, 3])
 def test_odd_lines_are_megatrons_bytes(edges, wide, tmp_path, workers, monkeypatch):
     monkeypatch.setattr(files, "BLOCK_BYTES", 100)  # about a line a block

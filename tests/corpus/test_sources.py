@@ -265,6 +265,19 @@ def test_an_empty_name_is_not_the_current_folder(name, tmp_path, monkeypatch):
         sources.find(name, "text", tmp_path / "cache")
 
 
+def test_a_file_whose_name_is_no_utf8_is_read(tmp_path):
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    with open(os.fsencode(folder) + b"/caf\xe9.txt", "w") as file:
+        file.write("good day")
+    assert texts_of_lines(sources.find(str(folder), "text", tmp_path / "cache").file.path) == ["good day"]
+
+
+def test_a_home_that_nobody_has_is_told(tmp_path):
+    with pytest.raises(ValueError, match="the home that ~ stands for is not known"):
+        sources.find("~nobody_of_that_name/text.txt", "text", tmp_path / "cache")
+
+
 def test_a_folder_of_lines_packed_or_not(tmp_path):
     folder = tmp_path / "lines"
     (folder / "deeper").mkdir(parents=True)

@@ -1,6 +1,7 @@
 """`launch.train`, `follow` and `ranks` from the learner's side, with real training on the CPU."""
 
 import json
+import math
 import os
 import pickle
 import shutil
@@ -249,6 +250,24 @@ def test_a_damaged_run_directory_is_told_in_words(name, content, words, tmp_path
     for look in (lambda: runs.load(directory), lambda: runs.latest("recipe", tmp_path), lambda: launch.follow(run)):
         with pytest.raises(ValueError, match=f"{name} is damaged"):
             look()
+
+
+@pytest.mark.parametrize(
+    ("odd", "words"),
+    [
+        ({"predict": 5}, "predict=5"),
+        ({"predict": ["loss"]}, "kept by its name"),
+        ({"hang_timeout_seconds": "x"}, "hang_timeout_seconds='x'"),
+        ({"hang_timeout_seconds": None}, "hang_timeout_seconds=None"),
+        ({"hang_timeout_seconds": math.nan}, "hang_timeout_seconds=nan"),
+        ({"hang_timeout_seconds": -1}, "may be silent"),
+        ({"entry_script": "x" * 300}, "no such file"),
+    ],
+)
+def test_odd_arguments_are_refused_before_anything_is_written(odd, words, tiny_recipe, small_corpus, tmp_path):
+    with pytest.raises(preflight.PreflightError, match=words):
+        launch.train(tiny_recipe, small_corpus, runs_dir=tmp_path / "runs", machine=CPU, **odd)
+    assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.parametrize("thing", [None, 5, "gpt3_345m", Path("runs"), object()])

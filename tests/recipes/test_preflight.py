@@ -109,6 +109,7 @@ REFUSED = {
     "processes not a multiple of ETP x EP x PP": (MOE, {"processes": 2, "tensor_parallel": 2, "expert_parallel": 2,
         "sequence_parallel": True, "linear_bias": False}, CPU,
         ["expert_parallel=2", "2 × 2 × 1 = 4", "processes=4", "expert_tensor_parallel=1"]),
+    "changes left out that are no names": (SMALL, {"without": None}, CPU, ["without=None", "tuple of names"]),
     "EP without experts": (SMALL, {"expert_parallel": 2}, CPU, ["expert_parallel=2", "num_experts=2"]),
     "experts not divided by EP": (SMALL, {"num_experts": 3, "expert_parallel": 2, "processes": 2}, CPU,
         ["num_experts=3", "expert_parallel=2", "3 / 2", "num_experts=4"]),

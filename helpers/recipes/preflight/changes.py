@@ -16,7 +16,7 @@ def changes(recipe: "Recipe", machine: Machine) -> Iterator[Problem]:
     """`stock` and `without` against the table of our changes."""
     if not isinstance(recipe.stock, bool):
         yield error(f"stock={recipe.stock!r}", "It is a switch.", "stock=True makes none of our changes to Megatron.")
-    if not isinstance(recipe.without, tuple) or set(recipe.without) - set(table.CHANGES):
+    if set(recipe.without) - set(table.CHANGES):
         why = f"It is a tuple of names of changes that we make to Megatron: {', '.join(table.CHANGES)}."
         yield error(f"without={recipe.without!r}", why, 'without=("gelu",), say.')
         return

@@ -30,6 +30,9 @@ def words(recipe: "Recipe") -> Iterator[Problem]:
         why = "It is a tuple of the words of a command line, each one a string."
         given = flags.split() if isinstance(flags, str) else flags if isinstance(flags, list | tuple) else ()
         yield error(f"extra_flags={flags!r}", why, f"extra_flags={tuple(map(str, given))}.")
+    if not isinstance(recipe.without, tuple) or not all(isinstance(word, str) for word in recipe.without):
+        why = "It is a tuple of names of changes that we make to Megatron."
+        yield error(f"without={recipe.without!r}", why, 'without=("gelu",), say, or without=().')
     for name in ("wandb_project", "wandb_entity", "wandb_run_name"):
         value = getattr(recipe.logging, name, None)
         if isinstance(value, str) and not (WANDB_PROJECT if name == "wandb_project" else ONE_LINE).fullmatch(value):
