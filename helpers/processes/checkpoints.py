@@ -42,9 +42,10 @@ def size_bytes(directory: Path) -> int:
 def repair(directory: Path) -> list[str]:
     """Make a folder that a killed run left loadable again; returns what was done, in words.
 
-    Megatron writes the tracker after the checkpoint and not atomically: killed in between, it is empty or behind the
-    newest whole checkpoint, and reading an empty one ends the program. Half-written checkpoints are removed; one that
-    was whole once and is damaged is set aside under another name. Call it only when no process of the run is alive.
+    Megatron writes the tracker after the checkpoint and not atomically: killed in between, it is missing, empty or
+    behind the newest whole checkpoint, and reading an empty one ends the program. Half-written checkpoints are removed;
+    one that was whole once and is damaged is set aside under another name. Call it only when no process of the run is
+    alive.
     """
     directory = Path(directory)
     if not directory.is_dir():
@@ -63,7 +64,7 @@ def repair(directory: Path) -> list[str]:
     _remove_doomed(directory)
     tracker = directory / TRACKER
     newest = whole[-1] if whole else None
-    if latest(directory) not in whole and tracker.exists():
+    if latest(directory) not in whole and (whole or tracker.exists()):
         if newest is None:
             tracker.unlink()
             done.append("no checkpoint is whole: the run starts at step 1")

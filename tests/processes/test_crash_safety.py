@@ -40,6 +40,13 @@ def test_a_tracker_cut_off_by_a_kill_points_to_the_newest_whole_checkpoint(tmp_p
     assert checkpoints.latest(tmp_path) == 20
 
 
+def test_without_a_tracker_the_newest_whole_checkpoint_is_taken_and_not_step_1(tmp_path):
+    checkpoint_files.write(tmp_path, 10)
+    (tmp_path / checkpoints.TRACKER).unlink()
+    assert checkpoints.repair(tmp_path) == ["the last whole checkpoint is that of step 10"]
+    assert checkpoints.latest(tmp_path) == 10
+
+
 def test_without_a_whole_checkpoint_the_run_starts_over(tmp_path):
     checkpoint_files.write(tmp_path, 10, whole=False)
     (tmp_path / checkpoints.TRACKER).write_text("")
