@@ -170,7 +170,12 @@ def _watch(directory: Path, interrupt_stops: bool, kill_at: int | None = None) -
         quiet(interrupt, "KeyboardInterrupt: the run goes on. launch.follow(run) shows it again.")
         if interrupt_stops:
             print("Stopping every process of the run …")
-            control.stop(directory)
+            words = "being stopped"
+            try:
+                control.stop(directory)
+            except KeyboardInterrupt as again:
+                quiet(again, "KeyboardInterrupt: the run is being stopped, and ends within 35 s without this cell.")
+                raise
             print(f"Stopped. {how_to_resume(directory)}".rstrip())
             words = "stopped"
             quiet(interrupt, "KeyboardInterrupt: no process of the run is left.")

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import jupyter_client
@@ -435,6 +436,27 @@ def test_interrupting_the_cell_stops_every_process(tiny_recipe, small_corpus, tm
     assert run.state == "stopped" and control.members(run.path) == []
     out = capsys.readouterr().out
     assert "stopped: " in out and "Stopped." in out
+
+
+@pytest.mark.train
+def test_an_impatient_second_interrupt_stops_the_run_as_well(tiny_recipe, small_corpus, tmp_path, capsys):
+    seen = {}
+
+    def interrupt():
+        seen["members"] = control.members(run_with(tmp_path).path)
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.3)
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    with pytest.raises(KeyboardInterrupt) as interrupted:
+        launch.train(tiny_recipe.with_(train_iters=5000), small_corpus, runs_dir=tmp_path, machine=CPU)
+    assert interrupted.value._render_traceback_() == [
+        "KeyboardInterrupt: the run is being stopped, and ends within 35 s without this cell."
+    ]
+    out = capsys.readouterr().out
+    assert "being stopped: " in out and "still running" not in out
+    assert survivors(seen["members"]) == []
 
 
 DETACHING = """
