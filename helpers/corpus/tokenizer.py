@@ -10,10 +10,13 @@ the same ids for the same vocabulary files.
 import hashlib
 import importlib.util
 import json
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+
+from helpers.machine import given
 
 END_OF_DOCUMENT = "<|endoftext|>"
 GPT2_FILES = {
@@ -78,8 +81,8 @@ def _describes_tokenizer(path: Path) -> bool:
 
 
 def _directory(name: str) -> Path:
-    path = Path(name).expanduser()
-    if not path.is_dir() or not any(_describes_tokenizer(p) for p in path.iterdir()):
+    path = given(name, "corpus.prepare, tokenizer=")
+    if not name.strip() or not os.path.isdir(path) or not any(_describes_tokenizer(p) for p in path.iterdir()):
         raise TokenizerError(
             f"tokenizer {name!r} is not here: give 'gpt2', 'bpe-4096' (or any bpe-N) or the path of a directory with a "
             "Hugging Face tokenizer (tokenizer.json, tokenizer_config.json)."

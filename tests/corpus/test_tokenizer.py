@@ -14,6 +14,13 @@ class Own(PreTrainedTokenizerFast): pass
 """
 
 
+def test_an_empty_tokenizer_is_not_the_current_folder(small_corpus, small_jsonl, tmp_path, monkeypatch):
+    monkeypatch.chdir(small_corpus.tokenizer_path)
+    for nothing in ("", " ", "x" * 300):
+        with pytest.raises(TokenizerError, match="is not here: give 'gpt2'"):
+            corpus.prepare(str(small_jsonl), tokenizer=nothing, cache=tmp_path / "cache")
+
+
 @pytest.mark.parametrize("place", ["tokenizer_config.json", "config.json"])
 def test_a_tokenizers_own_code_is_refused_and_nobody_is_asked(place, small_corpus, small_jsonl, tmp_path, monkeypatch):
     """transformers would ask at a terminal, and take a "y" for the right to run it."""
