@@ -158,7 +158,7 @@ class Recipe:
         if not rows:
             return Absence(f'No flag of the group "{group}" is needed here: what Megatron does by itself fits.')
         table = pd.DataFrame(rows, columns=["group", "flag", "value", "why"])
-        table = table.set_index("group") if group is None else table.drop(columns="group").set_index("flag")
+        table = table.set_index(["group", "flag"]) if group is None else table.drop(columns="group").set_index("flag")
         return whole_sentences(table)
 
     def diff(self, other, data=None, machine: Machine | None = None, group: str | None = None):

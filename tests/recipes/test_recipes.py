@@ -171,6 +171,7 @@ def test_only_the_device_group_differs_between_cpu_and_gpu():
         assert (cpu[group] == gpu[group]) == (group != "device")
     assert all(flag.why for flag in cpu["device"])
     assert "--distributed-backend" in recipe.explain(DATA, CPU, "device").index
+    assert ("device", "--distributed-backend") in recipe.explain(DATA, CPU).index
     assert 'No flag of the group "device" is needed' in repr(recipe.explain(DATA, TWO_H200, "device"))
 
 
