@@ -1,29 +1,43 @@
 """The flags of the installed Megatron, read from its source: importing it takes ten seconds.
 
-`megatron/training/arguments.py` adds flags one by one (`add_argument("--lr")`) and by whole dataclasses
-(`ArgumentGroupFactory(TrainingConfig)`): each field is a flag, a switch that is on is `--no-…` and `--disable-…`.
+`megatron/training/arguments.py` adds flags one by one (`add_argument("--lr", help=…)`) and by whole dataclasses
+(`ArgumentGroupFactory(TrainingConfig)`): each field is a flag, with a docstring behind it; a switch that is on is
+`--no-…` and `--disable-…`.
 """
 
 import ast
 import re
+from collections.abc import Iterator
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import NamedTuple
 
 FLAG = re.compile(r"--[a-z0-9][\w-]*")
 
 
-@cache
-def known() -> frozenset[str]:
-    """Every flag that Megatron's own parser takes, "--micro-batch-size" say; empty where there is no Megatron.
+class Described(NamedTuple):
+    """What Megatron says of a flag, the function or dataclass that brings it, and its default, if a plain value."""
 
-    A few fields that it leaves out of its parser are among them.
-    """
+    help: str
+    owner: str
+    default: str | None
+
+
+def known() -> frozenset[str]:
+    """Every flag that Megatron's own parser takes, "--micro-batch-size" say; empty where there is no Megatron."""
+    return frozenset(described())
+
+
+@cache
+def described() -> dict[str, Described]:
+    """Each of the known flags with what Megatron says of it. A few fields that its parser leaves out are among them."""
     found = find_spec("megatron.training") and find_spec("megatron.core")
     if not found:
-        return frozenset()
+        return {}
     folder = Path(next(iter(found.submodule_search_locations))).parent
-    flags, groups = _of_the_parser(ast.parse((folder / "training" / "arguments.py").read_text()))
+    module = ast.parse((folder / "training" / "arguments.py").read_text())
+    flags, groups = {"--help": Described("", "", None)} | dict(_added(module)), _groups(module)
     sources = {}
     for path in (path for part in ("training", "core") for path in (folder / part).rglob("*.py")):
         source = path.read_text()
@@ -33,29 +47,46 @@ def known() -> frozenset[str]:
         body = ast.parse(sources.get(name, "")).body
         for one in (node for node in body if isinstance(node, ast.ClassDef) and node.name == name):
             groups += [(base.id, left_out) for base in one.bases if isinstance(base, ast.Name)]
-            fields = [line for line in one.body if isinstance(line, ast.AnnAssign) and line.target.id not in left_out]
-            flags |= {flag for field in fields for flag in _of_a_field(field)}
-    return frozenset(flags)
+            flags = dict(_fields(one, left_out)) | flags
+    return flags
 
 
-def _of_the_parser(module: ast.Module) -> tuple[set[str], list[tuple[str, set[str]]]]:
-    """The flags that `arguments.py` names, and the dataclasses whose fields it adds, each with those it leaves out."""
-    flags, groups, lists = {"--help"}, [], {}
-    for node in ast.walk(module):
-        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
-            lists[node.targets[0].id] = _texts(node.value)
-        elif isinstance(node, ast.Call) and getattr(node.func, "attr", None) == "add_argument":
-            names = {flag for name in node.args for flag in _flags(name)}
-            both = "BooleanOptionalAction" in ast.dump(node)
-            flags |= names | {f"--no-{name[2:]}" for name in names if both}
-        elif isinstance(node, ast.Call) and getattr(node.func, "id", None) == "ArgumentGroupFactory":
-            groups.append(node)
-    left_out = [{text for word in call.keywords for text in _listed(word.value, lists)} for call in groups]
-    return flags, [(call.args[0].id, texts) for call, texts in zip(groups, left_out, strict=True)]
+def _added(module: ast.Module) -> Iterator[tuple[str, Described]]:
+    """What each `add_argument` of a function adds."""
+    for function in (node for node in module.body if isinstance(node, ast.FunctionDef)):
+        for call in ast.walk(function):
+            if not (isinstance(call, ast.Call) and getattr(call.func, "attr", None) == "add_argument"):
+                continue
+            given = {keyword.arg: keyword.value for keyword in call.keywords}
+            says = Described(_text(given.get("help")), function.name, _plain(given.get("default")))
+            names = [flag for name in call.args for flag in _flags(name)]
+            both = "BooleanOptionalAction" in ast.dump(call)
+            yield from ((name, says) for name in (*names, *(f"--no-{name[2:]}" for name in names if both)))
+
+
+def _groups(module: ast.Module) -> list[tuple[str, set[str]]]:
+    """The dataclasses whose fields `arguments.py` adds, each with the names of those that it leaves out."""
+    assigned = [node for node in ast.walk(module) if isinstance(node, ast.Assign)]
+    lists = {node.targets[0].id: _texts(node.value) for node in assigned if isinstance(node.targets[0], ast.Name)}
+    calls = [node for node in ast.walk(module) if isinstance(node, ast.Call)]
+    return [
+        (call.args[0].id, {text for word in call.keywords for text in _listed(word.value, lists)})
+        for call in calls
+        if getattr(call.func, "id", None) == "ArgumentGroupFactory"
+    ]
 
 
 def _listed(node: ast.AST, lists: dict[str, set[str]]) -> set[str]:
     return lists.get(node.id, set()) if isinstance(node, ast.Name) else _texts(node)
+
+
+def _fields(dataclass: ast.ClassDef, left_out: set[str]) -> Iterator[tuple[str, Described]]:
+    """What each field of a dataclass adds; its docstring is the statement behind it."""
+    for field, after in zip(dataclass.body, [*dataclass.body[1:], None], strict=True):
+        if isinstance(field, ast.AnnAssign) and field.target.id not in left_out:
+            text = _text(after.value) if isinstance(after, ast.Expr) else ""
+            says = Described(text, dataclass.name, _plain(field.value))
+            yield from ((flag, says) for flag in _of_a_field(field))
 
 
 def _of_a_field(field: ast.AnnAssign) -> set[str]:
@@ -64,6 +95,23 @@ def _of_a_field(field: ast.AnnAssign) -> set[str]:
     name = field.target.id.replace("_", "-")
     switched_on = isinstance(field.value, ast.Constant) and field.value.value is True
     return {f"--no-{name}", f"--disable-{name}"} if switched_on else {f"--{name}"}
+
+
+def _plain(node: ast.AST | None) -> str | None:
+    """A default as one would type it; None for a switch, and where there is none or the source works it out."""
+    if isinstance(node, ast.Call):
+        node = next((keyword.value for keyword in node.keywords if keyword.arg == "default"), None)
+    value = node.value if isinstance(node, ast.Constant) else None
+    return None if value is None or isinstance(value, bool) else str(value)
+
+
+def _text(node: ast.AST | None) -> str:
+    """A text as it stands in the source; what is only known when it runs ("{…}") is left out."""
+    if isinstance(node, ast.JoinedStr):
+        return "".join(_text(part) for part in node.values)
+    if isinstance(node, ast.BinOp):
+        return _text(node.left) + _text(node.right)
+    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
 
 
 def _flags(node: ast.AST) -> set[str]:
