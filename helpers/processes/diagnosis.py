@@ -2,25 +2,15 @@
 
 import difflib
 import re
-import subprocess
-import sys
 from dataclasses import dataclass
-from functools import cache
 
-from helpers.machine import PROJECT
+from helpers.machine import megatron_flags
 from helpers.processes.symptoms import SYMPTOMS, Symptom
 
 # What stands before a rank's own words: "[rank 1] " (our log), "[default1]:" (torchrun --tee), "[rank1]: " (torch).
 PREFIX = re.compile(r"^(?:\[rank \d+\] |\[\w+?\d+\]:)?(?:\[rank\d+\]: ?)?", re.MULTILINE)
 WARNING = re.compile(r"^.*\b[A-Z]\w*Warning: .*$", re.MULTILINE)  # what Python warns of did not stop the run
 FLAG = re.compile(r"(?<![\w-])--[a-z][\w-]*")
-LIST_FLAGS = """
-import argparse
-from megatron.training.arguments import add_megatron_arguments
-parser = argparse.ArgumentParser()
-add_megatron_arguments(parser)
-print(*(flag for action in parser._actions for flag in action.option_strings))
-"""
 
 
 @dataclass(frozen=True)
@@ -62,30 +52,16 @@ def _told(symptom: Symptom, match: re.Match, log: str) -> Diagnosis:
 def _nearest(unknown: str, log: str) -> list[str]:
     """A sentence for each unknown flag that resembles a real one.
 
-    argparse prints the usage, which names every flag, before it complains; only a log without it asks Megatron.
+    argparse prints the usage, which names every flag, before it complains; of a log without it Megatron's source is read.
     """
     usage = re.search(r"^usage: .*?(?=error: unrecognized arguments)", log, re.MULTILINE | re.DOTALL)
     flags = set(FLAG.findall(usage[0])) if usage else set()
-    flags = flags if len(flags) > 100 else set(megatron_flags())
+    flags = flags if len(flags) > 100 else megatron_flags.known()
     sentences = []
     for flag in FLAG.findall(unknown):
         if close := difflib.get_close_matches(flag, flags, n=1):
             sentences.append(f"Did you mean {close[0]} instead of {flag}?")
     return sentences
-
-
-@cache
-def megatron_flags() -> tuple[str, ...]:
-    """Every flag of Megatron's own parser (megatron/training/arguments.py), asked in another process: about 10 s."""
-    answer = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", LIST_FLAGS],
-        cwd=PROJECT,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=True,
-    )
-    return tuple(flag for flag in answer.stdout.split() if flag.startswith("--"))
 
 
 def symptoms():

@@ -9,12 +9,12 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import gpu_runs
+import megatron_parser
 import pytest
 from machines import EIGHT_H200
 from records import DATA
 
 from helpers import runs
-from helpers.processes import diagnosis
 from helpers.recipes import preflight
 
 PLANNED = gpu_runs.planned()
@@ -28,7 +28,7 @@ def test_a_planned_run_passes_preflight(name):
 
 def test_megatron_knows_every_flag_of_them():
     words = {word for recipe in PLANNED.values() for word in recipe.flags(DATA, EIGHT_H200) if word.startswith("--")}
-    assert words - set(diagnosis.megatron_flags()) == set()
+    assert words - megatron_parser.flags() == set()
 
 
 RECORDED = {

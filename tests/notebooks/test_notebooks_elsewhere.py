@@ -7,6 +7,7 @@ That a GPU then trains it can only be seen on one.
 import ast
 
 import matplotlib.pyplot as plt
+import megatron_parser
 import pytest
 from machines import H200, RTX_2080, RTX_3090
 from notebook_pages import NOTEBOOKS, code_cells
@@ -14,10 +15,9 @@ from notebook_pages import NOTEBOOKS, code_cells
 from helpers import corpus, launch, machine, runs
 from helpers.lessons import experiments
 from helpers.machine import cuda_libraries, hardware, here
-from helpers.processes import diagnosis
 from helpers.recipes import preflight
 
-KNOWN = set(diagnosis.megatron_flags())
+KNOWN = megatron_parser.flags()
 MACHINES = {  # GPUs, Transformer Engine
     "2 × H200": ((H200, H200), True),
     "H200": ((H200,), True),

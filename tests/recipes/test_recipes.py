@@ -3,6 +3,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import megatron_parser
 import pytest
 import yaml
 from machines import H100, H200, ONE_2080, ONE_3090, RTX_2080, RTX_3090, TWO_H200
@@ -10,7 +11,6 @@ from records import DATA
 
 from helpers import launch, recipes
 from helpers.machine import CPU, Machine
-from helpers.processes import diagnosis
 from helpers.recipes import Layout, names, preflight
 from helpers.recipes.settings import PARTS
 
@@ -238,7 +238,7 @@ def test_wandb_brings_tensorboard_along():
 
 
 def test_every_flag_is_one_of_megatrons():
-    known = set(diagnosis.megatron_flags())
+    known = megatron_parser.flags()
     features = {"wandb_project": "p", "wandb_entity": "e", "save_interval": 5, "distributed_optimizer": True}
     features |= {"virtual_pipeline_chunks": 2, "context_parallel": 2, "sequence_parallel": True, "recompute": "full"}
     features |= {"num_experts": 4, "expert_parallel": 2, "expert_tensor_parallel": 1, "exit_interval": 3}
