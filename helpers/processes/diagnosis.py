@@ -52,7 +52,7 @@ def _told(symptom: Symptom, match: re.Match, log: str) -> Diagnosis:
 def _nearest(unknown: str, log: str) -> list[str]:
     """A sentence for each unknown flag that resembles a real one.
 
-    argparse prints the usage, which names every flag, before it complains; of a log without it Megatron's source is read.
+    argparse prints the usage, which names every flag, before it complains; without it Megatron's source is read.
     """
     usage = re.search(r"^usage: .*?(?=error: unrecognized arguments)", log, re.MULTILINE | re.DOTALL)
     flags = set(FLAG.findall(usage[0])) if usage else set()
