@@ -1,15 +1,12 @@
-"""Training drawn: loss curves, how far two of them lie apart, a sweep.
+"""Training drawn: loss curves, how far two of them lie apart, the learning rate.
 
 Recorded runs are dotted or hatched and named with their machine; reference lines are grey and dashed.
 """
 
 import math
 
-from helpers.recipes.recipe import PARTS
 from helpers.runs import labels
-from helpers.show import message, style
-from helpers.show.message import Absence
-from helpers.show.numbers import shown
+from helpers.show import style
 from helpers.show.style import GREY, INK, REFERENCE, Picture
 
 MARKS = 8  # markers on a curve: enough to tell two apart, too few to hide it
@@ -95,45 +92,6 @@ def loss_difference(one, other) -> Picture:
     return Picture(figure, f"{start}. Absolute difference, {words}.")
 
 
-def sweep(several, x: str = "micro_batch_size") -> Picture | Absence:
-    """Speed and peak memory of runs that differ in one setting `x` of their recipe ("micro_batch_size", say).
-
-    Where they ran on one kind of GPU, a dashed line shows its memory. No run at all gives a sentence.
-    """
-    if all(run is None for run in several):
-        return message.nothing_recorded("run of this sweep")
-    several = sorted(with_steps(several), key=lambda run: (bool(run.recorded_on), _setting(run, x)))
-    with style.apply():
-        figure, (left, right) = style.new_figure(1, 2, height=3.0)
-        words = []
-        for index, machine in enumerate(dict.fromkeys(run.machine for run in several)):
-            own = [run for run in several if run.machine == machine]
-            figures = [run.figures() for run in own]
-            at = [_setting(run, x) for run in own]
-            look = style.run_style(index, bool(own[0].recorded_on))
-            name = f"recorded on {machine}" if own[0].recorded_on else machine
-            for axes, key in ((left, "tokens/s/GPU"), (right, "peak memory GB")):
-                axes.plot(at, [row[key] or math.nan for row in figures], label=name, **look)
-            words += [
-                f"{x} {value}: {shown(row['tokens/s/GPU'])} tokens/s, {shown(row['peak memory GB'])} GB"
-                for value, row in zip(at, figures, strict=True)
-            ]
-        values = sorted({_setting(run, x) for run in several})
-        for axes, label in ((left, f"tokens/s per {_unit(several)}"), (right, "peak memory (GB)")):
-            if min(values) > 0 and values[-1] >= 4 * values[0]:
-                axes.set_xscale("log", base=2)
-            axes.set_xticks(values, [f"{value:g}" for value in values])
-            axes.minorticks_off()
-            axes.set(xlabel=x, ylabel=label)
-            axes.set_ylim(0, 1.1 * axes.dataLim.y1)
-        if len(gpus := {run.gpu for run in several}) == 1 and (gpu := gpus.pop()):
-            _room(right, gpu)
-            words.append(f"{gpu.name}: {gpu.memory_bytes / 1e9:.0f} GB in all")
-        left.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-        left.legend(loc="lower right")
-    return Picture(figure, f"Sweep over {x}. " + "; ".join(words) + ".")
-
-
 def with_steps(several) -> list:
     """The runs that have something to draw; None (no recorded run, say) is passed over."""
     given = [run for run in several if run is not None]
@@ -212,30 +170,9 @@ def _line(axes, level: float, words: str) -> None:
     )
 
 
-def _room(axes, gpu) -> None:
-    """A GPU's memory as a dashed line with its name."""
-    level = gpu.memory_bytes / 1e9
-    axes.axhline(level, **REFERENCE)
-    axes.set_ylim(0, 1.18 * level)
-    axes.text(0.02, level, f"{gpu.name}: {level:.0f} GB", va="bottom", color=GREY, transform=axes.get_yaxis_transform())
-
-
 def _ends(several):
     return [(name, run.losses.iloc[0], run.losses.iloc[-1]) for name, run in zip(labels(several), several, strict=True)]
 
 
 def _on_machine(run) -> str:
     return f" on {run.machine}" if run.machine and not run.recorded_on else ""
-
-
-def _unit(several) -> str:
-    return "GPU" if all(run.gpu for run in several) else "rank"
-
-
-def _setting(run, name: str):
-    """A setting of a run's recipe, whichever part it belongs to."""
-    parts = [getattr(run.recipe, part) for part in PARTS]
-    found = [getattr(part, name) for part in parts if hasattr(part, name)]
-    if not found:
-        raise ValueError(f"{run.recipe_name} has no setting {name!r}.")
-    return found[0]

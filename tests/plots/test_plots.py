@@ -121,33 +121,6 @@ def test_parameters_side_by_side():
     assert "gpt3_345m 354,871,296" in picture.alt and "64.1M" in [text.get_text() for text in axes.texts]
 
 
-def test_sweep_puts_the_setting_on_the_axis(tmp_path, recorded):
-    several = [
-        make_run(tmp_path / str(n), SMALL.with_(micro_batch_size=n), machine.CPU, curves(seconds=1 / n))
-        for n in (4, 1, 2)
-    ]
-    picture = plots.sweep([*several, None], x="micro_batch_size")
-    left, right = picture.figure.axes
-    assert series(left.lines[0]) == ([1, 2, 4], pytest.approx([1024, 2048, 4096]))
-    assert [tick.get_text() for tick in left.get_xticklabels()] == ["1", "2", "4"]
-    assert right.lines[0].get_ydata().tolist() == pytest.approx([1.0, 1.0, 1.0], rel=1e-3)
-    assert "micro_batch_size 4: 4,096 tokens/s" in picture.alt
-    both = plots.sweep([*several, recorded]).figure.axes[0]
-    assert drawn(both, "recorded on 2 × NVIDIA H200").get_linestyle() == ":"
-    with pytest.raises(ValueError, match="no setting 'colour'"):
-        plots.sweep(several, x="colour")
-
-
-def test_sweep_on_a_gpu_shows_its_memory(recorded, run):
-    picture = plots.sweep([recorded])
-    _, right = picture.figure.axes
-    assert right.lines[1].get_ydata() == pytest.approx([150.75] * 2, abs=0.01)
-    assert right.lines[1].get_linestyle() == "--"
-    assert right.texts[0].get_text() == "NVIDIA H200: 151 GB" and "151 GB in all" in picture.alt
-    assert len(plots.sweep([run]).figure.axes[1].lines) == 1
-    assert repr(plots.sweep([])).startswith("No run of this sweep is recorded yet")
-
-
 def test_scaling_tells_strong_from_weak(tmp_path):
     def trained(name, seconds, **changes):
         return make_run(tmp_path / name, SMALL.with_(**changes), machine.CPU, curves(seconds=seconds))
