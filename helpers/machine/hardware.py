@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 
-from helpers.machine import cuda_libraries
+from helpers.machine import cuda_libraries, data_sheets
 
 CGROUP = Path("/sys/fs/cgroup")
 CPUINFO = Path("/proc/cpuinfo")
@@ -24,34 +24,6 @@ BF16_NEEDS = {
     ),
     "aarch64": ({"bf16"},),
 }
-
-# Dense bf16 tensor-core peak in FLOP/s, from NVIDIA's data sheets (the figures without sparsity).
-# The first key whose words are in the device's name wins, so longer names stand before shorter ones.
-PEAK_BF16_FLOPS = {
-    "GB300": 2500e12,
-    "GB200": 2500e12,
-    "B300": 2250e12,
-    "B200": 2250e12,
-    "H200 NVL": 835e12,
-    "H200": 989e12,
-    "GH200": 989e12,
-    "H100 PCIe": 756e12,
-    "H100 NVL": 835e12,
-    "H100": 989e12,
-    "H20": 148e12,
-    "A100": 312e12,
-    "A800": 312e12,
-    "A40": 150e12,
-    "A30": 165e12,
-    "A10G": 70e12,
-    "A10": 125e12,
-    "L40S": 362e12,
-    "L40": 181e12,
-    "L4": 121e12,
-    "RTX 4090": 165e12,
-    "RTX 3090": 71e12,
-}
-VARIANTS = {"Laptop", "Mobile", "Max", "D", "Ti", "SUPER", "MIG"}  # words of a name that make it another GPU, or a part
 
 
 class UnsupportedPlatform(RuntimeError):
@@ -79,11 +51,8 @@ class GPU:
     @property
     def peak_bf16_flops(self) -> float | None:
         """Dense bf16 peak in FLOP/s; None for a GPU whose data sheet is not in the table (then no MFU is shown)."""
-        words = f" {self.name.replace('-', ' ')} "
-        key = next((key for key in PEAK_BF16_FLOPS if f" {key} " in words), None)
-        if key is None or VARIANTS.intersection(words.replace(key, "").split()):
-            return None
-        return PEAK_BF16_FLOPS[key]
+        sheet = data_sheets.find(self.name)
+        return sheet and sheet.bf16_flops
 
 
 @dataclass(frozen=True)
@@ -91,7 +60,8 @@ class Machine:
     """A machine as training sees it. Make one by hand to plan for a machine that is not here.
 
     `fast_cpu_bf16`: the CPU has AVX-512, or what else PyTorch needs to multiply bf16 matrices fast; without, such a
-    product takes many times as long as one in fp32.
+    product takes many times as long as one in fp32. `gpus` are those of all `nodes`, between which the network carries
+    `between_nodes_gbps` Gbit/s for each GPU (see `machine.described`).
     """
 
     gpus: tuple[GPU, ...] = ()
@@ -101,6 +71,8 @@ class Machine:
     architecture: str = "x86_64"
     transformer_engine: bool = False
     fast_cpu_bf16: bool = True
+    nodes: int = 1
+    between_nodes_gbps: float | None = None
 
     @classmethod
     def from_json(cls, described: dict) -> "Machine":
@@ -117,7 +89,8 @@ class Machine:
     def name(self) -> str:
         if not self.gpus:
             return f"{self.cpu_count}-core CPU"
-        many = f"{len(self.gpus)} × " if len(self.gpus) > 1 else ""
+        each = len(self.gpus) // self.nodes
+        many = (f"{self.nodes} × " if self.nodes > 1 else "") + (f"{each} × " if each > 1 else "")
         return many + self.gpus[0].name
 
     @property

@@ -1,0 +1,58 @@
+"""A machine that is not here, from a few words: "8 × H100 80GB"."""
+
+import re
+
+from helpers.machine import data_sheets
+from helpers.machine.hardware import GPU, Machine
+
+COUNT = re.compile(r"\s*(?:(\d+)\s*(?:×|x|\*)\s*)?(.+?)\s*", re.I)
+SIZE = re.compile(r"\b(\d+)\s*GB\b", re.I)
+MOST = 100_000  # GPUs of the largest machine that somebody plans for
+SIZES = {"A100": (40, 80), "GH200": (96, 144), "H100": (80, 64, 96)}  # GB, where one name has several
+
+
+def described(text: str, nodes: int = 1, between_nodes_gbps: float | None = None) -> Machine:
+    """A machine to plan for: `described("8 × H100 80GB", nodes=4, between_nodes_gbps=400)`.
+
+    Args:
+        text: the GPUs of one node, by their number and the name in NVIDIA's data sheet.
+        nodes: how many such nodes.
+        between_nodes_gbps: what the network carries for each GPU, one way, in Gbit/s.
+
+    Raises:
+        ValueError: for an unknown GPU, numbers that no machine has, or words that contradict each other.
+    """
+    if not isinstance(text, str) or not text.strip():
+        raise ValueError(f'{text!r} describes no machine: write "8 × H100 80GB", say.')
+    number, name = COUNT.fullmatch(text).groups()
+    count = int(number or 1)
+    _whole("the GPUs of a node", count)
+    _whole("nodes", nodes)
+    if count * nodes > MOST:
+        raise ValueError(f"{nodes} nodes of {count} GPUs are {nodes * count:,}: nobody has more than {MOST:,} to plan for.")
+    if nodes > 1 and not between_nodes_gbps:
+        raise ValueError(f"nodes={nodes} needs the network's rate for each GPU: between_nodes_gbps=400, say.")
+    if nodes == 1 and between_nodes_gbps is not None:
+        raise ValueError(f"between_nodes_gbps={between_nodes_gbps!r} with one node: there is nothing between. nodes=2?")
+    if nodes > 1 and not (isinstance(between_nodes_gbps, int | float) and 0 < between_nodes_gbps <= 1e5):
+        raise ValueError(f"between_nodes_gbps={between_nodes_gbps!r}: Gbit/s for each GPU, such as 400.")
+    said = SIZE.search(name)
+    sheet = data_sheets.of(SIZE.sub("", name).strip())
+    gb = int(said.group(1)) if said else round(sheet.memory_bytes / 1e9)
+    known = SIZES.get(sheet.name, (round(sheet.memory_bytes / 1e9),))
+    if gb not in known:
+        raise ValueError(f"{sheet.name} with {gb} GB: its data sheet has {' or '.join(map(str, known))} GB.")
+    gpu = GPU(f"NVIDIA {sheet.name} {gb}GB", int(gb * 1e9), sheet.compute_capability)
+    return Machine(
+        gpus=(gpu,) * (count * nodes),
+        cpu_count=16 * count,
+        memory_bytes=256 * 2**30 * count,
+        transformer_engine=True,
+        nodes=nodes,
+        between_nodes_gbps=between_nodes_gbps,
+    )
+
+
+def _whole(what: str, number) -> None:
+    if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+        raise ValueError(f"{number!r} {what}: a whole number from 1.")

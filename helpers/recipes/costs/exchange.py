@@ -1,0 +1,122 @@
+"""What ranks send each other: bytes on the wire ÷ bandwidth, after a start.
+
+A ring moves (n − 1)/n of the whole for an all-gather (AG) or a reduce-scatter (RS), twice that for an all-reduce (AR):
+NCCL's own arithmetic (nccl-tests, PERFORMANCE.md).
+"""
+
+import math
+from typing import TYPE_CHECKING
+
+from helpers.machine import Machine
+from helpers.recipes.accounting import activations
+from helpers.recipes.costs.gemms import tokens
+from helpers.recipes.costs.rates import Link, Rates
+
+if TYPE_CHECKING:
+    from helpers.recipes.recipe import Recipe
+
+# A collective behind a GEMM takes its bandwidth and some of its SMs: of the time that it is hidden for, this much comes
+# back as a slower GEMM (1.2B, TP2+SP on two H200: 330 µs of collectives behind FC1's backward cost 206 µs).
+SLOWED = 0.6
+PIECES_SECONDS = 25e-6  # what `--tp-comm-overlap` takes for each product that it cuts to pieces
+
+
+def gather(whole: float, ranks: int, link: Link) -> float:
+    """Seconds of an all-gather or a reduce-scatter of `whole` bytes over `ranks`."""
+    return 0.0 if ranks == 1 else link.start + (ranks - 1) / ranks * whole / link.bandwidth
+
+
+def reduce(whole: float, ranks: int, link: Link) -> float:
+    """Seconds of an all-reduce."""
+    return 0.0 if ranks == 1 else link.start + 2 * (ranks - 1) / ranks * whole / link.bandwidth
+
+
+def all_to_all(own: float, ranks: int, link: Link) -> float:
+    """Seconds in which every rank sends (n − 1)/n of its `own` bytes."""
+    return 0.0 if ranks == 1 else link.start + (ranks - 1) / ranks * own / link.bandwidth
+
+
+def nodes_of(machine: Machine, ranks: int, stride: int) -> int:
+    """Over how many nodes a group of `ranks`, `stride` ranks apart, is spread."""
+    each = max(1, len(machine.gpus) // machine.nodes)
+    return min(machine.nodes, max(1, math.ceil(ranks * stride / each)))
+
+
+def tensor(recipe: "Recipe", machine: Machine, rates: Rates) -> tuple[float, float, float]:
+    """Seconds of one layer's tensor-parallel collectives: exposed forward, exposed backward, hidden backward.
+
+    Without sequence parallelism: two AR forward, and two backward behind the weights' gradients. With it: two AG and
+    two RS forward; backward two AG exposed (the gradient's), and behind products two AG (the input's, for the weight's
+    gradient) and two RS: tensor_parallel/layers.py, `LinearWithGradAccumulationAndAsyncCommunication`.
+    """
+    n = recipe.layout.tensor_parallel
+    if n == 1:
+        return 0.0, 0.0, 0.0
+    link = rates.link(n, nodes_of(machine, n, 1))
+    whole = tokens(recipe) * recipe.model.hidden_size * activations.element_bytes(recipe.precision)
+    if not recipe.layout.sequence_parallel:
+        once = reduce(whole, n, link)
+        return 2 * once, 0.0, 2 * once
+    once = gather(whole, n, link)
+    return 4 * once, 2 * once, 4 * once
+
+
+def context(recipe: "Recipe", machine: Machine, rates: Rates) -> float:
+    """Seconds in which one layer's keys and values go once around the ring (p2p), forward; backward twice that."""
+    layout, model = recipe.layout, recipe.model
+    n = layout.context_parallel
+    if n == 1:
+        return 0.0
+    link = rates.link(n, nodes_of(machine, n, layout.tensor_parallel))
+    own = 2 * tokens(recipe) * model.head_size * model.query_groups / layout.tensor_parallel
+    return (n - 1) * (link.start + own * activations.element_bytes(recipe.precision) / link.bandwidth)
+
+
+def experts(recipe: "Recipe", machine: Machine, rates: Rates) -> float:
+    """Seconds of one layer's all-to-alls forward: tokens to their experts and back; backward as much again."""
+    model, layout = recipe.model, recipe.layout
+    if not model.num_experts:
+        return 0.0
+    spread = layout.tensor_parallel if layout.sequence_parallel else 1
+    own = tokens(recipe) / spread * model.moe_router_topk * model.hidden_size
+    own *= activations.element_bytes(recipe.precision)
+    n, et = layout.expert_parallel, layout.expert_tensor_parallel or layout.tensor_parallel
+    there = all_to_all(own, n, rates.link(n, nodes_of(machine, n, et)))
+    shared = gather(own * et, et, rates.link(et, nodes_of(machine, et, 1)))
+    return 2 * (there + shared)
+
+
+def pipeline(recipe: "Recipe", machine: Machine, rates: Rates) -> float:
+    """Seconds of one transfer of a micro-batch's activations to the next stage."""
+    layout = recipe.layout
+    if layout.pipeline_parallel == 1:
+        return 0.0
+    spread = layout.tensor_parallel if layout.sequence_parallel else 1
+    sent = tokens(recipe) * recipe.model.hidden_size * activations.element_bytes(recipe.precision) / spread
+    each = max(1, len(machine.gpus) // machine.nodes)
+    far = machine.nodes > 1 and layout.world_size // layout.pipeline_parallel >= each
+    link = rates.link(2, 2 if far else 1)
+    return link.start + sent / link.bandwidth
+
+
+def data(recipe: "Recipe", machine: Machine, rates: Rates, dense: float, experts: float) -> tuple[float, float]:
+    """Seconds of one step's gradients and of its weights over the data-parallel ranks (`dense` and `experts`: the
+    parameters of this rank): an AR, or an RS and, of the weights, an AG with the distributed optimizer."""
+    layout, precision = recipe.layout, recipe.precision
+    gradient = 2 if precision.dtype == "fp16" or precision.grad_reduce_in_bf16 else 4
+    weight = 1 if precision.fp8_format and precision.fp8_param_gather else activations.element_bytes(precision)
+    groups = (
+        (dense, layout.data_parallel * layout.context_parallel, layout.tensor_parallel),
+        (experts, max(1, layout.world_size // layout.expert_model_parallel), layout.expert_parallel),
+    )
+    sent = received = 0.0
+    for parameters, n, stride in groups:
+        link = rates.link(n, nodes_of(machine, n, stride))
+        if n == 1 or not parameters:
+            continue
+        if layout.distributed_optimizer:
+            sent += gather(gradient * parameters, n, link)
+            received += gather(weight * parameters, n, link)
+        else:
+            sent += reduce(gradient * parameters, n, link)
+    return sent, received

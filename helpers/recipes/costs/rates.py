@@ -1,0 +1,141 @@
+"""What a machine does in a second: the few numbers from which a step's cost is computed.
+
+Seconds, bytes, FLOP/s. Measured (`planner.calibrate`, or from recorded timelines), or carried over from a measured
+machine by the figures of the data sheets.
+"""
+
+import json
+from dataclasses import asdict, dataclass, field, replace
+from functools import cache
+from pathlib import Path
+
+from helpers.machine import PROJECT, Machine, data_sheets
+
+RECORDED = PROJECT / "notebooks" / "recorded"
+FILE = "rates.json"  # beside the recorded runs of a machine
+MEASURED_ELSEWHERE = "h200"  # what other GPUs are carried over from
+NODE = 8  # GPUs of one host where a machine does not say
+
+
+@dataclass(frozen=True)
+class Products:
+    """GEMMs of one format: FLOP/s of a large one, and the seconds that each takes beyond its FLOPs."""
+
+    flops: float
+    start: float
+
+
+@dataclass(frozen=True)
+class Link:
+    """A collective between some ranks: seconds before the first byte, then bus bandwidth in bytes/s (NCCL's term)."""
+
+    start: float
+    bandwidth: float
+
+
+@dataclass(frozen=True)
+class Rates:
+    """The rates of one machine.
+
+    `products` by format ("bf16", "fp8", "fp32"). `bandwidth` of memory, as elementwise kernels reach it. `scores` and
+    `scores_backward` are seconds for one attention score and one channel of a head. `random` seconds for a random
+    number (dropout of the residual stream), `random_score` for one of attention's dropout. `kernel` is the gap between
+    two kernels of a recorded step, `launch` what Python takes to launch one, `step` what a step takes beside its
+    kernels. `links` by the number of ranks, `between_nodes` the network of one rank.
+    """
+
+    machine: str
+    products: dict[str, Products] = field(hash=False)
+    bandwidth: float
+    scores: float
+    scores_backward: float
+    random: float
+    random_score: float
+    kernel: float
+    launch: float
+    step: float
+    links: dict[int, Link] = field(hash=False)
+    between_nodes: Link | None = None
+    sources: tuple[str, ...] = ()
+    versions: dict[str, str] = field(default_factory=dict, hash=False)
+
+    def link(self, ranks: int, nodes: int = 1) -> Link:
+        """The collective of a group: that of the next larger group known, or the network where it leaves a node."""
+        if nodes > 1 and self.between_nodes is not None:
+            return self.between_nodes
+        known = sorted(self.links)
+        return self.links[next((size for size in known if size >= ranks), known[-1])]
+
+    def as_json(self) -> dict:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, described: dict) -> "Rates":
+        return cls(
+            **described
+            | {
+                "products": {name: Products(**one) for name, one in described["products"].items()},
+                "links": {int(size): Link(**one) for size, one in described["links"].items()},
+                "between_nodes": Link(**described["between_nodes"]) if described.get("between_nodes") else None,
+                "sources": tuple(described.get("sources", ())),
+            }
+        )
+
+
+@cache
+def recorded(label: str) -> Rates | None:
+    """The rates that were measured on a machine ("h200", "cpu"), or None."""
+    path = RECORDED / label / FILE
+    return Rates.from_json(json.loads(path.read_text())) if path.is_file() else None
+
+
+def write(rates: Rates, path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(rates.as_json(), indent=1) + "\n")
+    recorded.cache_clear()
+    return path
+
+
+def of(machine: Machine) -> Rates:
+    """The rates of a machine: those recorded of its kind, else carried over from the H200's by the data sheets.
+
+    Raises:
+        ValueError: for a GPU that no data sheet here describes.
+    """
+    found = recorded(machine.label) or _carried_over(machine)
+    if machine.nodes > 1:
+        found = replace(found, between_nodes=_network(machine))
+    return found
+
+
+def _carried_over(machine: Machine) -> Rates:
+    sheet, known = data_sheets.of(machine.gpus[0].name), recorded(MEASURED_ELSEWHERE)
+    base = data_sheets.of(known.machine)
+    faster = sheet.bf16_flops / base.bf16_flops
+    memory, wires = sheet.memory_bandwidth / base.memory_bandwidth, sheet.link_bandwidth / base.link_bandwidth
+    products = {
+        name: replace(one, flops=one.flops * faster)
+        for name, one in known.products.items()
+        if name != "fp8" or sheet.compute_capability >= (8, 9)
+    }
+    note = (
+        f"carried over from {known.machine} by the data sheets: tensor cores × {faster:.2f}, memory × {memory:.2f}, "
+        f"links × {wires:.2f}; the host's launches are those of that machine"
+    )
+    return replace(
+        known,
+        machine=machine.gpus[0].name,
+        products=products,
+        bandwidth=known.bandwidth * memory,
+        scores=known.scores / faster,
+        scores_backward=known.scores_backward / faster,
+        random=known.random / faster,
+        random_score=known.random_score / faster,
+        links={size: replace(link, bandwidth=link.bandwidth * wires) for size, link in known.links.items()},
+        sources=(note, *known.sources),
+    )
+
+
+def _network(machine: Machine) -> Link:
+    """The wires that one GPU has for itself: 20 µs until they start, and nine tenths of their rate."""
+    return Link(start=20e-6, bandwidth=0.9 * machine.between_nodes_gbps * 1e9 / 8)

@@ -1,0 +1,110 @@
+"""A whole step: micro-batches through the pipeline, gradients between data-parallel ranks, the optimizer."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from helpers.machine import Machine
+from helpers.recipes.accounting import rank_parameters
+from helpers.recipes.costs import exchange, passes
+from helpers.recipes.costs.rates import Rates, of
+from helpers.recipes.costs.stage import Stage, stage
+
+if TYPE_CHECKING:
+    from helpers.recipes.recipe import Recipe
+
+PARTS = (
+    "GEMMs",
+    "attention",
+    "norms, elementwise",
+    "FP8 casts",
+    "loss",
+    "recomputation",
+    "optimizer",
+    "launching",
+    "TP collectives",
+    "CP exchange",
+    "EP all-to-all",
+    "p2p",
+    "pipeline bubble",
+    "DP collectives",
+)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One predicted step. `parts`: exposed seconds on the slowest rank, by the names of `PARTS`; they add up to it."""
+
+    recipe: "Recipe" = field(repr=False)
+    machine: Machine = field(repr=False)
+    rates: Rates = field(repr=False)
+    parts: dict[str, float]
+
+    @property
+    def seconds(self) -> float:
+        return sum(self.parts.values())
+
+    @property
+    def milliseconds(self) -> float:
+        return 1e3 * self.seconds
+
+    @property
+    def tokens_per_second_per_gpu(self) -> float:
+        tokens = self.recipe.batch.global_batch_size * self.recipe.model.sequence_length
+        return tokens / self.seconds / self.recipe.layout.world_size
+
+
+def step(recipe: "Recipe", machine: Machine, rates: Rates | None = None) -> Step:
+    """Predict one step of a recipe on a machine.
+
+    1F1B (Narayanan et al. 2021, section 2.2): the slowest stage does all m micro-batches, and waits while the first one
+    passes the others, for 1/v of that with v chunks a rank. A recorded step (CUDA graph) launches nothing; else each
+    micro-batch takes at least what Python needs for its launches, and on a CPU both, one after the other.
+    """
+    rates = rates or of(machine)
+    layout, batch = recipe.layout, recipe.batch
+    count = max(1, batch.global_batch_size // (batch.micro_batch_size * max(1, layout.data_parallel)))
+    ranks = range(layout.pipeline_parallel)
+    kinds = {rank: stage(recipe, machine, rates, rank) for rank in {0, min(1, ranks[-1]), ranks[-1]}}
+    stages = [kinds[rank] if rank in kinds else kinds[1] for rank in ranks]
+    times = [_micro_batch(one, recipe, machine) for one in stages]
+    slowest = max(ranks, key=times.__getitem__)
+    worst = stages[slowest]
+    parts = Counter({name: count * worst.forward[name] + count * worst.backward[name] for name in PARTS})
+    parts["launching"] = count * (times[slowest] - worst.busy) + rates.step
+    hop = exchange.pipeline(recipe, machine, rates)
+    chunks = layout.virtual_pipeline_chunks
+    parts["p2p"] = 2 * hop * count * (1 if chunks == 1 else chunks / 2)
+    parts["pipeline bubble"] = (sum(times) - times[slowest]) / chunks + 2 * (layout.pipeline_parallel - 1) * hop
+    dense, expert = rank_parameters(recipe.model, layout, slowest)
+    parts["optimizer"] = _optimizer(recipe, machine, rates, dense, expert)
+    sent, received = exchange.data(recipe, machine, rates, dense, expert)
+    parts["DP collectives"] = _exposed(recipe, sent, sum(worst.backward.values()) / chunks)
+    parts["DP collectives"] += _exposed(recipe, received, sum(worst.forward.values()) / chunks)
+    return Step(recipe, machine, rates, {name: float(parts[name]) for name in PARTS})
+
+
+def _micro_batch(one: Stage, recipe: "Recipe", machine: Machine) -> float:
+    if machine.device == "cpu":
+        return one.busy + sum(one.launching)
+    if recipe.speed.cuda_graph:
+        return one.busy
+    ways = zip((one.forward, one.backward), one.launching, strict=True)
+    return sum(max(sum(parts.values()), launching) for parts, launching in ways)
+
+
+def _optimizer(recipe: "Recipe", machine: Machine, rates: Rates, dense: float, expert: float) -> float:
+    layout = recipe.layout
+    share = dense + expert
+    if layout.distributed_optimizer:
+        share = dense / max(1, layout.data_parallel * layout.context_parallel)
+        share += expert / max(1, layout.world_size // layout.expert_model_parallel)
+    work = passes.optimizer(recipe, machine, dense + expert, share)
+    return work.bytes / rates.bandwidth + work.seconds
+
+
+def _exposed(recipe: "Recipe", sent: float, beside: float) -> float:
+    """Of a collective what nothing hides; behind the last micro-batch where the recipe overlaps them."""
+    if not recipe.speed.overlap_communication:
+        return sent
+    return max(0.0, sent - beside) + exchange.SLOWED * min(sent, beside)
