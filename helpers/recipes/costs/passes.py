@@ -29,7 +29,10 @@ ADAM_BYTES, ADAM_BYTES_MOMENTS_IN_BF16 = 46, 50
 GELU_SECONDS, CAST_SECONDS = 0.3e-12, 60e-12
 SPLIT_PASSES = 5  # over the gradients of QKV
 RECORDED_KERNELS = {"forward": 19, "backward": 34}  # of a GPT layer
-FEWER_WITHOUT_BIAS, MORE_IN_FP8, MORE_WITH_TENSOR_PARALLEL = 12, 36, 10
+FEWER_WITHOUT_BIAS, MORE_IN_FP8 = 12, 36
+COLLECTIVES = {True: 10, False: 4}  # of tensor parallelism, with and without sequence parallelism
+RING_STEP = 4  # kernels of each exchange of keys and values in a direction: send, attention, two corrections
+ROUTING, EXPERT = 15, 2  # kernels that route and sort tokens in a direction, and those of each expert
 
 
 @dataclass(frozen=True)
@@ -116,11 +119,14 @@ def kernels(recipe: "Recipe", direction: str) -> float:
     """Kernels of one layer: what a processor launches one by one where no CUDA graph is recorded."""
     model = recipe.model
     number = RECORDED_KERNELS[direction]
+    layout = recipe.layout
     number -= FEWER_WITHOUT_BIAS / 2 * (not model.linear_bias) - 3 * (model.position_embedding == "rope")
     number += MORE_IN_FP8 / 2 * (recipe.precision.fp8_format is not None)
-    number += MORE_WITH_TENSOR_PARALLEL / 2 * (recipe.layout.tensor_parallel > 1)
+    number += COLLECTIVES[layout.sequence_parallel] / 2 * (layout.tensor_parallel > 1)
+    number += RING_STEP * (layout.context_parallel - 1) * ("--cp-comm-type" not in recipe.extra_flags)
     if model.num_experts:
-        number += 15 + 2 * model.num_experts / recipe.layout.expert_parallel
+        grouped = "--moe-grouped-gemm" in recipe.extra_flags
+        number += ROUTING + EXPERT * (1 if grouped else model.num_experts / layout.expert_parallel)
     return number
 
 
@@ -142,8 +148,10 @@ def _visits(recipe: "Recipe") -> int:
 
 
 def _travel(recipe: "Recipe") -> float:
-    """Bytes a token to sort it by expert, and back: each copy read and written, twice."""
-    model = recipe.model
+    """Bytes a token to sort it by expert, and back: each copy read and written, twice; every rank that shares an expert
+    does so with the tokens of all of them."""
+    model, layout = recipe.model, recipe.layout
     if not model.num_experts:
         return 0.0
-    return 4 * activations.element_bytes(recipe.precision) * model.hidden_size * model.moe_router_topk
+    shared = layout.expert_tensor_parallel or layout.tensor_parallel
+    return 4 * activations.element_bytes(recipe.precision) * model.hidden_size * model.moe_router_topk * shared

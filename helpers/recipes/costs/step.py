@@ -31,6 +31,11 @@ PARTS = (
 )
 
 
+# Each pass through a chunk ends in a transfer after which Megatron waits for the device (`batch_p2p_sync`,
+# pipeline_parallel/p2p_communication.py): the GPU idles until Python has launched about so many kernels again.
+AFTER_A_PASS = 10
+
+
 @dataclass(frozen=True)
 class Step:
     """One predicted step. `parts`: exposed seconds on the slowest rank, by the names of `PARTS`; they add up to it."""
@@ -74,7 +79,8 @@ def step(recipe: "Recipe", machine: Machine, rates: Rates | None = None) -> Step
     parts["launching"] = count * (times[slowest] - worst.busy) + rates.step
     hop = exchange.pipeline(recipe, machine, rates)
     chunks = layout.virtual_pipeline_chunks
-    parts["p2p"] = 2 * hop * count * (1 if chunks == 1 else chunks / 2)
+    passes_through = 2 * count * chunks * (layout.pipeline_parallel > 1)
+    parts["p2p"] = hop * passes_through * (1 if chunks == 1 else 0.5) + AFTER_A_PASS * rates.launch * passes_through
     parts["pipeline bubble"] = (sum(times) - times[slowest]) / chunks + 2 * (layout.pipeline_parallel - 1) * hop
     dense, expert = rank_parameters(recipe.model, layout, slowest)
     parts["optimizer"] = _optimizer(recipe, machine, rates, dense, expert)
