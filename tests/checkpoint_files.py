@@ -1,7 +1,9 @@
 """Checkpoints as Megatron leaves them, but small: real `.metadata`, shards that hold nothing of use."""
 
+import io
 import json
 import pickle
+import zipfile
 from pathlib import Path
 
 from helpers.processes import checkpoints
@@ -17,8 +19,8 @@ def write(directory: Path, iteration: int, whole: bool = True, bytes_: int = 100
     stored = {}
     for rank in range(ranks):
         name = f"__{rank}_0.distcp"
-        (path / name).write_bytes(b"x" * bytes_)
         half = bytes_ // 2
+        (path / name).write_bytes(_archive(half) + _archive(bytes_ - half))
         stored[MetadataIndex(f"weight.{rank}")] = _StorageInfo(name, 0, half)
         stored[MetadataIndex(f"bias.{rank}")] = _StorageInfo(name, half, bytes_ - half)
     if whole:
@@ -26,6 +28,21 @@ def write(directory: Path, iteration: int, whole: bool = True, bytes_: int = 100
         (path / "metadata.json").write_text(json.dumps({"sharded_backend": "torch_dist", "sharded_backend_version": 1}))
         (directory / checkpoints.TRACKER).write_text(str(iteration))
     return path
+
+
+def _archive(bytes_: int) -> bytes:
+    """A zip archive of that length, as a tensor lies in a shard: what it holds is not packed."""
+    made, name = io.BytesIO(), "archive/data/0"
+    with zipfile.ZipFile(made, "w") as archive:
+        archive.writestr(name, b"x" * (bytes_ - 98 - 2 * len(name)))  # the frame takes the rest
+    return made.getvalue()
+
+
+def garble(path: Path, what: bytes, at: float = 0.5) -> None:
+    """Write over a part of a file, from the given share of its length on; it stays as long as it was."""
+    with open(path, "r+b") as file:
+        file.seek(int(path.stat().st_size * at))
+        file.write(what)
 
 
 def cut_in_half(path: Path) -> None:

@@ -1,6 +1,7 @@
 """The `checkpoints/` folder of a run: what is whole in it, what a killed run left half done, what may go."""
 
 import itertools
+import os
 import re
 import shutil
 from pathlib import Path
@@ -10,6 +11,7 @@ from helpers.processes import damage
 TRACKER = "latest_checkpointed_iteration.txt"
 DOOMED = ".deleting-"
 SET_ASIDE = "damaged_"
+LOW_DISK_BYTES = 32 * 2**20
 
 
 def folders(directory: Path) -> list[Path]:
@@ -39,13 +41,13 @@ def size_bytes(directory: Path) -> int:
     return sum(path.stat().st_size for path in Path(directory).rglob("*") if path.is_file())
 
 
-def repair(directory: Path) -> list[str]:
+def repair(directory: Path, seconds: float = 1.0) -> list[str]:
     """Make a folder that a killed run left loadable again; returns what was done, in words.
 
     Megatron writes the tracker after the checkpoint and not atomically: killed in between, it is missing, empty or
     behind the newest whole checkpoint, and reading an empty one ends the program. Half-written checkpoints are removed;
-    one that was whole once and is damaged is set aside under another name. Call it only when no process of the run is
-    alive.
+    one that was whole once and is damaged is set aside under another name. Into the one that is loaded next it looks
+    for up to so many seconds (`damage.inside`). Call it only when no process of the run is alive.
     """
     directory = Path(directory)
     if not directory.is_dir():
@@ -55,25 +57,46 @@ def repair(directory: Path) -> list[str]:
         if not (why := damage.of(path)):
             continue
         if damage.was_finished(path):
-            aside = path.rename(_free(path.with_name(SET_ASIDE + path.name)))
-            done.append(f"the checkpoint of step {_iteration(path)} is damaged: {why}. It is set aside as {aside.name}")
+            done.append(set_aside(path, why))
         else:
             _remove(path)
             done.append(f"removed the unfinished checkpoint of step {_iteration(path)}")
-    whole = saved(directory)
     _remove_doomed(directory)
+    whole = saved(directory)
+    while step := _loaded_next(directory, whole):
+        if not (why := damage.inside(path_of(directory, step), seconds)):
+            break
+        done.append(set_aside(path_of(directory, step), why))
+        whole.remove(step)
     tracker = directory / TRACKER
-    newest = whole[-1] if whole else None
-    if latest(directory) not in whole and (whole or tracker.exists()):
-        if newest is None:
-            tracker.unlink()
-            done.append("no checkpoint is whole: the run starts at step 1")
-        else:
-            fresh = tracker.with_suffix(".tmp")
-            fresh.write_text(str(newest))
-            fresh.replace(tracker)
-            done.append(f"the last whole checkpoint is that of step {newest}")
+    if step is None and tracker.exists():
+        tracker.unlink()
+        done.append("no checkpoint is whole: the run starts at step 1")
+    elif step != latest(directory):
+        fresh = tracker.with_suffix(".tmp")
+        fresh.write_text(str(step))
+        fresh.replace(tracker)
+        done.append(f"the last whole checkpoint is that of step {step}")
     return done
+
+
+def set_aside(path: Path, why: str) -> str:
+    """Give a damaged checkpoint a name under which nothing loads it; returns that in words."""
+    aside = path.rename(_free(path.with_name(SET_ASIDE + path.name)))
+    return f"the checkpoint of step {_iteration(path)} is damaged: {why}. It is set aside as {aside.name}"
+
+
+def no_room(directory: Path) -> str | None:
+    """A sentence if the disk is full and a checkpoint lies there half written, else None."""
+    whole = {path_of(directory, iteration) for iteration in saved(directory)}
+    if not set(folders(directory)) - whole:
+        return None
+    disk = os.statvfs(directory)
+    free = disk.f_bavail * disk.f_frsize
+    needed = max(size_bytes(path) for path in folders(directory))
+    if free > max(LOW_DISK_BYTES, needed):
+        return None
+    return f"No space left on device: {free / 2**20:.1f} MB are free under {directory}"
 
 
 def prune(directory: Path, keep: int) -> list[int]:
@@ -92,6 +115,12 @@ def prune(directory: Path, keep: int) -> list[int]:
     if doomed:
         _remove_doomed(directory)
     return doomed
+
+
+def _loaded_next(directory: Path, whole: list[int]) -> int | None:
+    """The one that the tracker names; where that is not whole, the newest that is."""
+    current = latest(directory)
+    return current if current in whole else whole[-1] if whole else None
 
 
 def _iteration(path: Path) -> int:

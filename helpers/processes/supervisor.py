@@ -27,7 +27,6 @@ from helpers.machine import PROJECT
 from helpers.processes import checkpoints, control, hang, loading, logs
 
 POLL_SECONDS = 0.2
-LOW_DISK_BYTES = 32 * 2**20
 
 
 class Run:
@@ -211,13 +210,15 @@ class Run:
 
     def _conclude(self, state: str, failure: logs.Failure | None) -> None:
         """Make room if the disk is full, then write how it ended."""
-        note = _disk_note(self.checkpoints) if failure else None
-        repaired = checkpoints.repair(self.checkpoints)
+        note = checkpoints.no_room(self.checkpoints) if failure else None
+        did_not_load = failure and self.goes_on_after is not None and not self.watch.steps
+        damaged = loading.set_aside(self.launch_log(), self.checkpoints, self.goes_on_after) if did_not_load else []
+        repaired = damaged + checkpoints.repair(self.checkpoints, 0)
         self.rank_logs.merge(final=True)
         if self.stop_asked:
             self._log(f"stopped: {self.stop_asked}")
-        if note:
-            self._log("; ".join([note, *repaired]))
+        if note or damaged:
+            self._log("; ".join(filter(None, [note, *repaired])))
         if state == "finished":  # all of it is in log.txt
             shutil.rmtree(self.rank_directory, ignore_errors=True)
         ended = time.time()
@@ -225,7 +226,7 @@ class Run:
             self.directory,
             state=state,
             exit_code=self.torchrun.returncode,
-            reason=self.stop_asked if failure is None else " ".join(filter(None, [failure.reason, note])),
+            reason=self.stop_asked if failure is None else "; ".join(filter(None, [failure.reason, note, *damaged])),
             failing_rank=failure.rank if failure else None,
             traceback=failure.traceback if failure else "",
             disk_full=note is not None,
@@ -236,19 +237,6 @@ class Run:
     def _log(self, words: str) -> None:
         with contextlib.suppress(OSError), control.open_append(self.directory / "log.txt") as log:
             log.write(f"=== {words} ===\n".encode())
-
-
-def _disk_note(directory: Path) -> str | None:
-    """A sentence if the disk is full and a checkpoint lies there half written, else None."""
-    whole = {checkpoints.path_of(directory, iteration) for iteration in checkpoints.saved(directory)}
-    if not set(checkpoints.folders(directory)) - whole:
-        return None
-    disk = os.statvfs(directory)
-    free = disk.f_bavail * disk.f_frsize
-    needed = max(checkpoints.size_bytes(path) for path in checkpoints.folders(directory))
-    if free > max(LOW_DISK_BYTES, needed):
-        return None
-    return f"No space left on device: {free / 2**20:.1f} MB are free under {directory}"
 
 
 def _lives(process: psutil.Process) -> bool:

@@ -12,12 +12,13 @@ from pathlib import Path
 import checkpoint_files
 import psutil
 import pytest
+import tiny_ranks
 import torch
 from patience import wait_for
 
 from helpers import launch, runs
 from helpers.machine import CPU
-from helpers.processes import checkpoints, control, damage, logs
+from helpers.processes import checkpoints, control, damage, logs, programs
 
 STEPS = 60
 
@@ -101,6 +102,50 @@ def test_a_legacy_checkpoint_cut_in_half_is_damaged(tmp_path):
     assert damage.of(tmp_path / "iter_0000010") == "mp_rank_00/model_optim_rng.pt is cut off"
 
 
+GARBLED = {
+    "what it holds": (b"\0" * 64, 0.1),
+    "the end of an archive": (os.urandom(40), 0.47),
+    "the start of an archive": (b"\0" * 40, 0.5),
+}
+
+
+@pytest.mark.parametrize(("what", "at"), GARBLED.values(), ids=GARBLED)
+def test_a_garbled_shard_is_named_and_the_one_before_is_taken(tmp_path, what, at):
+    checkpoint_files.write(tmp_path, 40)
+    checkpoint_files.garble(checkpoint_files.write(tmp_path, 50) / "__1_0.distcp", what, at)
+    assert checkpoints.saved(tmp_path) == [40, 50], "their lengths tell nothing"
+    assert checkpoints.repair(tmp_path) == [
+        "the checkpoint of step 50 is damaged: __1_0.distcp holds other bytes than were written to it. "
+        "It is set aside as damaged_iter_0000050",
+        "the last whole checkpoint is that of step 40",
+    ]
+    assert checkpoints.latest(tmp_path) == 40 and checkpoints.repair(tmp_path) == []
+
+
+def test_without_time_to_read_all_the_frames_are_looked_at(tmp_path):
+    shard = checkpoint_files.write(tmp_path, 10) / "__0_0.distcp"
+    checkpoint_files.garble(shard, b"\0" * 64, 0.1)
+    assert damage.inside(shard.parent, 0) is None and "other bytes" in damage.inside(shard.parent, 60)
+    checkpoint_files.garble(shard, b"\0" * 20, 0.48)
+    assert "other bytes" in damage.inside(shard.parent, 0)
+
+
+def test_a_launch_that_cannot_load_a_garbled_checkpoint_sets_it_aside_and_says_so(tmp_path):
+    """torch may raise whatever it likes over it: the files are asked."""
+    folder = tmp_path / "checkpoints"
+    checkpoint_files.write(folder, 40)
+    checkpoint_files.garble(checkpoint_files.write(folder, 50) / "__0_0.distcp", b"garbled")
+    tiny_ranks.write_run(tmp_path, "raise ModuleNotFoundError(\"No module named 'collect_ons'\")", 1)
+    with contextlib.closing(tiny_ranks.start(tmp_path, 1)):
+        status = tiny_ranks.end_of(tmp_path)
+    assert "the checkpoint of step 50 is damaged: __0_0.distcp holds other bytes" in status["reason"]
+    assert checkpoints.saved(folder) == [40] and checkpoints.latest(folder) == 40
+    with pytest.raises(programs.TrainingFailed) as failed:
+        programs.raise_if_failed(tmp_path, "it")
+    assert "step 50 is damaged" in failed.value.cause and "damaged_iter_0000050" in failed.value.fix
+    assert str(failed.value).endswith("Starting the same cell again picks the run up after step 40.")
+
+
 class RunsCode:
     def __init__(self, there: Path):
         self.there = there
@@ -118,11 +163,15 @@ def test_nothing_that_lies_in_a_checkpoint_runs(tmp_path):
 
 
 @pytest.mark.train
-def test_the_files_of_a_real_checkpoint_are_whole(tiny_run):
+def test_the_files_of_a_real_checkpoint_are_whole(tiny_run, tmp_path):
     assert len(checkpoints.saved(tiny_run.path / "checkpoints")) == 2
     (shard, *_) = (tiny_run.path / "checkpoints" / "iter_0000030").glob("*.distcp")
     needed = damage._needed_bytes(shard.with_name(".metadata"))
     assert needed == {shard.name: shard.stat().st_size}
+    assert damage.inside(shard.parent, 60) is None
+    copy = shutil.copytree(shard.parent, tmp_path / "copy")
+    checkpoint_files.garble(copy / shard.name, b"\0" * 4096)
+    assert damage.inside(copy, 60) == f"{shard.name} holds other bytes than were written to it"
 
 
 @pytest.mark.parametrize(("keep", "left"), [(1, [40]), (2, [30, 40]), (9, [10, 20, 30, 40])])

@@ -276,6 +276,10 @@ torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.
     "latest_checkpointed_iteration.txt and started from random weights, where step 50 was to be loaded",
     "loaded another checkpoint": "gpt3_345m failed: Megatron loaded step 7 from /data/gpt, where step 50 of this run "
     "was to be loaded",
+    # helpers/processes/loading.py; torch's own words before it are of the damage, and may be any
+    "checkpoint set aside": "ModuleNotFoundError: No module named 'collect_ons'\nrank 0 ended with exit code 1; the "
+    "checkpoint of step 50 is damaged: __0_0.distcp holds other bytes than were written to it. It is set aside as "
+    "damaged_iter_0000050",
     # github.com/NVIDIA/Megatron-LM/issues/1764; the arguments as 0.19.2 prints them
     "loss is not a number under context parallelism": """
 [rank 0]   context_parallel_size ........................... 2

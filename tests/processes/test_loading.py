@@ -1,8 +1,9 @@
 """What Megatron says of loading, held against what it was to load."""
 
+import checkpoint_files
 import pytest
 
-from helpers.processes import loading
+from helpers.processes import checkpoints, loading
 
 # Megatron 0.19.2 on one CPU rank; the folders are put in.
 MISSING = """
@@ -36,6 +37,27 @@ def test_the_step_that_was_loaded_is_the_one_to_go_on_after(tmp_path):
     assert loading.wrong_start(LOADED.format(folder="/data/gpt", step=0), tmp_path, None) is None
     words = loading.wrong_start(LOADED.format(folder="/data/gpt", step=7), tmp_path, 50)
     assert words == "Megatron loaded step 7 from /data/gpt, where step 50 of this run was to be loaded"
+
+
+UNREADABLE = "PytorchStreamReader failed reading zip archive: unsupported multidisk archive"
+
+
+def test_what_torch_cannot_open_is_set_aside_though_its_bytes_are_those_that_were_written(tmp_path):
+    checkpoint_files.write(tmp_path, 40)
+    checkpoint_files.write(tmp_path, 50)
+    assert loading.set_aside(f"[rank0]: RuntimeError: {UNREADABLE}. This is", tmp_path, 50) == [
+        f"the checkpoint of step 50 is damaged: torch cannot read it ({UNREADABLE}). "
+        "It is set aside as damaged_iter_0000050",
+        "the last whole checkpoint is that of step 40",
+    ]
+
+
+@pytest.mark.parametrize(
+    "log", ["ValueError: Global shape mismatch", LOADED.format(folder="x", step=50) + f"RuntimeError: {UNREADABLE}"]
+)
+def test_a_whole_checkpoint_is_not_blamed_for_a_changed_model_or_another_archive(tmp_path, log):
+    checkpoint_files.write(tmp_path, 50)
+    assert loading.set_aside(log, tmp_path, 50) == [] and checkpoints.saved(tmp_path) == [50]
 
 
 @pytest.mark.train

@@ -24,6 +24,15 @@ SHAPES = (
     r"tensor for key (?P<key>\S+)"
 )
 
+SET_ASIDE = Symptom(
+    "checkpoint set aside",
+    r"the checkpoint of step (?P<step>\d+) is damaged: (?P<why>.+?)\. It is set aside as (?P<aside>damaged_\w+)",
+    "The checkpoint of step {step} is damaged: {why}. The disk, a copy or a power failure did that; the model and the "
+    "flags are not to blame.",
+    "Start the same cell again: it goes on after the last checkpoint that is whole. {aside} holds what is left of the "
+    "damaged one, and may be deleted.",
+)
+
 DATA_AND_CHECKPOINTS = (
     Symptom(
         "empty part of the data",
@@ -150,7 +159,7 @@ DATA_AND_CHECKPOINTS = (
         r"PytorchStreamReader failed|CheckpointException ranks:[\s\S]{0,8000}?EOFError",
         "A file of the checkpoint is cut off or damaged: the disk was full, or a copy was broken off.",
         "Move that iter_ folder away and write the step of the one before into latest_checkpointed_iteration.txt. "
-        "launch.train does so by itself where a file is too short.",
+        "launch.train does so by itself with one of its own.",
     ),
     Symptom(
         "W&B without login",
