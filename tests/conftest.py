@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 from importlib.resources import files
 
@@ -20,6 +21,14 @@ def places(tmp_path_factory):
         patch.setenv("MEGATRON_TOUR_CACHE", str(tmp_path_factory.mktemp("cache")))
         patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
         yield
+
+
+@pytest.fixture
+def file_size_limit():
+    """Sets the largest size of a file that this process, and what it starts, may write, in bytes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.fixture(scope="session")

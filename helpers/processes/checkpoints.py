@@ -3,6 +3,7 @@
 import itertools
 import os
 import re
+import resource
 import shutil
 from pathlib import Path
 
@@ -87,10 +88,14 @@ def set_aside(path: Path, why: str) -> str:
 
 
 def no_room(directory: Path) -> str | None:
-    """A sentence if the disk is full and a checkpoint lies there half written, else None."""
+    """A sentence if a checkpoint lies there half written for want of room: a full disk, a limit on files; else None."""
     whole = {path_of(directory, iteration) for iteration in saved(directory)}
-    if not set(folders(directory)) - whole:
+    if not (half_written := set(folders(directory)) - whole):
         return None
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+    largest = max((path.stat().st_size for folder in half_written for path in folder.rglob("*")), default=0)
+    if limit != resource.RLIM_INFINITY and largest >= limit:
+        return f"File too large: one came to the limit of {limit:,} bytes that `ulimit -f` sets"
     disk = os.statvfs(directory)
     free = disk.f_bavail * disk.f_frsize
     needed = max(size_bytes(path) for path in folders(directory))

@@ -174,6 +174,20 @@ def test_the_files_of_a_real_checkpoint_are_whole(tiny_run, tmp_path):
     assert damage.inside(copy, 60) == f"{shard.name} holds other bytes than were written to it"
 
 
+def test_a_checkpoint_that_came_to_the_limit_on_files_is_told(tmp_path, file_size_limit):
+    checkpoint_files.write(tmp_path, 10)
+    half = checkpoint_files.write(tmp_path, 20, whole=False)
+    assert checkpoints.no_room(tmp_path) is None
+    file_size_limit(1001)
+    assert checkpoints.no_room(tmp_path) is None
+    file_size_limit(1000)
+    with pytest.raises(OSError, match="File too large"):
+        (half / "__2_0.distcp").write_bytes(b"x" * 1001)
+    assert checkpoints.no_room(tmp_path) == "File too large: one came to the limit of 1,000 bytes that `ulimit -f` sets"
+    checkpoints.repair(tmp_path)
+    assert checkpoints.saved(tmp_path) == [10] and checkpoints.no_room(tmp_path) is None
+
+
 @pytest.mark.parametrize(("keep", "left"), [(1, [40]), (2, [30, 40]), (9, [10, 20, 30, 40])])
 def test_old_checkpoints_go_and_the_current_one_stays(tmp_path, keep, left):
     for iteration in (10, 20, 30, 40):

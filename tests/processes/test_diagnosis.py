@@ -225,6 +225,9 @@ FROM_SOURCES = {
     "main memory full": "RuntimeError: [enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't "
     "allocate memory: you tried to allocate 17179869184 bytes. Error code 12 (Cannot allocate memory)",
     "too many open files": "OSError: [Errno 24] Too many open files: 'checkpoints/iter_0000020/__0_0.distcp'",
+    # the ranks' words, and the supervisor's (helpers/processes/checkpoints.py, no_room)
+    "limit on the size of files": "Local worker 0 encountered an error: [enforce fail at inline_container.cc:672] . "
+    "unexpected pos 704 vs 598\nrank 0 ended with exit code 1; File too large: one came to the limit of 600,000 bytes",
     "permission denied": "PermissionError: [Errno 13] Permission denied: '/data/runs/gpt3_345m'",
     # the stack that faulthandler dumps: megatron/core/datasets/gpt_dataset.py:_get_num_epochs
     "empty part of the data": '  File "site-packages/megatron/core/datasets/gpt_dataset.py", line 740 in '

@@ -409,6 +409,23 @@ def test_no_disk_for_a_checkpoint(tmp_path, monkeypatch):
     assert "3 on disk at once 14.9 GB" in refusal(recipe, None, TWO_H200, tmp_path / "new")
 
 
+def test_a_limit_on_files_that_a_checkpoint_breaks(tmp_path, file_size_limit):
+    recipe = BIG.with_(train_iters=200, save_interval=50, keep=1)
+    file_size_limit(6 * 10**9)
+    assert preflight.check(recipe, None, TWO_H200, tmp_path) == []
+    file_size_limit(10**9)
+    message = refusal(recipe, None, TWO_H200, tmp_path)
+    for word in (
+        "save_interval=50",
+        "5.0 GB",
+        "`ulimit -f` allows 1.0 GB",
+        "ulimit -f unlimited",
+        "save_interval=None",
+    ):
+        assert word in message, message
+    assert preflight.check(recipe.with_(save_interval=None), None, TWO_H200, tmp_path) == []
+
+
 def test_checkpoints_of_8b_need_a_disk(tmp_path):
     free = directory.shutil.disk_usage(tmp_path).free
     recipe = LLAMA.with_(tensor_parallel=2, sequence_parallel=True, save_interval=1, train_iters=10**6, keep=10**5)

@@ -24,6 +24,13 @@ RESOURCES = (
         "Start the container with --ipc=host or --shm-size=8g.",
     ),
     Symptom(
+        "limit on the size of files",
+        r"\[Errno 27\]|File too large|File size limit exceeded",
+        "A file came to the largest size that this shell (`ulimit -f`) or the file system (FAT: 4 GB) allows.",
+        "`ulimit -f unlimited` in the shell that starts Jupyter, or torchrun; on a cluster its job system sets the "
+        "limit. The last whole checkpoint still loads.",
+    ),
+    Symptom(
         "disk full",
         r"No space left on device|\[Errno 28\]|Disk quota exceeded|PytorchStreamWriter failed writing file|"
         r"inline_container\.cc:\d+\] \. unexpected pos",

@@ -1,6 +1,7 @@
 """Can the run directory take the run: its disk, and what lies in it?"""
 
 import itertools
+import resource
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -74,6 +75,13 @@ def _disk(recipe: "Recipe", folder: Path, there: int) -> Iterator[Problem]:
         return
     size, one, free = numbers.decimal_bytes, accounting.checkpoint_bytes(recipe), shutil.disk_usage(folder).free
     steps = recipe.schedule.exit_interval or recipe.schedule.train_iters
+    largest, limit = one / recipe.layout.world_size, resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+    if limit != resource.RLIM_INFINITY and largest > limit and "--dist-ckpt-workers" not in recipe.extra_flags:
+        why = (
+            f"Each rank writes a file of about {size(largest)} into a checkpoint, and `ulimit -f` allows {size(limit)}."
+        )
+        change = "`ulimit -f unlimited` in the shell that starts Jupyter, or save_interval=None (no checkpoints)."
+        yield error(f"save_interval={interval}", why, change)
     # The next checkpoint is whole before the oldest goes.
     count = max(1, min(keep + 1, -(-steps // interval)) - there)
     if one * count > free:
