@@ -8,21 +8,36 @@ VARIANTS = {"Laptop", "Mobile", "Max", "D", "Ti", "SUPER", "MIG"}  # words of a 
 
 @dataclass(frozen=True)
 class Sheet:
-    """One GPU: dense bf16 peak in FLOP/s (without sparsity), memory in bytes and its bandwidth in bytes/s, and what its
-    links carry one way in bytes/s (NVLink, or PCIe where it has none)."""
+    """One GPU: dense bf16 peak in FLOP/s (without sparsity), memory in the GB of its name and in bytes as the driver
+    counts it, its bandwidth in bytes/s, and what its links carry one way in bytes/s (NVLink, or PCIe where it has
+    none)."""
 
     name: str
     bf16_flops: float
+    gigabytes: int
     memory_bytes: float
     memory_bandwidth: float
     link_bandwidth: float
     compute_capability: tuple[int, int]
 
 
+def _binary(capability: tuple[int, int]) -> float:
+    """Hopper's and A100's memory is named in GiB, nearly: "80 GB" are 81,559 MiB for nvidia-smi, "141 GB" 143,771."""
+    return 1.069 if capability in ((9, 0), (8, 0)) else 1.0
+
+
 # TFLOP/s, GB, TB/s, GB/s one way. The first whose words are in a device's name wins: longer names stand before shorter.
 SHEETS = tuple(
-    Sheet(name, peak * 1e12, memory * 1e9, bandwidth * 1e12, link * 1e9, capability)
-    for name, peak, memory, bandwidth, link, capability in (
+    Sheet(
+        name,
+        peak * 1e12,
+        gb,
+        gb * 1e9 * _binary(capability),
+        bandwidth * 1e12,
+        link * 1e9,
+        capability,
+    )
+    for name, peak, gb, bandwidth, link, capability in (
         ("GB300", 2500, 288, 8.0, 900, (10, 3)),
         ("GB200", 2500, 192, 8.0, 900, (10, 0)),
         ("B300", 2250, 288, 8.0, 900, (10, 3)),

@@ -26,10 +26,12 @@ def described(text: str, nodes: int = 1, between_nodes_gbps: float | None = None
         raise ValueError(f'{text!r} describes no machine: write "8 × H100 80GB", say.')
     number, name = COUNT.fullmatch(text).groups()
     count = int(number or 1)
-    _whole("the GPUs of a node", count)
+    _whole("GPUs a node", count)
     _whole("nodes", nodes)
     if count * nodes > MOST:
-        raise ValueError(f"{nodes} nodes of {count} GPUs are {nodes * count:,}: nobody has more than {MOST:,} to plan for.")
+        raise ValueError(
+            f"{nodes} nodes of {count} GPUs are {nodes * count:,}: nobody has more than {MOST:,} to plan for."
+        )
     if nodes > 1 and not between_nodes_gbps:
         raise ValueError(f"nodes={nodes} needs the network's rate for each GPU: between_nodes_gbps=400, say.")
     if nodes == 1 and between_nodes_gbps is not None:
@@ -38,11 +40,11 @@ def described(text: str, nodes: int = 1, between_nodes_gbps: float | None = None
         raise ValueError(f"between_nodes_gbps={between_nodes_gbps!r}: Gbit/s for each GPU, such as 400.")
     said = SIZE.search(name)
     sheet = data_sheets.of(SIZE.sub("", name).strip())
-    gb = int(said.group(1)) if said else round(sheet.memory_bytes / 1e9)
-    known = SIZES.get(sheet.name, (round(sheet.memory_bytes / 1e9),))
+    gb = int(said.group(1)) if said else sheet.gigabytes
+    known = SIZES.get(sheet.name, (sheet.gigabytes,))
     if gb not in known:
         raise ValueError(f"{sheet.name} with {gb} GB: its data sheet has {' or '.join(map(str, known))} GB.")
-    gpu = GPU(f"NVIDIA {sheet.name} {gb}GB", int(gb * 1e9), sheet.compute_capability)
+    gpu = GPU(f"NVIDIA {sheet.name} {gb}GB", int(sheet.memory_bytes * gb / sheet.gigabytes), sheet.compute_capability)
     return Machine(
         gpus=(gpu,) * (count * nodes),
         cpu_count=16 * count,

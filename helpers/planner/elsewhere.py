@@ -11,8 +11,8 @@ from helpers.runs.published import TUTORIALS, WEAK_SIZES
 
 HGX = described("8 × H100 80GB")
 DIFFERS = (
-    "Megatron core_r0.14 launched kernel by kernel, the loss unfused, another host; memory is the whole GPU's: tensors, "
-    "CUDA context and NCCL's buffers."
+    "Megatron core_r0.14 launched kernel by kernel, the loss unfused, another host; memory is the whole GPU's: "
+    "tensors, CUDA context and NCCL's buffers."
 )
 
 
@@ -42,9 +42,7 @@ def _gpt(layers: int, hidden: int, heads: int, sequence: int = 1024, tensor: int
 
 
 def _row(table: str, name: str, model: Model, layout: Layout, batch: Batch, ms, gb, flags=(), gathered=False) -> Row:
-    recipe = Recipe(
-        f"{table} {name}", model, layout, Precision(), Speed(), batch, extra_flags=tuple(flags), stock=True
-    )
+    recipe = Recipe(f"{table} {name}", model, layout, Precision(), Speed(), batch, extra_flags=tuple(flags), stock=True)
     if layout.distributed_optimizer:
         recipe = recipe.with_(overlap_communication=True)
     return Row(table, name, recipe, HGX, ms, gb, TUTORIALS)
@@ -75,8 +73,14 @@ def _data():
 
 def _tensor():
     """Weak scaling (the model grows with TP) and strong scaling of the 1.2B, without sequence parallelism."""
-    weak = {8: ((209, 43.5), (273, 46.8), (310, 42.6), (329, 46.4)), 20: ((400, 78.1), (475, 77.7), (450, 72.1), (512, 80.6))}
-    strong = {8: ((210, 43.5), (200, 27.6), (200, 17.2), (205, 13.3)), 20: ((390, 78.1), (259, 46.5), (207, 30.9), (207, 23.3))}
+    weak = {
+        8: ((209, 43.5), (273, 46.8), (310, 42.6), (329, 46.4)),
+        20: ((400, 78.1), (475, 77.7), (450, 72.1), (512, 80.6)),
+    }
+    strong = {
+        8: ((210, 43.5), (200, 27.6), (200, 17.2), (205, 13.3)),
+        20: ((390, 78.1), (259, 46.5), (207, 30.9), (207, 23.3)),
+    }
     for table, measured in (("202", weak), ("203", strong)):
         for samples, figures in measured.items():
             for tensor, (ms, gb) in zip((1, 2, 4, 8), figures, strict=True):
@@ -125,9 +129,7 @@ def _pipeline():
     layout = Layout(tensor_parallel=8, sequence_parallel=True)
     yield _row("401", "TP8+SP", _gpt(72, 3072, 32, tensor=8), layout, Batch(32, 32), 757, 53)
     for chunks, ms in ((1, 887), (2, 745), (3, 680), (6, 665), (9, 710), (18, 895)):
-        layout = Layout(
-            tensor_parallel=2, pipeline_parallel=4, virtual_pipeline_chunks=chunks, sequence_parallel=True
-        )
+        layout = Layout(tensor_parallel=2, pipeline_parallel=4, virtual_pipeline_chunks=chunks, sequence_parallel=True)
         name = f"TP2+SP×PP4, m=4, VPP{chunks}"
         yield _row("401", name, _gpt(72, 3072, 32, tensor=2), layout, Batch(8, 32), ms, None)
 
@@ -175,11 +177,16 @@ def nvidia() -> tuple[Row, ...]:
         model=replace(eight.model, num_layers=126, hidden_size=16384, num_attention_heads=128, ffn_hidden_size=53248),
     )
     node = {"distributed_optimizer": True, "sequence_parallel": True}
+    bf16 = {"fp8_format": None, "fp8_param_gather": False}
+    context = {"context_parallel": 2}
+    pipeline = {"tensor_parallel": 4, "pipeline_parallel": 8, "virtual_pipeline_chunks": 5, **node}
+    all_four = {**pipeline, "tensor_parallel": 8, "virtual_pipeline_chunks": 8, **context}
+    cloud, bridge = "DGX Cloud 25.04", f"{NVIDIA_SOURCE}, 26.04.01"
     shares = (
-        ("8B bf16, CP2×DP4", eight.with_(fp8_format=None, fp8_param_gather=False), {"context_parallel": 2}, 8, 128, 10682, "DGX Cloud 25.04"),
-        ("8B FP8, CP2×DP4", eight, {"context_parallel": 2}, 8, 128, 14048, "DGX Cloud 25.04"),
-        ("70B FP8, TP4×PP8×VPP5×DP2", seventy, {"tensor_parallel": 4, "pipeline_parallel": 8, "virtual_pipeline_chunks": 5, **node}, 64, 256, 1664, f"{NVIDIA_SOURCE}, 26.04.01"),
-        ("405B FP8, TP8×PP8×CP2×VPP8×DP8", largest, {"tensor_parallel": 8, "pipeline_parallel": 8, "context_parallel": 2, "virtual_pipeline_chunks": 8, **node}, 1024, 1536, 328, f"{NVIDIA_SOURCE}, 26.04.01"),
+        ("8B bf16, CP2×DP4", eight.with_(**bf16), context, 8, 128, 10682, cloud),
+        ("8B FP8, CP2×DP4", eight, context, 8, 128, 14048, cloud),
+        ("70B FP8, TP4×PP8×VPP5×DP2", seventy, pipeline, 64, 256, 1664, bridge),
+        ("405B FP8, TP8×PP8×CP2×VPP8×DP8", largest, all_four, 1024, 1536, 328, bridge),
     )
     made = []
     for name, recipe, split, gpus, samples, speed, source in shares:

@@ -68,9 +68,7 @@ def _profile(label: str, name: str) -> Profile:
 def _undisturbed(window: Window) -> list[Kernel]:
     """Kernels that no collective runs beside."""
     others = [k for k in window.kernels if k.category == "collectives"]
-    return [
-        k for k in window.kernels if not any(o.start < k.end and k.start < o.end for o in others) or k in others
-    ]
+    return [k for k in window.kernels if not any(o.start < k.end and k.start < o.end for o in others) or k in others]
 
 
 def _products(profiles: list[Profile]) -> Products:

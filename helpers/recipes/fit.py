@@ -1,31 +1,29 @@
 """A recipe at the size that a machine carries, its architecture kept."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from helpers.machine import Machine
-from helpers.recipes import accounting
+from helpers.recipes import candidates, costs
 from helpers.recipes.layout import Layout
-from helpers.recipes.preflight import precision as precision_rules
 from helpers.recipes.settings import Batch, Model, Precision, Speed
 
 if TYPE_CHECKING:
     from helpers.recipes.recipe import Recipe
 
 SMALL = "_small"
+ROOM = 0.9  # of a GPU's memory: for a recipe that is to run at the first try
 
 
 def fit(recipe: "Recipe", machine: Machine) -> "Recipe":
     """The same architecture at a size that trains on `machine`.
 
     On a CPU: 4 layers of width 128 in fp32 with a vocabulary of 4,096, grouped queries, gated MLP, rotary or learned
-    positions and untied embeddings kept as they are. On GPUs: the whole model where it fits, with the largest
-    micro-batch, then recomputation, then as many GPUs as share the batch evenly, with the distributed optimizer (if the
-    recipe asks for no layout of its own); where not even that fits, width, depth and sequence are halved until it does.
-    fp16 stands in for bf16 before Ampere, bf16 for FP8 where the GPU has none. A CUDA graph is left out where
-    `preflight.precision.cuda_graph` has anything to say against it, or its pool takes the room. A model made smaller
-    has `_small` behind its name: it is not the one that it is named after.
+    positions and untied embeddings kept as they are. On GPUs: the whole model wherever a layout holds it, in the one
+    that `recipes.costs` predicts to be the fastest (if the recipe asks for no layout of its own); where none does,
+    width, depth and sequence are halved until one does. fp16 stands in for bf16 before Ampere, bf16 for FP8 where the
+    GPU has none. A CUDA graph is left out where `preflight.precision.cuda_graph` has anything to say against it, or its
+    pool takes the room. A model made smaller has `_small` behind its name: it is not the one that it is named after.
 
     Raises:
         ValueError: for GPUs too small for the smallest of these.
@@ -39,24 +37,26 @@ def fit(recipe: "Recipe", machine: Machine) -> "Recipe":
         precision = replace(precision, moments_in_bf16=False)
     if precision.dtype == "bf16" and not machine.supports_bf16:
         precision = replace(precision, dtype="fp16")
-    room = 0.9 * min(gpu.memory_bytes for gpu in machine.gpus)
     shrunk = replace(recipe, precision=precision, scaled_for=machine.name)
-    gpus, samples = len(machine.gpus), recipe.batch.global_batch_size
-    spread = Layout(processes=max(n for n in range(1, gpus + 1) if samples % n == 0), distributed_optimizer=True)
-    unsplit = recipe.layout in (Layout(), Layout(distributed_optimizer=True))
-    layouts = [recipe.layout, spread] if unsplit and spread.processes > 1 else [recipe.layout]
     while True:
-        for layout in layouts:
-            for batch in _batches(replace(shrunk, layout=layout)):
-                for candidate in _with_graph_and_without(replace(shrunk, layout=layout, batch=batch), machine):
-                    if sum(accounting.memory(candidate, machine).values()) <= room:
-                        return candidate
+        if found := _fastest(shrunk, machine):
+            return found
         if shrunk.model.hidden_size <= 512:
             raise ValueError(
                 f"{recipe.name} does not fit {machine.name} even at width {shrunk.model.hidden_size}: "
                 "train on the CPU with scaled_to('cpu')."
             )
         shrunk = replace(shrunk, model=_halved(shrunk.model), name=recipe.name + SMALL)
+
+
+def _fastest(recipe: "Recipe", machine: Machine) -> "Recipe | None":
+    """The fastest layout that fits, as `recipes.costs` predicts it; a layout that the recipe asks for is kept."""
+    asked = recipe.layout not in (Layout(), Layout(distributed_optimizer=True))
+    tried = candidates.micro_batches(recipe, recipe.layout, machine, ROOM) if asked else None
+    tried = candidates.candidates(recipe, machine, ROOM) if tried is None else tried
+    fitting = [one.recipe for one in tried if one.fits]
+    rates = costs.nearest(machine)
+    return min(fitting, key=lambda one: costs.step(one, machine, rates).seconds, default=None)
 
 
 def bf16_or_fp32(machine: Machine) -> str:
@@ -95,24 +95,6 @@ def _to_cpu(recipe: "Recipe") -> "Recipe":
         tokenizer="bpe-4096",
         scaled_for="cpu",
     )
-
-
-def _with_graph_and_without(recipe: "Recipe", machine: Machine) -> Iterator["Recipe"]:
-    """The recipe with its CUDA graph, unless `precision.cuda_graph` has anything to say against it; then without."""
-    if recipe.speed.cuda_graph:
-        parts = accounting.memory(recipe, machine)
-        if not any(precision_rules.cuda_graph(recipe, machine, parts)):
-            yield recipe
-    yield recipe.with_(cuda_graph=False)
-
-
-def _batches(recipe: "Recipe") -> Iterator[Batch]:
-    """Batches from the fastest to the most frugal: micro-batches that divide the global batch, then recomputation."""
-    per_rank = recipe.batch.global_batch_size // recipe.layout.data_parallel
-    sizes = [size for size in range(recipe.batch.micro_batch_size, 0, -1) if per_rank % size == 0]
-    for recompute in dict.fromkeys((recipe.batch.recompute, "selective", "full")):
-        for size in sizes if recompute != "full" else sizes[-1:]:
-            yield replace(recipe.batch, micro_batch_size=size, recompute=recompute)
 
 
 def _halved(model: Model) -> Model:

@@ -42,6 +42,13 @@ def duration(seconds: float) -> str:
     return f"{seconds // 3600}:{seconds % 3600 // 60:02d} h"
 
 
+def duration_ms(seconds: float) -> str:
+    """A step's time or a part of it: "3.2 ms", "175 ms", "12.3 s"."""
+    if seconds >= 10:
+        return f"{seconds:.1f} s"
+    return f"{seconds * 1e3:,.0f} ms" if seconds >= 0.01 else f"{seconds * 1e3:.1f} ms"
+
+
 def short_count(count: float, tenths: bool = False) -> str:
     """Three digits of a count, "355M", "8.03B"; with `tenths` a fourth where three leave none: "354.9M"."""
     for size, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):

@@ -94,10 +94,7 @@ def casts(recipe: "Recipe") -> Passes:
 
 def loss(recipe: "Recipe", machine: Machine | None) -> float:
     """Bytes of the loss of one micro-batch, forward and backward, on a rank of the last stage."""
-    if machine is not None and machine.device == "cpu":
-        kernel = None
-    else:
-        kernel = loss_kernel(recipe, machine)
+    kernel = None if machine is not None and machine.device == "cpu" else loss_kernel(recipe, machine)
     return tokens(recipe) * recipe.model.vocab_size / recipe.layout.tensor_parallel * LOSS_BYTES[kernel]
 
 
@@ -111,7 +108,9 @@ def optimizer(recipe: "Recipe", machine: Machine | None, parameters: float, shar
 
 def unfused_gradients(recipe: "Recipe", machine: Machine | None, weights: float) -> float:
     """Bytes a micro-batch where weights' gradients are computed first and added up in fp32 after that."""
-    fused = "gradient_fusion" in acting(recipe, machine) and "--no-gradient-accumulation-fusion" not in recipe.extra_flags
+    fused = (
+        "gradient_fusion" in acting(recipe, machine) and "--no-gradient-accumulation-fusion" not in recipe.extra_flags
+    )
     return 0.0 if fused else 12.0 * weights
 
 

@@ -40,13 +40,12 @@ class Stage:
         return sum(self.forward.values()) + sum(self.backward.values())
 
 
-def stage(recipe: "Recipe", machine: Machine, rates: Rates, rank: int) -> Stage:
-    """The stage `rank` of the pipeline (all of its chunks)."""
+def stage(recipe: "Recipe", machine: Machine, rates: Rates, rank: int, layer: tuple[Counter, Counter]) -> Stage:
+    """The stage `rank` of the pipeline (all of its chunks), of layers such as `layer`."""
     layout, model = recipe.layout, recipe.model
     layers = model.num_layers / layout.pipeline_parallel
     first, last = rank == 0, rank == layout.pipeline_parallel - 1
-    forward, backward = _layer(recipe, machine, rates)
-    forward, backward = _times(forward, layers), _times(backward, layers)
+    forward, backward = (_times(one, layers) for one in layer)
     if recipe.batch.recompute == "full":
         backward["recomputation"] += sum(forward.values())
     elif recipe.batch.recompute == "selective":
@@ -69,7 +68,8 @@ def stage(recipe: "Recipe", machine: Machine, rates: Rates, rank: int) -> Stage:
     return Stage(forward, backward, (ahead, back + ahead * (recipe.batch.recompute == "full")))
 
 
-def _layer(recipe: "Recipe", machine: Machine, rates: Rates) -> tuple[Counter, Counter]:
+def layer(recipe: "Recipe", machine: Machine, rates: Rates) -> tuple[Counter, Counter]:
+    """Seconds by part of one layer's micro-batch on one rank, forward and backward."""
     format = gemms.format_of(recipe)
     products = gemms.layer(recipe)
     once = sum(gemms.seconds(one, rates, format) for one in products)

@@ -8,7 +8,7 @@ from helpers.machine import Machine
 from helpers.recipes.accounting import rank_parameters
 from helpers.recipes.costs import exchange, passes
 from helpers.recipes.costs.rates import Rates, of
-from helpers.recipes.costs.stage import Stage, stage
+from helpers.recipes.costs.stage import Stage, layer, stage
 
 if TYPE_CHECKING:
     from helpers.recipes.recipe import Recipe
@@ -70,7 +70,8 @@ def step(recipe: "Recipe", machine: Machine, rates: Rates | None = None) -> Step
     layout, batch = recipe.layout, recipe.batch
     count = max(1, batch.global_batch_size // (batch.micro_batch_size * max(1, layout.data_parallel)))
     ranks = range(layout.pipeline_parallel)
-    kinds = {rank: stage(recipe, machine, rates, rank) for rank in {0, min(1, ranks[-1]), ranks[-1]}}
+    each = layer(recipe, machine, rates)
+    kinds = {rank: stage(recipe, machine, rates, rank, each) for rank in {0, min(1, ranks[-1]), ranks[-1]}}
     stages = [kinds[rank] if rank in kinds else kinds[1] for rank in ranks]
     times = [_micro_batch(one, recipe, machine) for one in stages]
     slowest = max(ranks, key=times.__getitem__)

@@ -50,10 +50,8 @@ def check(
     machine = machine or here()
     if found := [*words(recipe), *sizes.values(recipe), *no_corpus(data)]:
         return found
-    found = [*sizes.shapes(recipe), *sizes.ranks(recipe, machine), *sizes.experts(recipe)]
+    found = split(recipe, machine)
     splits_evenly = not any(problem.severity == "error" for problem in found)
-    if splits_evenly:
-        found += sizes.batch_and_schedule(recipe)
     found += [*precision.precision(recipe, machine), *precision.speed(recipe, machine)]
     found += [*changes(recipe, machine), *extra_flags(recipe, data, machine, entry_script is None), *logging(recipe)]
     found += loaded(recipe)
@@ -64,6 +62,14 @@ def check(
     if splits_evenly:
         parts = accounting.memory(recipe, machine)
         found += [*precision.cuda_graph(recipe, machine, parts), *memory(recipe, machine, parts)]
+    return found
+
+
+def split(recipe: "Recipe", machine: Machine) -> list[Problem]:
+    """What the sizes of model, layout and batch have against each other, and against the number of GPUs."""
+    found = [*sizes.shapes(recipe), *sizes.ranks(recipe, machine), *sizes.experts(recipe)]
+    if not any(problem.severity == "error" for problem in found):
+        found += sizes.batch_and_schedule(recipe)
     return found
 
 

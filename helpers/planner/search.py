@@ -1,0 +1,156 @@
+"""Every layout that can train a recipe on a machine, by predicted speed."""
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from helpers.machine import Machine, here
+from helpers.recipes import accounting, candidates, costs
+from helpers.recipes.candidates import Candidate
+from helpers.recipes.costs import Step
+from helpers.show import frames, numbers
+
+if TYPE_CHECKING:
+    from helpers.recipes.recipe import Recipe
+
+ROOM = 0.95  # of a GPU's memory: what the allocator loses in gaps is not planned
+SHOWN = 11
+MOST_DOUBLINGS = 12  # of the machine, in search of one that would do
+
+
+@dataclass(frozen=True, repr=False)
+class Plan:
+    """One layout with what it would take: `step` by part, `memory` by part in bytes on the fullest rank."""
+
+    recipe: "Recipe"
+    step: Step
+    memory: dict[str, float] = field(hash=False)
+
+    @property
+    def tokens_per_second_per_gpu(self) -> float:
+        return self.step.tokens_per_second_per_gpu
+
+    @property
+    def gigabytes(self) -> float:
+        return sum(self.memory.values()) / 1e9
+
+    @property
+    def name(self) -> str:
+        """ "TP2+SP×PP4, micro-batch 1, recomputed": what tells it from the others."""
+        batch, layout = self.recipe.batch, self.recipe.layout
+        extra = ", recomputed" if batch.recompute == "full" else ", attention recomputed" if batch.recompute else ""
+        return f"{layout.name}, micro-batch {batch.micro_batch_size}{extra}"
+
+    def why_slower(self, best: "Plan") -> str:
+        """The parts in which it loses most to a faster plan, in words."""
+        if self.recipe.layout.world_size < best.recipe.layout.world_size:
+            return f"uses {self.recipe.layout.world_size} of the GPUs"
+        parts = ((name, self.step.parts[name] - best.step.parts[name]) for name in costs.PARTS)
+        worst = sorted(parts, key=lambda part: -part[1])[:2]
+        least = 0.02 * best.step.seconds
+        return (
+            ", ".join(f"{name} +{numbers.duration_ms(more)}" for name, more in worst if more > least)
+            or "a little of each"
+        )
+
+    def __repr__(self) -> str:
+        return f"{self.name}: {self.tokens_per_second_per_gpu:,.0f} tokens/s/GPU, {self.gigabytes:.1f} GB"
+
+
+@dataclass(frozen=True, repr=False)
+class Search:
+    """The plans of a search, fastest first; `too_large` layouts were left out for their memory."""
+
+    machine: Machine
+    plans: tuple[Plan, ...]
+    too_large: int
+
+    @property
+    def best(self) -> Plan:
+        return self.plans[0]
+
+    def table(self, rows: int = SHOWN):
+        """The fastest plans: speed, memory of the fullest rank, and why each loses to the first."""
+        import pandas as pd
+
+        listed = [
+            {
+                "layout": plan.name,
+                "format": plan.recipe.precision.name,
+                "tokens/s/GPU": f"{plan.tokens_per_second_per_gpu:,.0f}",
+                "step": numbers.duration_ms(plan.step.seconds),
+                "GB": f"{plan.gigabytes:.1f}",
+                "why slower": "–" if plan is self.best else plan.why_slower(self.best),
+            }
+            for plan in self.plans[:rows]
+        ]
+        return pd.DataFrame(listed).set_index("layout")
+
+    def _sentence(self) -> str:
+        return f"{len(self.plans):,} layouts fit {self.machine.name}; {self.too_large:,} would not."
+
+    def _repr_html_(self) -> str:
+        return f"<p>{self._sentence()}</p>" + frames.to_html(self.table())
+
+    def __repr__(self) -> str:
+        return f"{self._sentence()}\n{self.table().to_string()}"
+
+
+def predict(recipe: "Recipe", machine: Machine | None = None) -> Plan:
+    """One step of a recipe before it runs: milliseconds by part, and the memory of the fullest rank.
+
+    Raises:
+        ValueError: for a machine whose GPU no data sheet describes.
+    """
+    machine = machine or here()
+    return Plan(recipe, costs.step(recipe, machine), accounting.memory(recipe, machine))
+
+
+def search(recipe: "Recipe", machine: Machine | None = None) -> Search:
+    """Every layout of the recipe's model that preflight accepts on a machine, fastest first.
+
+    Tensor, pipeline (with chunks), context, expert and data parallelism over all GPUs, or over as many as share the
+    batch; sequence parallelism on and off; micro-batches of powers of two; recomputation only where the layout does not
+    fit without; the distributed optimizer wherever there are ranks to share it. Tensor parallelism stays in a node.
+
+    Raises:
+        ValueError: the model fits nowhere; the message says what is missing.
+    """
+    machine = machine or here()
+    rates = costs.of(machine)
+    tried = candidates.candidates(recipe, machine, ROOM)
+    fitting = [one for one in tried if one.fits]
+    if not fitting:
+        raise ValueError(_nowhere(recipe, machine, tried))
+    plans = [Plan(one.recipe, costs.step(one.recipe, machine, rates), one.memory) for one in fitting]
+    plans.sort(key=lambda plan: plan.step.seconds)
+    return Search(machine, tuple(plans), len(tried) - len(fitting))
+
+
+def best(recipe: "Recipe", machine: Machine | None = None) -> "Recipe":
+    """The recipe in the fastest layout of `search`; its model, its batch and its number format stay."""
+    machine = machine or here()
+    fastest = search(recipe, machine).best.recipe
+    return replace(fastest, scaled_for=machine.name)
+
+
+def _nowhere(recipe: "Recipe", machine: Machine, tried: list[Candidate]) -> str:
+    if not tried:
+        return (
+            f"No layout over {machine.name} divides {recipe.name} evenly: {recipe.model.num_layers} layers, "
+            f"{recipe.model.num_attention_heads} heads, {recipe.batch.global_batch_size} samples a step. "
+            "Another global_batch_size, a multiple of the GPUs, has more of them."
+        )
+    least = min(tried, key=lambda one: one.bytes)
+    have = machine.gpus[0].memory_bytes if machine.gpus else machine.memory_bytes
+    size = numbers.decimal_bytes
+    said = (
+        f"{recipe.name} fits in no layout of {machine.name}: the most frugal, {Plan(least.recipe, None, {}).name}, "
+        f"takes {size(least.bytes)} of each GPU's {size(have)}, {size(least.bytes - ROOM * have)} too much."
+    )
+    for doubling in range(1, MOST_DOUBLINGS):
+        larger = replace(
+            machine, gpus=machine.gpus * 2**doubling, nodes=machine.nodes * 2**doubling, between_nodes_gbps=400
+        )
+        if any(one.fits for one in candidates.candidates(recipe, larger, ROOM)):
+            return f"{said} {len(larger.gpus)} such GPUs would hold it."
+    return said
