@@ -3,16 +3,21 @@
 import json
 import time
 from dataclasses import asdict, replace
-from types import SimpleNamespace
+from pathlib import Path
 
 from machines import TWO_H200
 
 from helpers import recipes, runs
+from helpers.corpus import Corpus
 from helpers.processes import control
 
 RECIPE = recipes.gpt3_345m().with_(tensor_parallel=2, global_batch_size=8)
 TOKENS_PER_STEP = 8 * 1024
-DATA = SimpleNamespace(fingerprint="abc", data_path=("corpus_text_document",), tokenizer_path="tokenizer")
+DATA = Corpus(
+    "text", Path("corpus_text_document"), documents=10, tokens=1000, bytes=4000, token_dtype="uint16", vocab_size=50257,
+    max_token_id=50256, eod_id=50256, tokenizer="gpt2", tokenizer_path=Path("tokenizer"), fingerprint="abc",
+    source_note="nowhere",
+)  # fmt: skip
 
 
 def write_events(folder, scalars: dict[str, dict[int, float]], suffix: str = ".one"):

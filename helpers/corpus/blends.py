@@ -31,6 +31,8 @@ class Blend:
     `weights` are as given, `shares` sum to 1. The tokenizer's facts are those of the first member: all have the same.
     """
 
+    IN_WORDS = f"a blend, such as {EXAMPLE}"
+
     members: tuple[Corpus, ...]
     weights: tuple[float, ...]
 

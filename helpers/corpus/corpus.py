@@ -38,6 +38,8 @@ class Corpus:
     openwebtext-10k from being fetched, where this is the corpus in its place.
     """
 
+    IN_WORDS = "a corpus, such as corpus.prepare()"
+
     name: str
     prefix: Path
     documents: int
@@ -178,7 +180,7 @@ def prepare(
     tokenizer: str = "gpt2",
     text_key: str = "text",
     workers: int | None = None,
-    cache: Path | None = None,
+    cache: Path | str | None = None,
 ) -> Corpus:
     """Have a corpus tokenized on disk; the second call with the same text and tokenizer finds it there.
 
@@ -201,7 +203,12 @@ def prepare(
         raise CorpusError(f"workers={workers!r}: a number of tokenizing processes, 1 or more; None is one per core.")
     if not isinstance(text_key, str):
         raise CorpusError(f"text_key={text_key!r}: the key or column with the text, such as 'text'.")
-    cache = Path(cache).expanduser().resolve() if cache is not None else machine.cache_root() / "corpus"
+    if cache is not None:
+        cache = machine.given_folder(cache, "corpus.prepare(cache={})")
+    else:
+        cache = machine.cache_root() / "corpus"
+    if isinstance(name, Path) and not name.parts:
+        raise sources.SourceError(f'{name!r}: an empty path is the current folder. Write "." if that is meant.')
     source = sources.find(str(name), text_key, cache)
     key = json.dumps([FORMAT, source.name, source.digest, text_key, tokenizers.identity(str(tokenizer))])
     fingerprint = hashlib.sha256(key.encode()).hexdigest()

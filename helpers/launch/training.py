@@ -16,19 +16,21 @@ from pathlib import Path
 
 from helpers import recipes, runs
 from helpers.launch import live
-from helpers.machine import Machine, given, here, runs_root, short_path
+from helpers.machine import Machine, given, given_folder, here, runs_root, short_path
 from helpers.processes import control, logs, run_directory
 from helpers.processes.programs import how_to_resume, raise_if_failed
 from helpers.processes.run_directory import provenance, write_command, write_json
 from helpers.recipes import accounting, preflight
 from helpers.recipes.preflight import problem
 from helpers.show import numbers
+from helpers.show.arguments import checked
 from helpers.show.message import quiet
 
 POLL_SECONDS = 0.2
 KEEP_RESULT = "import sys; from helpers import runs; runs.write_result(sys.argv[1])"  # where no kernel is left to do it
 
 
+@checked
 def train(
     recipe: recipes.Recipe,
     data,
@@ -60,7 +62,7 @@ def train(
     machine = machine or here()
     if unusable := list(_unusable(entry_script, predict, hang_timeout_seconds)):
         raise preflight.PreflightError(unusable)
-    root = (Path(runs_dir) if runs_dir else runs_root()).resolve()
+    root = runs_root() if runs_dir is None else given_folder(runs_dir, "launch.train(runs_dir={})")
     place = root / f"{recipe.name}" / ("new" if fresh else "")  # beside the unfinished ones, or among them
     for warning in preflight.refuse(preflight.check(recipe, data, machine, place, entry_script)):
         print(warning)
@@ -95,7 +97,7 @@ def train(
 
 
 def _unusable(entry_script, predict, hang_timeout_seconds) -> Iterator[preflight.Problem]:
-    if entry_script is not None and not os.path.isfile(given(entry_script, "launch.train, entry_script=")):
+    if entry_script is not None and not os.path.isfile(given(entry_script, "launch.train(entry_script={})")):
         why = "There is no such file for torchrun to start."
         yield problem.error(f"entry_script={str(entry_script)!r}", why, "Give its whole path.")
     if predict is not None and not isinstance(predict, dict):
@@ -107,6 +109,7 @@ def _unusable(entry_script, predict, hang_timeout_seconds) -> Iterator[preflight
         yield problem.error(f"hang_timeout_seconds={seconds!r}", why, "hang_timeout_seconds=600, say.")
 
 
+@checked
 def follow(run: runs.Run, kill_at: int | None = None) -> runs.Run:
     """Show a run that is going on, from its first step, until it ends; interrupting the cell does not stop the run.
 
@@ -119,8 +122,6 @@ def follow(run: runs.Run, kill_at: int | None = None) -> runs.Run:
         ValueError: the run directory is damaged.
         TypeError: this is no run.
     """
-    if not isinstance(run, runs.Run):
-        raise TypeError(f"launch.follow({run!r}): it takes a run, such as runs.latest(name) or runs.load(path).")
     runs.load(run.path)  # its files may have been damaged since
     if "model" not in run.described:
         raise RuntimeError(f"{run.path} has no recipe.json, so nothing was started there: launch.train does that.")

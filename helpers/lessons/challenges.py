@@ -4,10 +4,13 @@ import math
 from dataclasses import dataclass, fields
 
 from helpers import launch, recipes
-from helpers.lessons.exercises import check
+from helpers.corpus import Blend, Corpus
+from helpers.lessons.exercises import check, told
 from helpers.machine import GPU, PROJECT, Machine, here
 from helpers.recipes import Recipe, accounting, preflight
+from helpers.recipes.preflight import sizes
 from helpers.recipes.settings import Batch, Speed
+from helpers.runs.results import Results
 from helpers.show.message import Message, Text
 
 BROKEN = PROJECT / "notebooks" / "recorded" / "broken"
@@ -19,7 +22,8 @@ SIZES = {"num_layers": 12, "hidden_size": 768, "num_attention_heads": 12}  # GPT
 
 
 # ---- GPT-3 Small, and its memory by hand --------------------------------------------------------------------------
-def gpt3_small(recipe, gigabytes, data=None, machine: Machine | None = None) -> Message:
+@told
+def gpt3_small(recipe, gigabytes, data: Corpus | Blend | None = None, machine: Machine | None = None) -> Message:
     """Check a recipe of GPT-3 Small (12 layers × 768, 12 heads) and the GB that its tensors were predicted to take.
 
     Right is within 10 % of the plan without libraries and context, `accounting.memory`; with `data` on a GPU, of the
@@ -37,6 +41,8 @@ def gpt3_small(recipe, gigabytes, data=None, machine: Machine | None = None) -> 
     if wrong:
         words = ", ".join(f"{key}={value}" for key, value in wrong.items())
         return Message("wrong", f"{name}: not GPT-3 Small yet, look at {words}: table 2.1 of Brown et al. 2020.")
+    if problems := [*sizes.values(recipe)] or [*sizes.shapes(recipe)]:
+        return Message("wrong", f"{name}: {problems[0].asked}. {problems[0].why} {problems[0].change}")
     machine = machine or here()
     parts = accounting.memory(recipe, machine if machine.device == "cuda" else None)
     expected = sum(size for part, size in parts.items() if part != "other") / 1e9
@@ -60,7 +66,8 @@ def _near(answer, value: float, tolerance: float = 0.05) -> bool:
 
 
 # ---- the 345M in 16 GB --------------------------------------------------------------------------------------------
-def fit_16gb(changes, data, machine: Machine | None = None) -> Message:
+@told
+def fit_16gb(changes, data: Corpus | Blend | None, machine: Machine | None = None) -> Message:
     """Check changes (a dict for `with_`) that bring GPT3-345M without dropout into 16 GB and leave its losses alone.
 
     First the plan for a GPU of 16 GB. Then the losses of 20 steps with and without the changes, at most 1e-3 apart: of
@@ -195,7 +202,8 @@ def _is_fault(number) -> bool:
 
 
 # ---- the schedule by hand -----------------------------------------------------------------------------------------
-def learning_rate(answer, run, step: int = 60) -> Message:
+@told
+def learning_rate(answer, run: Results, step: int = 60) -> Message:
     """Check a learning rate worked out by hand against what a run logged at a step."""
     name, logged = f"the learning rate at step {step}", run.series("learning-rate")
     if step not in logged:

@@ -2,12 +2,14 @@
 
 from helpers import corpus
 from helpers.corpus import data_split
+from helpers.lessons.exercises import told
 from helpers.show.message import Message
 
 UNANSWERED = "Put your answer where the … is and run the cell again."
 
 
-def check_split(data: corpus.Corpus, split: str, held_out: int = 8, training: float = 0.9) -> Message:
+@told
+def check_split(data: corpus.Corpus | corpus.Blend, split, held_out: int = 8, training: float = 0.9) -> Message:
     """Whether a `--split` leaves `held_out` documents or more to validate and to test on, and most to train on."""
     if isinstance(data, corpus.Blend):
         return Message(
@@ -33,7 +35,8 @@ def check_split(data: corpus.Corpus, split: str, held_out: int = 8, training: fl
     return Message("right", f"{found} That will do.")
 
 
-def check_blend(mix: corpus.Blend, count: int = 4000, split: str = "90,5,5", tolerance: float = 0.02) -> Message:
+@told
+def check_blend(mix, count: int = 4000, split: str = "90,5,5", tolerance: float = 0.02) -> Message:
     """Whether a run of `count` samples of 1,024 tokens reads each member as often as the others (within 2 %)."""
     if mix is None or mix is ...:
         return Message("asked", UNANSWERED)

@@ -8,12 +8,18 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from helpers.lessons.answers import ANSWERS
+from helpers.show.arguments import checked
 from helpers.show.message import EMPTY_BOX, WIDTH, Message, headless
 from helpers.show.numbers import shown
 
 EXPONENT = r"(?:[eE][-+]?\d+)?"
 GROUPED = re.compile(r"[-+]?\d{1,3}([ ,_])\d{3}(?:\1\d{3})*(?:\.\d+)?" + EXPONENT)  # 12,500 and 1 000 000.5
 DECIMAL_COMMA = re.compile(r"[-+]?\d+,\d+" + EXPONENT)  # 4,5
+
+
+def told(function):
+    """The function, which answers a wrong kind of argument with a message as it answers a wrong answer."""
+    return checked(function, lambda wrong: Message("wrong", wrong))
 
 
 class Predictions(dict):
@@ -24,7 +30,8 @@ class Predictions(dict):
         super().__init__()
         self.units: dict[str, str] = {}
 
-    def compare(self, name: str, measured, run=None) -> Message:
+    @told
+    def compare(self, name: str, measured: float | str | bool | tuple | None, run=None) -> Message:
         """A prediction beside the measurement.
 
         Args:
@@ -107,6 +114,7 @@ class Question:
         return f"Predict: {self.question}\n{box}\nWrite it down: exercises.predictions[{self.name!r}] = …"
 
 
+@checked
 def predict(name: str, question: str, unit: str = "", choices: Sequence[str] = ()) -> Question:
     """Ask for a prediction before a run."""
     predictions.units[name] = unit
@@ -166,7 +174,8 @@ def number(text: str) -> float | Message | None:
     return value
 
 
-def check(name: str, answer, expected=None, tolerance: float = 0.01, hint: str = "") -> Message:
+@told
+def check(name, answer, expected=None, tolerance: float = 0.01, hint: str = "") -> Message:
     """Say whether an answer is right; when it is not, give a hint, never the answer.
 
     Args:

@@ -1,6 +1,7 @@
 """Several launches that make one experiment: a setting swept, layouts compared, a run whose plug is pulled."""
 
 import re
+from collections.abc import Iterable
 
 from IPython.display import display
 
@@ -12,13 +13,15 @@ from helpers.recipes.command import run_variables
 from helpers.recipes.fit import SMALL
 from helpers.recipes.settings import Speed
 from helpers.runs import micro_batches
+from helpers.show.arguments import checked
 
 GPU_SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
 CPU_SIZES, CPU_TOKENS = (1, 2, 4, 8, 16, 32, 64, 128), 16  # samples; tokens in each
 OUT_OF_MEMORY = re.compile("memory is full|main memory was full")
 
 
-def sweep(recipe: Recipe, data, **setting) -> list[runs.Run]:
+@checked
+def sweep(recipe: Recipe, data, **setting: Iterable) -> list[runs.Run]:
     """Train `recipe` once for each value of one setting: `sweep(recipe, data, micro_batch_size=(1, 2, 4))`.
 
     Each is a run of its own, called `<recipe>_<setting>_<value>`. The sweep ends at the first value that does not fit
@@ -51,6 +54,7 @@ def sweep(recipe: Recipe, data, **setting) -> list[runs.Run]:
     return finished
 
 
+@checked
 def floor(recipe: Recipe, data, machine: Machine | None = None) -> micro_batches.MicroBatches:
     """Time one micro-batch of the recipe's model, forward and backward, at growing sizes, in one process.
 
@@ -68,6 +72,7 @@ def floor(recipe: Recipe, data, machine: Machine | None = None) -> micro_batches
     return micro_batches.from_output(output, machine.name, plain)
 
 
+@checked
 def layouts(recipe: Recipe, data, *changes: dict, machine: Machine | None = None) -> list[runs.Run]:
     """Train `recipe` under several layouts: `layouts(recipe, data, {}, {"tensor_parallel": 2})`, one run each."""
     finished = []
@@ -80,6 +85,7 @@ def layouts(recipe: Recipe, data, *changes: dict, machine: Machine | None = None
     return finished
 
 
+@checked
 def look_inside(recipe: Recipe, data, *changes: dict, machine: Machine | None = None) -> list[dict[str, list[dict]]]:
     """Build the recipe's model on its ranks and take one layer through forward and backward, listening.
 
@@ -99,6 +105,7 @@ def look_inside(recipe: Recipe, data, *changes: dict, machine: Machine | None = 
     return layer.findings(output)
 
 
+@checked
 def fp8_against_bf16(recipe: Recipe, data, machine: Machine | None = None):
     """Train `recipe` once in bf16 and once as it is, in FP8, and show the two losses and their difference.
 
@@ -124,6 +131,7 @@ def fp8_against_bf16(recipe: Recipe, data, machine: Machine | None = None):
     return runs.compare(pair)
 
 
+@checked
 def repeatable(recipe: Recipe, machine: Machine | None = None) -> Recipe:
     """The recipe so that two runs of it have the same losses to the last bit.
 
@@ -139,11 +147,13 @@ def repeatable(recipe: Recipe, machine: Machine | None = None) -> Recipe:
     return steady.scaled_to(machine)
 
 
+@checked
 def undisturbed(recipe: Recipe, data, run: runs.Run) -> runs.Run:
     """A finished run of exactly this recipe: `run` where it is one, else a new one."""
     return run if run.recipe == recipe else launch.train(recipe, data, fresh=True)
 
 
+@checked
 def pull_the_plug(recipe: Recipe, data, step: int) -> runs.Run:
     """Train `recipe`, show it, and kill every process of it, without warning (SIGKILL), once `step` is logged.
 

@@ -1,15 +1,21 @@
 """Sums a learner can check with a pencil: FLOPs of a token, MFU of a run, one run's speed over another's."""
 
 import math
+from collections.abc import Iterable, Mapping
 
-from helpers.corpus import data_split
-from helpers.recipes import accounting
+from helpers.corpus import Corpus, data_split
+from helpers.recipes import Recipe, accounting
 from helpers.recipes.settings import Model
+from helpers.runs.micro_batches import MicroBatches
+from helpers.runs.results import Results
+from helpers.show.arguments import checked
+from helpers.show.message import Absence
 from helpers.show.tables import whole_sentences
 
 GPU_ROOM = {"24 GB": 25.8, "80 GB (H100)": 85, "141 GB (H200)": 151, "192 GB (B200)": 192}  # as sold → 10⁹ bytes
 
 
+@checked
 def parameters(model: Model):
     """Parameters part by part, their share, and the formula that counts them (pandas)."""
     import pandas as pd
@@ -21,7 +27,8 @@ def parameters(model: Model):
     return whole_sentences(pd.DataFrame(rows, columns=["part", "parameters", "share", "formula"]).set_index("part"))
 
 
-def first_loss(model: Model, run=None, data=None):
+@checked
+def first_loss(model: Model, run: Results | None = None, data: Corpus | None = None):
     """The loss before anything is learned, ln V + ½ σ² h, term by term, beside a run's first one (pandas).
 
     A logit is the product of h activations, whose squares the final norm makes 1 on average, with h weights of spread
@@ -51,14 +58,15 @@ def first_loss(model: Model, run=None, data=None):
         why = f"one standard deviation, at most: σ √h × {often:.3f}, the frequent labels' logits, drawn once"
         rows.append(("± by chance", chance, why))
     if run is not None:
-        first = float(run.losses.iloc[0])
+        first = run.measured("first loss")
         rows.append(("measured", first, f"first step of {run.recipe_name}"))
         rows.append(("measured − expected", first - guessing - spread, "another seed gives another difference"))
     table = pd.DataFrame(rows, columns=["", "nats", "where it comes from"]).set_index("")
     return whole_sentences(table.round({"nats": 3}))
 
 
-def epochs(recipe, data):
+@checked
+def epochs(recipe: Recipe, data: Corpus):
     """How often a recipe's steps go through the training part of a corpus, from its batch and its split (pandas)."""
     import pandas as pd
 
@@ -78,6 +86,7 @@ def epochs(recipe, data):
     return whole_sentences(pd.DataFrame(rows, columns=["", "value", "where it comes from"]).set_index(""))
 
 
+@checked
 def flops_of_a_token(model: Model):
     """FLOPs one training token costs, forward and backward, part by part, beside the rule of thumb 6N (pandas)."""
     import pandas as pd
@@ -90,7 +99,8 @@ def flops_of_a_token(model: Model):
     return pd.DataFrame(rows, columns=["part", "MFLOP per token", "share"]).set_index("part").round(1)
 
 
-def output_layer(*recipes):
+@checked
+def output_layer(*recipes: Recipe):
     """What a vocabulary costs: FLOPs of a training token, and the output layer's share of them, a row a recipe."""
     import pandas as pd
 
@@ -103,14 +113,15 @@ def output_layer(*recipes):
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
-def mfu(run):
+@checked
+def mfu(run: Results):
     """A run's MFU step by step, from its tokens a second to the share of the GPU's peak (pandas).
 
     On a CPU, or on a GPU whose peak is not known, the sum ends at FLOP/s: no MFU is better than a wrong one.
     """
     import pandas as pd
 
-    speed = run.figures()["tokens/s/GPU"]
+    speed = run.measured("tokens/s/GPU")
     flops = accounting.flops_per_token(run.model)
     where = "GPU" if run.gpu else "CPU rank"
     rows = [
@@ -127,10 +138,14 @@ def mfu(run):
     return whole_sentences(pd.DataFrame(rows, columns=["", "value", "where it comes from"]).set_index(""))
 
 
-def launching(*several):
+@checked
+def launching(*several: MicroBatches | Absence):
     """What launching alone would take, launches × the price of one, beside the floor that was measured (pandas).
 
     `several` are `runs.micro_batches.MicroBatches`; one that is not recorded is passed over.
+
+    Raises:
+        ValueError: none of them is recorded.
     """
     import pandas as pd
 
@@ -144,21 +159,25 @@ def launching(*several):
             "floor ÷ launches (µs)": round(1e3 * one.floor / one.launches, 1),
         }
         for one in several
-        if hasattr(one, "launches")
+        if isinstance(one, MicroBatches)
     ]
+    if not rows:
+        raise ValueError("sums.launching: there is nothing measured to add up. lessons.experiments.floor measures it.")
     return pd.DataFrame(rows).set_index("machine")
 
 
-def speed_up(slow, fast) -> float:
+@checked
+def speed_up(slow: Results, fast: Results) -> float:
     """How many times the tokens a second (all ranks together) of one run another run reaches."""
 
     def together(run) -> float:
-        return run.figures()["tokens/s/GPU"] * run.layout.world_size
+        return run.measured("tokens/s/GPU") * run.layout.world_size
 
     return together(fast) / together(slow)
 
 
-def scaling(several):
+@checked
+def scaling(several: Iterable[Results]):
     """How well more ranks pay, one row per run, against the first (pandas).
 
     `efficiency` is the share of the ideal: model FLOP/s of all ranks over ranks × those of the first run's rank. It
@@ -168,8 +187,8 @@ def scaling(several):
 
     rows, base = [], None
     for run in several:
-        figures, ranks = run.figures(), run.layout.world_size
-        speed = figures["tokens/s/GPU"] * ranks
+        ranks = run.layout.world_size
+        speed = run.measured("tokens/s/GPU") * ranks
         flops = speed * accounting.flops_per_token(run.model)
         base = base or flops / ranks
         parameters = int(accounting.parameters(run.model)["parameters"].sum())
@@ -179,7 +198,8 @@ def scaling(several):
     return pd.DataFrame(rows, columns=columns).set_index("layout").round(1)
 
 
-def memory_plan(recipe, *changes: dict, megatron: bool = True):
+@checked
+def memory_plan(recipe: Recipe, *changes: dict, megatron: bool = True):
     """GB on the fullest rank for several changes of a recipe, part by part, and which GPUs hold that (pandas).
 
     `Megatron` is its own estimate (`training/theoretical_memory_usage.py`), which takes bf16 for granted and knows
@@ -202,11 +222,19 @@ def memory_plan(recipe, *changes: dict, megatron: bool = True):
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("layout")
 
 
-def largest_difference(one, other) -> float:
+@checked
+def largest_difference(one: Results, other: Results) -> float:
     """The largest absolute difference of two runs' losses over the steps both have, in nats."""
     return float((one.losses - other.losses).abs().max())
 
 
-def faster(several: dict) -> str:
-    """The name of the run with the most tokens a second, all ranks together."""
-    return max(several, key=lambda name: several[name].figures()["tokens/s/GPU"] * several[name].layout.world_size)
+@checked
+def faster(several: Mapping[str, Results]) -> str:
+    """The name of the run with the most tokens a second, all ranks together.
+
+    Raises:
+        ValueError: there is no run, or one that was never timed.
+    """
+    if not several:
+        raise ValueError('sums.faster: there is no run to choose from: {"TP1": one, "TP2": two}, say.')
+    return max(several, key=lambda name: several[name].measured("tokens/s/GPU") * several[name].layout.world_size)

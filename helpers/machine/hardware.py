@@ -64,6 +64,8 @@ class Machine:
     `between_nodes_gbps` Gbit/s for each GPU (see `machine.described`).
     """
 
+    IN_WORDS = "a machine (helpers.machine.here() is this one)"
+
     gpus: tuple[GPU, ...] = ()
     cpu_count: int = 2
     memory_bytes: int = 16 * 2**30

@@ -5,16 +5,17 @@ from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parents[2]
 DEFAULT_CACHE = "~/.cache/megatron-tour"
+NAME_BYTES = 255  # of one file or folder, on Linux's file systems
 
 
 def runs_root() -> Path:
     """Where runs go, as a whole path: $MEGATRON_TOUR_RUNS, else `runs/` in the project."""
-    return Path(os.environ.get("MEGATRON_TOUR_RUNS") or PROJECT / "runs").expanduser().resolve()
+    return given_folder(os.environ.get("MEGATRON_TOUR_RUNS") or PROJECT / "runs", "MEGATRON_TOUR_RUNS={}")
 
 
 def cache_root() -> Path:
     """Where prepared corpora go, as a whole path: $MEGATRON_TOUR_CACHE, else `~/.cache/megatron-tour`."""
-    return Path(os.environ.get("MEGATRON_TOUR_CACHE") or DEFAULT_CACHE).expanduser().resolve()
+    return given_folder(os.environ.get("MEGATRON_TOUR_CACHE") or DEFAULT_CACHE, "MEGATRON_TOUR_CACHE={}")
 
 
 def state_root() -> Path:
@@ -22,20 +23,37 @@ def state_root() -> Path:
     return Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state").expanduser().resolve() / "megatron-tour"
 
 
-def given(path, call: str) -> Path:
-    """The path that a caller of `call` gave, with ~ filled in.
+def given(path, asked: str) -> Path:
+    """The path that a caller gave, with ~ filled in. `asked` is how they wrote it: "runs.load({})".
 
     Raises:
         TypeError: it is no path. ValueError: its ~ is nobody's home.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(f"{asked.format(repr(path))}: it takes a path, as a text or a pathlib.Path.")
     try:
         return Path(path).expanduser()
-    except TypeError:
-        raise TypeError(f"{call}({path!r}): it takes a path, as a text or a pathlib.Path.") from None
     except RuntimeError:
-        raise ValueError(
-            f"{call}({str(path)!r}): the home that ~ stands for is not known. Give the whole path."
-        ) from None
+        asked = asked.format(repr(str(path)))
+        raise ValueError(f"{asked}: the home that ~ stands for is not known. Give the whole path.") from None
+
+
+def given_folder(path, asked: str) -> Path:
+    """The whole path of a folder to write into, which need not be there yet; `asked` as in `given`.
+
+    Raises:
+        TypeError: it is no path. ValueError: no folder can have it, or its ~ is nobody's home.
+    """
+    whole, asked = given(path, asked), asked.format(repr(str(path)))
+    if path == "":
+        raise ValueError(f'{asked}: an empty path names nothing. Write "." for the current folder.')
+    if "\0" in str(path):
+        raise ValueError(f"{asked}: no path has a NUL character in it. Take it out.")
+    for part in whole.parts:
+        if (size := len(part.encode(errors="replace"))) > NAME_BYTES:
+            has = f"{part[:20]}… has {size}"
+            raise ValueError(f"{asked}: a folder's name has at most {NAME_BYTES} bytes, and {has}. Shorten it.")
+    return whole.resolve()
 
 
 def short_path(path: Path | str) -> str:

@@ -1,12 +1,14 @@
 """One change of settings after another: what each was worth in speed, as bars."""
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 from helpers.plots.shapes import tint
 from helpers.recipes import accounting
 from helpers.runs.comparison import settings_of
+from helpers.runs.results import Results
 from helpers.show import message, style
+from helpers.show.arguments import checked
 from helpers.show.message import Absence
 from helpers.show.numbers import shown
 from helpers.show.style import GREY, REFERENCE, RUN_COLOURS, Picture
@@ -47,7 +49,8 @@ def changes(before: dict, after: dict) -> str:
     return ", ".join(words) or "the same again"
 
 
-def waterfall(series: Mapping[str, Sequence]) -> Picture | Absence:
+@checked
+def waterfall(series: Mapping[str, Iterable[Results | None]]) -> Picture | Absence:
     """Tokens/s per GPU of runs in the order given, each step named by what changed against the one above it.
 
     `series` holds the same steps under several conditions ("stock", "with our changes"): a bar each, side by side. The

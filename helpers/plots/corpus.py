@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from helpers.corpus import Corpus, data_split, index
+from helpers.corpus.sample_order import Order
+from helpers.corpus.samples import Samples
 from helpers.plots import shapes
 from helpers.show import style, tables
+from helpers.show.arguments import checked
 from helpers.show.style import FAINT, GREY, INK, REFERENCE, RUN_COLOURS, Picture
 
 
-def document_lengths(corpus, sequence_length: int = 1024) -> Picture:
+@checked
+def document_lengths(corpus: Corpus, sequence_length: int = 1024) -> Picture:
     """How long the documents of a `corpus.Corpus` are, in tokens, beside the length of one sample. Logarithmic."""
     import numpy as np
     from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
@@ -40,7 +46,8 @@ def document_lengths(corpus, sequence_length: int = 1024) -> Picture:
 CELLS_A_ROW = 25
 
 
-def blend_order(order, first: int = 100) -> Picture:
+@checked
+def blend_order(order: Order, first: int = 100) -> Picture:
     """The first samples of a blend as cells, in the order of training, one colour a member, and what each got.
 
     Args:
@@ -83,7 +90,8 @@ INDEX_SECTIONS = {  # field of the index -> section, which gives its colour
 }
 
 
-def index_bytes(prefix, first: int = 2) -> Picture:
+@checked
+def index_bytes(prefix: Path | str, first: int = 2) -> Picture:
     """The bytes of `<prefix>.idx`, one line a field: where it lies, its bytes as hexadecimal boxes, what they say.
 
     Args:
@@ -122,7 +130,8 @@ def index_bytes(prefix, first: int = 2) -> Picture:
     return Picture(figure, f"Bytes of {index.idx_path(prefix).name}, field by field: {listed}.")
 
 
-def packing(samples) -> Picture:
+@checked
+def packing(samples: Samples) -> Picture:
     """Samples as bars of tokens, one colour per document with its number, a black mark at every end-of-document token.
 
     A jagged edge marks where a sample cuts a document: the rest of it lies in another sample.
@@ -174,6 +183,7 @@ TOKENS_A_ROW, ROW = 9, 1.6  # of token_bytes; the height of a row in inches
 MONOSPACE = {"family": "DejaVu Sans Mono", "va": "center", "ha": "center", "color": INK}
 
 
+@checked
 def pieces(text: str, *corpora: Corpus) -> Picture:
     """A text as boxes, one per token, one row per tokenizer. A space shows as "·".
 
@@ -207,6 +217,7 @@ def pieces(text: str, *corpora: Corpus) -> Picture:
     return Picture(figure, f"The text “{text}” as tokens. {listed}.")
 
 
+@checked
 def token_bytes(data: Corpus, count: int = 16) -> Picture:
     """The first tokens of a `.bin`: where each lies, its bytes in hexadecimal, the id they say, its text.
 
@@ -245,6 +256,7 @@ def token_bytes(data: Corpus, count: int = 16) -> Picture:
     return Picture(figure, f"The first {len(ids)} tokens of {data.prefix.name}.bin: {listed}.")
 
 
+@checked
 def split_parts(data: Corpus, *splits: str, sequence_length: int = 1024) -> Picture:
     """What each `--split` makes of a corpus: one row per split, the documents in their order, one colour per part."""
     parts = {text: data_split.parts(data.open_index(), text, sequence_length) for text in splits}

@@ -1,6 +1,10 @@
 """What data parallelism costs: the same share of the batch on ever more ranks, with the optimizer whole or split."""
 
+from collections.abc import Iterable
+
+from helpers.runs.results import Results
 from helpers.show import message, style, tables
+from helpers.show.arguments import checked
 from helpers.show.message import Absence
 from helpers.show.style import MARKERS, RECORDED_LINE, RUN_COLOURS, Picture
 
@@ -8,7 +12,8 @@ NOTHING = message.nothing_recorded("data-parallel run")
 WHOLE, SPLIT = "optimizer whole on every rank", "distributed optimizer"
 
 
-def data_parallel_table(several):
+@checked
+def data_parallel_table(several: Iterable[Results | None]):
     """One row per run (pandas): step time, what is left of one rank's speed, peak memory; a sentence where none is.
 
     `efficiency` is the step time of one rank over this one: each rank has as many samples, so that the ideal is the
@@ -24,7 +29,8 @@ def data_parallel_table(several):
     return tables.whole_sentences(found[["step ms", "efficiency", "peak memory GB", "measured on"]])
 
 
-def data_parallel_cost(several) -> Picture | Absence:
+@checked
+def data_parallel_cost(several: Iterable[Results | None]) -> Picture | Absence:
     """Step time and peak memory of a rank, over the number of ranks, each with as many samples."""
     rows = _rows(several)
     if not rows:

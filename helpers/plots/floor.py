@@ -1,16 +1,19 @@
 """How long one micro-batch takes against its size: a floor, then work that grows with it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from helpers.runs.micro_batches import MicroBatches
-from helpers.show import style
+from helpers.runs.results import Results
+from helpers.show import message, style
+from helpers.show.arguments import checked
 from helpers.show.message import Absence
 from helpers.show.style import COLOURS, GREY, INK, REFERENCE, RUN_COLOURS, Picture
 
 BUSY, GRAPH = RUN_COLOURS[1], COLOURS["pipeline"]
 
 
-def micro_batches(*several: MicroBatches | Absence, graphs: Sequence = ()) -> Picture | Absence:
+@checked
+def micro_batches(*several: MicroBatches | Absence, graphs: Iterable[Results] = ()) -> Picture | Absence:
     """Milliseconds of one micro-batch, forward and backward, by its size, both on logarithmic scales; one panel each.
 
     Dashed: the floor. On a GPU also the time in which kernels really ran, and, from `graphs` (runs of the same model
@@ -18,7 +21,7 @@ def micro_batches(*several: MicroBatches | Absence, graphs: Sequence = ()) -> Pi
     """
     drawn = [one for one in several if isinstance(one, MicroBatches)]
     if not drawn:
-        return several[0]
+        return next(iter(several), message.nothing_recorded("micro-batch"))
     with style.apply():
         figure, all_axes = style.new_figure(1, len(drawn), width=4.6 * len(drawn), height=3.9, squeeze=False)
         words = []
@@ -77,5 +80,5 @@ def _samples(one: MicroBatches) -> str:
 def _share(run) -> float:
     """Milliseconds of a step for each of its micro-batches; the optimizer's few are in it."""
     batch = run.recipe.batch
-    step = 1e3 * run.tokens_per_step / run.figures()["tokens/s/GPU"]
+    step = 1e3 * run.tokens_per_step / run.measured("tokens/s/GPU")
     return step * batch.micro_batch_size / batch.global_batch_size

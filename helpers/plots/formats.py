@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from helpers.formats import number_formats
 from helpers.formats.number_formats import BF16, E4M3, E5M2, FP16, Format, Scaling
 from helpers.recipes import accounting
 from helpers.runs import published
+from helpers.runs.results import Results
 from helpers.show import message, style, tables
+from helpers.show.arguments import checked
 from helpers.show.message import Absence
 from helpers.show.numbers import billions, shown
 from helpers.show.style import FAINT, GREY, INK, RECORDED_HATCH, REFERENCE, RUN_COLOURS, Picture
@@ -29,6 +32,7 @@ LOWEST, HIGHEST = -40, 20  # powers of two the number line shows at most
 SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
+@checked
 def number_line(
     tensor: torch.Tensor | None = None, format: Format = E4M3, scaling: Scaling | None = None, name: str = "tensor"
 ) -> Picture:
@@ -144,6 +148,7 @@ def _histogram(axes, tensor, result, low: int, high: int):
     axes.set_ylim(0, 1.12 * max(*total, *shares(original), 1))
 
 
+@checked
 def quantization_error(table: pd.DataFrame) -> Picture:
     """Bars of the relative error by tensor and FP8 recipe, in percent.
 
@@ -181,7 +186,8 @@ def quantization_error(table: pd.DataFrame) -> Picture:
 NOTHING = message.nothing_recorded("run of Llama3-8B")
 
 
-def format_speeds_table(several):
+@checked
+def format_speeds_table(several: Iterable[Results | None]):
     """Tokens/s per GPU and peak memory by layout and format, one row per run (pandas); a sentence where there is none.
 
     `× bf16` is the speed over that of the bf16 run with the same layout and batch, eager or a CUDA graph as this one;
@@ -213,7 +219,8 @@ def format_speeds_table(several):
     return tables.whole_sentences(pd.DataFrame(table).set_index(["layout", "format"]))
 
 
-def format_speeds(several) -> Picture | Absence:
+@checked
+def format_speeds(several: Iterable[Results | None]) -> Picture | Absence:
     """Tokens/s per GPU and peak memory by layout and number format; grey and dashed: NVIDIA's speeds, a GPU's memory.
 
     Beside a bar stands its speed and, in FP8, that speed over bf16 in the same layout (see `formats_table`).

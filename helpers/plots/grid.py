@@ -7,6 +7,7 @@ from helpers.plots.sizes import MODEL_PARTS
 from helpers.recipes import Layout
 from helpers.recipes.layout import rank_groups
 from helpers.show import style
+from helpers.show.arguments import checked
 from helpers.show.style import COLOURS, GREY, INK, RUN_COLOURS, Picture
 
 EXCHANGES = {  # dimension -> what its ranks send each other, and how often
@@ -20,6 +21,7 @@ MODEL_PARTS["output"] = RUN_COLOURS[0]
 MAX_ROWS, MAX_COLUMNS, MAX_COPIES = 8, 16, 8  # ranks drawn at most; what is left out is said in the figure
 
 
+@checked
 def rank_grid(layout: Layout, rank: int = 0) -> Picture:
     """Every rank of a layout as a box, and whom one of them talks to, in the colour of the dimension.
 

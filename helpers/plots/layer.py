@@ -12,10 +12,12 @@ from helpers.plots.shapes import canvas, rounded, tint
 from helpers.recipes import Layout
 from helpers.recipes.layout import rank_groups
 from helpers.show import style
+from helpers.show.arguments import checked
 from helpers.show.numbers import decimal_bytes
 from helpers.show.style import COLOURS, FAINT, INK, Picture
 
 MARK = "SHARDS "  # before the JSON that shards.py prints
+FINDINGS = "They are what launch.ranks('shards', …) returned: lessons.experiments.look_inside(recipe, data) asks."
 MATRICES = ("word_embeddings", "linear_qkv", "linear_proj", "linear_fc1", "linear_fc2", "output_layer")
 SPLITS = {
     0: "column parallel:\nits outputs are split",
@@ -31,6 +33,7 @@ HATCHES = {
 }
 
 
+@checked
 def findings(output: str) -> list[dict[str, list[dict]]]:
     """What `launch.ranks("shards", …)` printed, one of each model: two lists, "shards" and "collectives".
 
@@ -39,10 +42,11 @@ def findings(output: str) -> list[dict[str, list[dict]]]:
     """
     found = [json.loads(line.split(MARK, 1)[1]) for line in output.splitlines() if MARK in line]
     if not found:
-        raise ValueError("no findings in this output: it should be what launch.ranks('shards', …) returned")
+        raise ValueError(f"layer.findings: no findings in this output. {FINDINGS}")
     return found
 
 
+@checked
 def shards(records: Sequence[Mapping]) -> Picture:
     """The matrices of the first layer, the embedding and the output layer, cut as the ranks hold them.
 
@@ -51,7 +55,12 @@ def shards(records: Sequence[Mapping]) -> Picture:
 
     Args:
         records: "shards" of `findings`.
+
+    Raises:
+        ValueError: there is none.
     """
+    if not records:
+        raise ValueError(f"plots.shards: no rank said what it holds. {FINDINGS}")
     first = {record["name"] for record in records if record["rank"] == 0}
     ranks = [r for r in sorted({x["rank"] for x in records}) if {x["name"] for x in records if x["rank"] == r} == first]
     here = [r for r in records if r["rank"] in ranks and ("layers." not in r["name"] or "layers.0." in r["name"])]
@@ -134,6 +143,7 @@ def _pieces(axes, box: tuple[float, float, float, float], records: Sequence[Mapp
         axes.text(*middle, label, ha="center", va="center", fontsize=11.5, color=INK, weight="bold", bbox=pad)
 
 
+@checked
 def collectives(heard: Sequence[Mapping], layout: Layout | None = None) -> Picture:
     """What one layer's ranks say to each other, forward and backward, in time from left to right.
 

@@ -5,15 +5,19 @@ from functools import partial
 
 from helpers.machine import Machine
 from helpers.plots.shapes import canvas, on
-from helpers.recipes import accounting
+from helpers.recipes import Recipe, accounting
+from helpers.recipes.settings import Model
+from helpers.runs.results import Results
 from helpers.show import style
+from helpers.show.arguments import checked
 from helpers.show.numbers import decimal_bytes, short_count
 from helpers.show.style import GREY, INK, MEMORY_PARTS, RECORDED_HATCH, REFERENCE, RUN_COLOURS, Picture
 
 MODEL_PARTS = dict(zip(("embedding", "position", "attention", "MLP", "experts", "norms"), RUN_COLOURS[1:], strict=True))
 
 
-def sizes(recipe, compared_with=None) -> Picture:
+@checked
+def sizes(recipe: Recipe, compared_with: Recipe | None = None) -> Picture:
     """Two stacked bars of a `recipes.Recipe`: the model's parameters by part, one GPU rank's memory by part.
 
     Args:
@@ -67,7 +71,8 @@ def _stack(axes, top: float, title: str, parts: Mapping, colours: Mapping, words
 MEASURED = "measured"
 
 
-def memory(recipe, run=None, machine: Machine | None = None) -> Picture:
+@checked
+def memory(recipe: Recipe, run: Results | None = None, machine: Machine | None = None) -> Picture:
     """Memory of the fullest rank, predicted part by part, and beside it what a run measured.
 
     Args:
@@ -95,7 +100,8 @@ def memory(recipe, run=None, machine: Machine | None = None) -> Picture:
     return Picture(figure, f"Memory of one rank, {'; '.join(words)}. Predicted parts: {parts}.")
 
 
-def parameters(*models) -> Picture:
+@checked
+def parameters(*models: Recipe | Model) -> Picture:
     """Parameters by part, one stacked bar for each `recipes.Recipe` (or `settings.Model`)."""
     names = [getattr(m, "name", None) or f"{m.num_layers} × {m.hidden_size}" for m in models]
     bars = {n: accounting.parameter_counts(getattr(m, "model", m)) for n, m in zip(names, models, strict=True)}

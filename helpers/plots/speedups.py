@@ -1,19 +1,23 @@
 """Strong and weak scaling: how speed grows with ranks, ours beside published runs."""
 
 import math
+from collections.abc import Iterable
 
 from helpers.plots.training import with_steps
 from helpers.recipes import accounting
 from helpers.runs import published
 from helpers.runs.published import PAPER, PAPER_BATCH, PAPER_GPUS, TUTORIALS, TUTORIALS_GPUS
+from helpers.runs.results import Results
 from helpers.show import message, style, tables
+from helpers.show.arguments import checked
 from helpers.show.message import Absence
 from helpers.show.numbers import billions, percent, shown
 from helpers.show.style import COLOURS, GREY, INK, RECORDED_HATCH, REFERENCE, Picture
 from helpers.show.tables import dashed
 
 
-def scaling(several) -> Picture:
+@checked
+def scaling(several: Iterable[Results | None]) -> Picture:
     """Tokens per second of all ranks together against the number of ranks, beside the ideal line.
 
     The run with the fewest ranks is the start. Strong scaling keeps its global batch, weak scaling lets the batch grow
@@ -71,7 +75,8 @@ def _dimension(layout) -> str:
 NOTHING = message.nothing_recorded("scaling run")
 
 
-def strong_scaling_table(several):
+@checked
+def strong_scaling_table(several: Iterable[Results | None]):
     """The same model and batch on one rank and on more, one row per run (pandas); a sentence where there is no run.
 
     `speed-up`, and `efficiency` as the share of the ideal, are against the run on one rank with the same batch that is
@@ -91,7 +96,8 @@ def strong_scaling_table(several):
     return tables.whole_sentences(dashed(table.set_index(["batch", "layout", "how"]).round(2)))
 
 
-def weak_scaling_table(several):
+@checked
+def weak_scaling_table(several: Iterable[Results | None]):
     """A model that grows with the ranks, one row per run (pandas); a sentence where there is no run.
 
     `time efficiency` is the step time on one rank over this one: the usual figure. `FLOP/s efficiency` counts what was
@@ -111,7 +117,8 @@ def weak_scaling_table(several):
     return tables.whole_sentences(dashed(table.set_index(["batch", "model", "layout"]).round(1)))
 
 
-def strong_scaling(several) -> Picture | Absence:
+@checked
+def strong_scaling(several: Iterable[Results | None]) -> Picture | Absence:
     """Speed-up over one rank with the same model and batch, one bar per run; grey: published ones; dashed: the ideal.
 
     Each run is compared with the run on one rank that is eager, or a CUDA graph, as it is.
@@ -151,7 +158,8 @@ def strong_scaling(several) -> Picture | Absence:
     return Picture(figure, f"Strong scaling of {ours[0]['model']} parameters. {'; '.join(words)}.{given}")
 
 
-def weak_scaling(several) -> Picture | Absence:
+@checked
+def weak_scaling(several: Iterable[Results | None]) -> Picture | Absence:
     """Step time on one rank over that of a model that grew with the ranks, a panel for each batch.
 
     Grey and dashed: what others published. Each way to split keeps its colour and marker in all panels.

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 
 from helpers.plots.shapes import PALE, on
 from helpers.runs.timeline import CATEGORIES, IDLE, Kernel, Timeline, Window
-from helpers.show import style
+from helpers.show import message, style
+from helpers.show.arguments import checked
 from helpers.show.message import Absence
 from helpers.show.style import COLOURS, INK, RUN_COLOURS, Picture
 
@@ -19,9 +20,11 @@ KERNEL_COLOURS = {
     IDLE: "white",
 }
 NAMED_WIDTH = 0.045  # share of the longest window from which a kernel has room for its name
+NOTHING = message.nothing_recorded("timeline")
 EDGED_WIDTH = 0.008  # and from which a white edge would not hide it
 
 
+@checked
 def layer_timeline(named: Mapping[str, Timeline | Absence]) -> Picture | Absence:
     """One layer of each timeline, forward and backward, on one scale; pale is a GPU that waits.
 
@@ -32,7 +35,7 @@ def layer_timeline(named: Mapping[str, Timeline | Absence]) -> Picture | Absence
     """
     drawn = {name: one for name, one in named.items() if isinstance(one, Timeline)}
     if not drawn:
-        return next(iter(named.values()))
+        return next(iter(named.values()), NOTHING)
     windows = {
         (name, direction): getattr(one, direction)
         for name, one in drawn.items()
@@ -64,6 +67,7 @@ def layer_timeline(named: Mapping[str, Timeline | Absence]) -> Picture | Absence
     return Picture(figure, f"Kernels of layer {one.layer} on {one.machine}. {'; '.join(spoken)}.")
 
 
+@checked
 def time_shares(named: Mapping[str, Timeline | Absence]) -> Picture | Absence:
     """What each timeline's whole step goes to, one stacked bar each in ms; where the GPU waits, the bar is empty.
 
@@ -72,7 +76,7 @@ def time_shares(named: Mapping[str, Timeline | Absence]) -> Picture | Absence:
     """
     drawn = {name: one for name, one in named.items() if isinstance(one, Timeline)}
     if not drawn:
-        return next(iter(named.values()))
+        return next(iter(named.values()), NOTHING)
     longest = max(one.step_ms for one in drawn.values())
     with style.apply():
         figure, axes = style.new_figure(width=9.6, height=1.3 + 0.55 * len(drawn))

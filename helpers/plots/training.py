@@ -5,14 +5,18 @@ Recorded runs are dotted or hatched and named with their machine; reference line
 
 import math
 
+from helpers.corpus import Corpus
 from helpers.runs import labels
+from helpers.runs.results import Results
 from helpers.show import style
+from helpers.show.arguments import checked
 from helpers.show.style import GREY, INK, REFERENCE, Picture
 
 MARKS = 8  # markers on a curve: enough to tell two apart, too few to hide it
 
 
-def loss(*several, reference: bool = True, data=None) -> Picture:
+@checked
+def loss(*several: Results | None, reference: bool = True, data: Corpus | None = None) -> Picture:
     """Training loss by step of one or more runs, with the loss on the validation part where it was computed.
 
     Args:
@@ -30,7 +34,8 @@ def loss(*several, reference: bool = True, data=None) -> Picture:
     return Picture(figure, alt)
 
 
-def learning_rate(run) -> Picture:
+@checked
+def learning_rate(run: Results) -> Picture:
     """The planned learning rate by step, dashed, and on it what the run logged: each value is the next step's.
 
     Raises:
@@ -45,7 +50,8 @@ def learning_rate(run) -> Picture:
     return Picture(figure, alt)
 
 
-def curves(run, reference: bool = True, data=None) -> Picture:
+@checked
+def curves(run: Results, reference: bool = True, data: Corpus | None = None) -> Picture:
     """A run's loss (see `loss`) and, below, its learning rate (see `learning_rate`), over the same steps."""
     (run,) = with_steps([run])
     with style.apply():
@@ -55,7 +61,8 @@ def curves(run, reference: bool = True, data=None) -> Picture:
     return Picture(figure, alt)
 
 
-def loss_difference(one, other) -> Picture:
+@checked
+def loss_difference(one: Results | None, other: Results | None) -> Picture:
     """Two runs' losses on top of each other, and below, on a logarithmic scale, how far apart they are at each step."""
     pair = with_steps([one, other])
     if len(pair) < 2:

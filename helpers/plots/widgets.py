@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 from helpers.formats import number_formats
 from helpers.plots import formats, grid
 from helpers.plots.sizes import sizes as drawn_sizes
-from helpers.recipes import Layout
+from helpers.recipes import Layout, Recipe
+from helpers.show.arguments import checked
 from helpers.show.message import Message, headless
 from helpers.show.style import Picture
 
@@ -102,7 +103,8 @@ def _buttons(description: str, options, start):
 
 
 # ---- parameters and memory ---------------------------------------------------------------------------------------
-def parameter_counter(recipe) -> Interactive:
+@checked
+def parameter_counter(recipe: Recipe) -> Interactive:
     """Parameters by part and memory of one rank, as the sizes of `recipe` (a `recipes.Recipe`) are moved.
 
     The MLP's width keeps its ratio to the hidden size.
@@ -156,6 +158,7 @@ def _resized(recipe, *, tensor_parallel: int, **sizes):
 
 
 # ---- ranks -------------------------------------------------------------------------------------------------------
+@checked
 def rank_grid(layout: Layout, rank: int = 0) -> Interactive:
     """The ranks of any TP × PP × DP × CP layout and whom one of them talks to (`plots.rank_grid`)."""
 
@@ -207,6 +210,7 @@ SCALINGS = {
 }
 
 
+@checked
 def number_line(tensors: torch.Tensor | Mapping[str, torch.Tensor], format: str = "E4M3") -> Interactive:
     """A tensor on the number line of a format and a scaling of one's choice (`plots.number_line`).
 
@@ -215,6 +219,8 @@ def number_line(tensors: torch.Tensor | Mapping[str, torch.Tensor], format: str 
             tensor the first rows are taken (65,536 elements), and its name says so.
     """
     named = tensors if isinstance(tensors, Mapping) else {"tensor": tensors}
+    if not named:
+        raise ValueError("widgets.number_line: there is no tensor. It takes one, or several by name.")
     shown = {}
     for name, tensor in named.items():
         matrix = tensor.detach().float().reshape(-1, tensor.shape[-1])

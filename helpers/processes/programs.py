@@ -1,5 +1,6 @@
 """Programs on ranks, started, waited for and, where one fails, told in words: which rank, why, and the fix."""
 
+import contextlib
 import shutil
 import sys
 import tempfile
@@ -9,6 +10,7 @@ from pathlib import Path
 from helpers.machine import PROJECT, Machine, here, runs_root, short_path
 from helpers.machine.variables import device_environment
 from helpers.processes import checkpoints, control, diagnosis, logs, run_directory
+from helpers.show.arguments import checked
 from helpers.show.message import quiet
 
 # What the same cell would only run into again.
@@ -43,8 +45,9 @@ class TrainingFailed(RuntimeError):
         return [f"{type(self).__name__}: {self}"]
 
 
+@checked
 def ranks(
-    script: str,
+    script: Path | str,
     count: int,
     *arguments,
     machine: Machine | None = None,
@@ -60,8 +63,11 @@ def ranks(
 
     Raises:
         FileNotFoundError: there is no such script.
+        ValueError: `count` is below 1.
         TrainingFailed: a rank failed, or `timeout_seconds` were not enough.
     """
+    if count < 1:
+        raise ValueError(f"launch.ranks(count={count}): it is how many processes torchrun starts, 1 or more.")
     machine = machine or here()
     own = str(script).endswith(".py")
     path = Path(script).expanduser().resolve() if own else PROJECT / "helpers" / "ranks" / f"{script}.py"
@@ -100,7 +106,8 @@ def raise_if_failed(directory: Path, name: str) -> None:
     status = control.read_status(directory)
     if status["state"] == "finished":
         return
-    with open(directory / "log.txt", "rb") as file:
+    text = ""
+    with contextlib.suppress(FileNotFoundError), open(directory / "log.txt", "rb") as file:
         file.seek(status.get("log_start", 0))
         text = file.read().decode(errors="replace")
     rank = status.get("failing_rank")

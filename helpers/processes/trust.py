@@ -18,7 +18,7 @@ def trust(folder) -> None:
     Raises:
         FileNotFoundError: there is no such folder. TypeError: it is no path.
     """
-    folder = given(folder, "runs.trust")
+    folder = given(folder, "runs.trust({})")
     if not os.path.isdir(folder):
         raise FileNotFoundError(
             f"There is no folder {folder}. Give a run directory, or a folder with checkpoints in it."

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from helpers.machine import Machine
 from helpers.recipes import launch_script, megatron_help
-from helpers.recipes.flag import Flag
+from helpers.recipes.flag import Flag, require_group
 from helpers.show.message import Absence
 from helpers.show.tables import whole_sentences
 
@@ -18,7 +18,7 @@ CORPUS += ("--vocab-size", "--vocab-file", "--merge-file")
 PLACE = "<run>"  # in a value of ours: a folder that each run has for itself
 
 
-def diff(recipe: "Recipe", other, data=None, machine: Machine | None = None, group: str | None = None):
+def diff(recipe: "Recipe", other, data=None, machine: Machine | None = None, group=None):
     """The flags that only one of two launches has, or that have another value, by group, with the reason of each.
 
     A flag of a recipe has the recipe's reason, one that only a script has Megatron's own help text. Megatron's default
@@ -35,8 +35,9 @@ def diff(recipe: "Recipe", other, data=None, machine: Machine | None = None, gro
 
     Raises:
         TypeError: `other` is neither.
-        FileNotFoundError, ValueError: there is no such script, or no training in it.
+        FileNotFoundError, ValueError: there is no such script, or no training in it; there is no such group.
     """
+    require_group(group)
     import pandas as pd
 
     groups, by_default = recipe.flag_groups(data, machine), False

@@ -7,6 +7,7 @@ from helpers.machine import Machine
 from helpers.recipes import candidates, costs
 from helpers.recipes.layout import Layout
 from helpers.recipes.settings import Batch, Model, Precision, Speed
+from helpers.show.arguments import checked
 
 if TYPE_CHECKING:
     from helpers.recipes.recipe import Recipe
@@ -59,6 +60,7 @@ def _fastest(recipe: "Recipe", machine: Machine) -> "Recipe | None":
     return min(fitting, key=lambda one: costs.step(one, machine, rates).seconds, default=None)
 
 
+@checked
 def bf16_or_fp32(machine: Machine) -> str:
     """The `dtype` of a model that is to train in bf16: "fp32" on a CPU where that is slow, said in one sentence."""
     if machine.device == "cuda" or machine.fast_cpu_bf16:

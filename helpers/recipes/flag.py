@@ -1,6 +1,12 @@
-"""One Megatron flag with its reason."""
+"""One Megatron flag with its reason, and the groups of a recipe's flags."""
 
+import difflib
 from typing import NamedTuple
+
+GROUPS = (
+    "model", "parallelism", "precision", "batch and schedule", "data", "device", "logging and checkpoints", "speed",
+    "your own",
+)  # fmt: skip
 
 
 class Flag(NamedTuple):
@@ -21,3 +27,16 @@ class Flag(NamedTuple):
     @property
     def words(self) -> list[str]:
         return [self.name, *self.values]
+
+
+def require_group(group) -> None:
+    """Nothing for a group of a recipe's flags, and for None.
+
+    Raises:
+        ValueError: there is no such group.
+    """
+    if group is None or group in GROUPS:
+        return
+    close = difflib.get_close_matches(str(group), GROUPS, n=1)
+    change = f"Did you mean {close[0]!r}?" if close else f"There are: {', '.join(GROUPS)}."
+    raise ValueError(f"group={group!r}: a recipe's flags have no such group. {change}")

@@ -58,7 +58,7 @@ def read(path) -> LaunchScript:
         FileNotFoundError: there is no such file.
         ValueError: it is no bash script, or starts no training or several.
     """
-    path = given(path, "recipe.diff")
+    path = given(path, "recipe.diff({})")
     if not os.path.isfile(path):
         what = "is a folder" if os.path.isdir(path) else "does not exist"
         raise FileNotFoundError(f"{path} {what}. Give the whole path of the bash script that starts your training.")

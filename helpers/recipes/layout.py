@@ -16,6 +16,8 @@ class Layout:
     pipeline rank; `expert_tensor_parallel` None means Megatron's default, the tensor-parallel size.
     """
 
+    IN_WORDS = "a layout, such as recipe.layout"
+
     processes: int | None = None
     tensor_parallel: int = 1
     pipeline_parallel: int = 1

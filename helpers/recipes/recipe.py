@@ -5,16 +5,19 @@ import hashlib
 import sys
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from typing import Literal
 
+from helpers.corpus import Blend, Corpus
 from helpers.machine import CPU, PROJECT, Machine, here
 from helpers.recipes import accounting, differences, fit
 from helpers.recipes.changes import stock_asked
 from helpers.recipes.command import Command, data_flags, device_flags, run_variables, speed_flags
-from helpers.recipes.flag import Flag
+from helpers.recipes.flag import Flag, require_group
 from helpers.recipes.layout import Layout
 from helpers.recipes.names import OURS
 from helpers.recipes.settings import PARTS, Batch, Checkpoints, Logging, Model, Precision, Schedule, Speed
 from helpers.show import frames
+from helpers.show.arguments import checked
 from helpers.show.message import Absence
 from helpers.show.tables import whole_sentences
 
@@ -30,6 +33,8 @@ class Recipe:
     leaves out every change that we make to Megatron, `without` some by name: `python -m helpers.ranks.repairs` lists
     them.
     """
+
+    IN_WORDS = "a recipe, such as recipes.gpt3_345m()"
 
     name: str
     model: Model
@@ -87,13 +92,15 @@ class Recipe:
             own[part] = replace(own.get(part, parts[part]), **values)
         return replace(self, **own)
 
-    def scaled_to(self, machine: Machine | str) -> "Recipe":
+    @checked
+    def scaled_to(self, machine: Machine | Literal["cpu"]) -> "Recipe":
         """The same architecture at a size that trains there: see `fit.fit`."""
         return fit.fit(self, CPU if machine == "cpu" else machine)
 
+    @checked
     def flag_groups(
         self,
-        data,
+        data: Corpus | Blend | None,
         machine: Machine | None = None,
         run_directory: Path | str = RUN_DIRECTORY,
         entry_script: Path | str | None = None,
@@ -121,13 +128,17 @@ class Recipe:
         groups["device"] = [flag for flag in groups["device"] if flag.name not in taken]
         return groups
 
-    def flags(self, data, machine: Machine | None = None, run_directory: Path | str = RUN_DIRECTORY) -> list[str]:
+    @checked
+    def flags(
+        self, data: Corpus | Blend | None, machine: Machine | None = None, run_directory: Path | str = RUN_DIRECTORY
+    ) -> list[str]:
         groups = self.flag_groups(data, machine, run_directory)
         return [word for flags in groups.values() for flag in flags for word in flag.words]
 
+    @checked
     def command(
         self,
-        data,
+        data: Corpus | Blend | None,
         machine: Machine | None = None,
         run_directory: Path | str = RUN_DIRECTORY,
         entry_script: Path | str | None = None,
@@ -144,8 +155,14 @@ class Recipe:
             script = named.resolve() if named.exists() else named
         return Command((*torchrun, str(script)), groups, run_variables(self, machine, entry_script))
 
-    def explain(self, data=None, machine: Machine | None = None, group: str | None = None):
-        """A table of flag, value and reason (pandas); `group` picks one of `flag_groups`. No flag: a sentence."""
+    @checked
+    def explain(self, data: Corpus | Blend | None = None, machine: Machine | None = None, group=None):
+        """A table of flag, value and reason (pandas); `group` picks one of `flag_groups`. No flag: a sentence.
+
+        Raises:
+            ValueError: there is no such group.
+        """
+        require_group(group)
         import pandas as pd
 
         groups = self.flag_groups(data, machine)
@@ -161,11 +178,13 @@ class Recipe:
         table = table.set_index(["group", "flag"]) if group is None else table.drop(columns="group").set_index("flag")
         return whole_sentences(table)
 
-    def diff(self, other, data=None, machine: Machine | None = None, group: str | None = None):
+    @checked
+    def diff(self, other, data: Corpus | Blend | None = None, machine: Machine | None = None, group=None):
         """The flags in which this recipe differs from another, or from a bash script (its path): `differences.diff`."""
         return differences.diff(self, other, data, machine, group)
 
-    def fingerprint(self, data) -> str:
+    @checked
+    def fingerprint(self, data: Corpus | Blend | None) -> str:
         """Twelve hex digits that stand for all that decides the weights: model, layout, schedule, corpus, changes."""
         schedule = replace(self.schedule, exit_interval=None)
         parts = (self.model, self.layout, self.precision, self.speed, self.batch, schedule)

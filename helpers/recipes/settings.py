@@ -14,6 +14,8 @@ TENSOR_PARALLEL_OVERLAP = PROJECT / "helpers" / "ranks" / "tensor_parallel_overl
 class Model:
     """A decoder-only transformer. Sizes in elements; `vocab_size` counts the embedding's rows, padding included."""
 
+    IN_WORDS = "a model, such as recipe.model"
+
     num_layers: int
     hidden_size: int
     num_attention_heads: int

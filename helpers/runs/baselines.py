@@ -8,6 +8,7 @@ import json
 
 from helpers.runs import records
 from helpers.show import message, tables
+from helpers.show.arguments import checked
 
 NVIDIA = {
     "nvidia": "Megatron-LM's pretrain_gpt.py, started by our launcher",
@@ -16,6 +17,7 @@ NVIDIA = {
 TRANSFORMERS = "transformers' GPT-2 with torch.compile and PyTorch's attention"
 
 
+@checked
 def table(machine: str):
     """One row per baseline (pandas): its tokens/s and ours; a sentence where none is recorded.
 

@@ -1,13 +1,18 @@
 """Several runs side by side, named by what tells them apart."""
 
+from collections.abc import Iterable
+
 from helpers.recipes import Recipe
+from helpers.runs.results import Results
+from helpers.show.arguments import checked
 
 PARTS = ("model", "speed", "batch", "schedule")  # of a recipe.json, for labels; layout and precision have names
 DIGITS = {"tokens/s/GPU": 0, "TFLOP/s/GPU": 1, "MFU": 3, "peak memory GB": 1, "wall time s": 1}  # of a comparison
 MAX_WORDS = 3
 
 
-def compare(several):
+@checked
+def compare(several: Iterable[Results | None]):
     """The summaries of several runs in one table, one row per run, named by what tells them apart (see `labels`)."""
     import pandas as pd
 
@@ -21,7 +26,8 @@ def compare(several):
     return table
 
 
-def labels(several) -> list[str]:
+@checked
+def labels(several: Iterable[Results]) -> list[str]:
     """A name for each run: the settings in which these runs differ, else the recipe; recorded: its machine."""
     settings = [settings_of(run.described) for run in several]
     every_key = dict.fromkeys(key for values in settings for key in values)

@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 from helpers.machine import megatron_source
 from helpers.processes.logs import LAUNCH_MARK
+from helpers.runs.results import Results
+from helpers.show.arguments import checked
 from helpers.show.tables import whole_sentences
 
 STEP_LINE = re.compile(r"^(?:\[rank \d+\] )?\s*\[([\d-]+ [\d:.]+)\] iteration +(\d+)/ *(\d+) \|(.*)$", re.MULTILINE)
@@ -52,7 +54,8 @@ FIELDS = {
 }
 
 
-def log_line(run, step: int | None = None):
+@checked
+def log_line(run: Results, step: int | None = None):
     """Megatron's line of one step taken apart: a row a field with value, unit, meaning, place, and remark.
 
     A remark names an oddity of this line where it is true of it: the time of a launch's first step holds what is done

@@ -6,11 +6,13 @@
 import dataclasses
 import json
 import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from helpers.runs import records
 from helpers.show import message
+from helpers.show.arguments import checked
 from helpers.show.message import Absence
 
 MARK = "MICRO_BATCHES "  # before the JSON that the program prints
@@ -107,10 +109,11 @@ def record(found: MicroBatches, name: str, label: str, recorded_dir: Path = reco
     return path
 
 
+@checked
 def recorded(machine_label: str, name: str) -> MicroBatches | Absence:
     """The record called `name` of a machine ("h100-80gb-hbm3"); a sentence where there is none."""
     path = records.RECORDED / machine_label / FOLDER / f"{name}.json"
-    if not path.is_file():
+    if not os.path.isfile(path):
         return message.nothing_recorded(f"micro-batches of {name}")
     content = json.loads(path.read_text())
     content["sizes"] = tuple(Size(**size) for size in content["sizes"])

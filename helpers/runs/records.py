@@ -1,6 +1,7 @@
 """Runs kept as small JSON files, for readers on other machines."""
 
 import json
+import os
 import re
 import shutil
 import sys
@@ -9,11 +10,12 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from helpers.machine import PROJECT, cache_root, runs_root
+from helpers.machine import PROJECT, cache_root, given, runs_root
 from helpers.processes import control
 from helpers.runs import events
 from helpers.runs.results import Results
 from helpers.runs.run import Run, load
+from helpers.show.arguments import checked
 
 RECORDED = PROJECT / "notebooks" / "recorded"
 STATUS_KEPT = ("state", "exit_code", "reason", "failing_rank", "launch", "started", "ended", "processes")
@@ -53,6 +55,7 @@ class Recorded(Results):
         return f"{self.recipe_name}: recorded on {self.recorded_on}, {day}"
 
 
+@checked
 def recorded(machine_label: str, name: str | None = None) -> Recorded | None | list[Recorded]:
     """Recorded runs of a machine ("h200"; "h200/twins" in a folder of it): the one called `name`, or None.
 
@@ -63,7 +66,7 @@ def recorded(machine_label: str, name: str | None = None) -> Recorded | None | l
     folder = RECORDED / machine_label
     if name is None or set("*[") & set(name):
         return [read_result(path) for path in sorted(folder.glob(f"{name or '*'}.json"), key=_by_numbers)]
-    return read_result(folder / f"{name}.json") if (folder / f"{name}.json").is_file() else None
+    return read_result(folder / f"{name}.json") if os.path.isfile(folder / f"{name}.json") else None
 
 
 def write_result(run_directory) -> Path:
@@ -88,19 +91,39 @@ def write_result(run_directory) -> Path:
     return target
 
 
+@checked
 def record(run: Run, name: str, recorded_dir: Path = RECORDED) -> Path:
-    """Keep a run for readers on other machines, as `notebooks/recorded/<label of this machine>/<name>.json`."""
+    """Keep a run for readers on other machines, as `notebooks/recorded/<label of this machine>/<name>.json`.
+
+    Raises:
+        ValueError: that is no name for a file, or the run has nothing to keep.
+    """
+    if Path(name).name != name:
+        raise ValueError(f"runs.record(name={name!r}): it names one file, without a folder: {run.recipe_name!r}, say.")
+    if "machine" not in run.environment:
+        raise ValueError(f"{run.headline}. It has no environment.json, so nothing was started there.")
     target = recorded_dir / run.environment["machine"]["label"] / f"{name}.json"
     target.parent.mkdir(parents=True, exist_ok=True)
     return Path(shutil.copyfile(write_result(run.path), target))
 
 
-def read_result(path) -> Recorded:
-    """A run from its `result.json`."""
-    content = json.loads(Path(path).read_text())
+@checked
+def read_result(path: Path | str) -> Recorded:
+    """A run from its `result.json`.
+
+    Raises:
+        FileNotFoundError: there is no such file. ValueError: it is no result of a run.
+    """
+    path = given(path, "runs.read_result({})")
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"There is no file {path}. runs.write_result(run.path) writes a run's result.json.")
     names = ("environment", "predictions", "status", "command", "wall_seconds", "peak_memory_bytes")
-    kept = {name: content[name] for name in names}
-    return Recorded(path=Path(path), described=content["recipe"], packed=content["series"], **kept)
+    try:
+        content = json.loads(path.read_text())
+        kept = {name: content[name] for name in names}
+        return Recorded(path=path, described=content["recipe"], packed=content["series"], **kept)
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is no result of a run ({error}). runs.write_result(run.path) writes one.") from None
 
 
 def _by_numbers(path: Path) -> list:

@@ -6,6 +6,7 @@ from helpers.machine import GPU, Machine
 from helpers.recipes import Layout, Recipe, accounting
 from helpers.recipes.settings import Model, Speed
 from helpers.show import frames
+from helpers.show.arguments import checked
 from helpers.show.numbers import shown
 
 
@@ -16,6 +17,7 @@ class Results:
     DataFrame, one row per step, one column per tag), `state`, `path`, `wall_seconds` and `peak_memory_bytes`.
     """
 
+    IN_WORDS = 'a run, such as runs.latest("gpt3_345m")'
     recorded_on: str | None = None
 
     @property
@@ -69,6 +71,7 @@ class Results:
         speed = self.figures()["tokens/s/GPU"]
         return self.tokens_per_step / speed / self.layout.world_size * 1e3 if speed and self.tokens_per_step else None
 
+    @checked
     def series(self, tag: str):
         """One scalar of TensorBoard by step, as a pandas Series; empty if the run never wrote it."""
         import pandas as pd
@@ -99,6 +102,17 @@ class Results:
         """
         tokens = (self.tokens_per_step or math.nan) / self.layout.world_size
         return (tokens / self.series("iteration-time")).rename("tokens/s/GPU")
+
+    def measured(self, figure: str) -> float:
+        """One of the `figures` that is needed to go on.
+
+        Raises:
+            ValueError: it was not measured, in a run without a step, say.
+        """
+        value = self.figures()[figure]
+        if value is None:
+            raise ValueError(f"{self.headline}. It has no {figure} to go on with: take a run that has trained.")
+        return value
 
     def figures(self) -> dict[str, float | None]:
         """The row of `summary` as a plain dict; None for what was not measured."""

@@ -6,12 +6,13 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from helpers.machine import given, runs_root
+from helpers.machine import given, given_folder, runs_root
 from helpers.processes import checkpoints, control
 from helpers.processes.run_directory import why_damaged, why_no_name
 from helpers.runs import events
 from helpers.runs.results import Results
 from helpers.show import numbers
+from helpers.show.arguments import checked
 from helpers.show.message import Text
 
 
@@ -73,10 +74,19 @@ class Run(Results):
         """All of `log.txt`: what every launch of the run printed."""
         return _read_text(self.path / "log.txt")
 
+    @checked
     def log(self, containing: str = "", last: int = 3) -> Text:
-        """The last lines of `log.txt` that hold a text: `run.log("iteration", last=3)`."""
-        return Text("\n".join([line for line in self.log_text.splitlines() if containing in line][-last:]))
+        """The last lines of `log.txt` that hold a text: `run.log("iteration", last=3)`.
 
+        Raises:
+            ValueError: `last` is below 0.
+        """
+        if last < 0:
+            raise ValueError(f"last={last}: it counts lines from the end of the log, so it is 0 or more.")
+        found = [line for line in self.log_text.splitlines() if containing in line]
+        return Text("\n".join(found[len(found) - min(last, len(found)) :]))
+
+    @checked
     def log_tail(self, lines: int = 30) -> str:
         """The last lines of `log.txt`."""
         return self.log(last=lines)
@@ -136,7 +146,7 @@ def load(path) -> Run:
         ValueError: its recipe.json or status.json is damaged.
         TypeError: that is no path.
     """
-    path = given(path, "runs.load")
+    path = given(path, "runs.load({})")
     if not os.path.isdir(path):
         raise FileNotFoundError(f"There is no run directory {path}. runs.latest(name) finds the newest of a recipe.")
     if why := why_damaged(path):
@@ -144,7 +154,7 @@ def load(path) -> Run:
     return Run(path.resolve())
 
 
-def latest(name: str, runs_dir: Path | None = None) -> Run:
+def latest(name: str, runs_dir: Path | str | None = None) -> Run:
     """The newest run of a recipe in `runs_dir` (the project's `runs/` if not given).
 
     Raises:
@@ -153,7 +163,7 @@ def latest(name: str, runs_dir: Path | None = None) -> Run:
     """
     if why := why_no_name(name):
         raise ValueError(f"runs.latest({name!r}): it takes the name of a recipe. {why}")
-    root = given(runs_dir, "runs.latest, runs_dir=") if runs_dir else runs_root()
+    root = runs_root() if runs_dir is None else given_folder(runs_dir, "runs.latest(runs_dir={})")
     found = sorted(path.parent for path in (root / name).glob("*/recipe.json"))
     if not found:
         raise FileNotFoundError(f"No run of {name} lies under {root}. Make one: launch.train(recipe, data).")

@@ -6,6 +6,7 @@ Megatron writes the trace with `--profile --use-pytorch-profiler` to `<run>/torc
 import dataclasses
 import gzip
 import json
+import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -13,8 +14,9 @@ from itertools import groupby, takewhile
 from pathlib import Path
 
 from helpers.runs import records
-from helpers.runs.results import after_warm_up
+from helpers.runs.results import Results, after_warm_up
 from helpers.show import message
+from helpers.show.arguments import checked
 from helpers.show.message import Absence
 
 TRACE = Path("torch_profile") / "rank-0.json.gz"
@@ -139,8 +141,16 @@ def reduce(trace, run=None) -> Timeline:
     )
 
 
-def of_run(run) -> Timeline:
-    """The timeline of a run that was trained with the profiler on."""
+@checked
+def of_run(run: Results) -> Timeline:
+    """The timeline of a run that was trained with the profiler on.
+
+    Raises:
+        FileNotFoundError: it was trained without.
+    """
+    if not (run.path / TRACE).is_file():
+        flags = "--profile --use-pytorch-profiler"
+        raise FileNotFoundError(f"{run.headline}. It has no {TRACE}: the profiler was not on. Add {flags}.")
     return reduce(run.path / TRACE, run)
 
 
@@ -167,10 +177,11 @@ def record(run, name: str, recorded_dir: Path = records.RECORDED) -> Path:
     return write(of_run(run), recorded_dir / label / FOLDER / f"{name}.json")
 
 
+@checked
 def recorded(machine_label: str, name: str) -> Timeline | Absence:
     """The recorded timeline called `name` of a machine ("h200"); a sentence where there is none."""
     path = records.RECORDED / machine_label / FOLDER / f"{name}.json"
-    return read(path) if path.is_file() else message.nothing_recorded(f"timeline of {name}")
+    return read(path) if os.path.isfile(path) else message.nothing_recorded(f"timeline of {name}")
 
 
 def _events(text: str) -> tuple[float, list[Kernel]]:

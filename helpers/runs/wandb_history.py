@@ -4,11 +4,14 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+from helpers.show.arguments import checked
+
 # A .wandb file is a LevelDB log (https://github.com/google/leveldb/blob/main/doc/log_format.md) after a 7-byte header.
 BLOCK, HEADER, FILE_HEADER = 32768, 7, 7
 FULL, FIRST, MIDDLE, LAST = 1, 2, 3, 4
 
 
+@checked
 def history(run_directory: Path | str, *metrics: str):
     """The rows that Megatron gave to W&B in offline mode: a DataFrame indexed by step, one column a metric.
 

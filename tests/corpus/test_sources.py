@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
 
+from helpers import corpus
 from helpers.corpus import files, sources
 from helpers.corpus import hub as client
 from helpers.corpus.encoding_process import UnreadableText
@@ -391,3 +392,17 @@ def test_pythons_own_library_is_a_corpus_of_code(tmp_path):
     texts = texts_of(source)
     assert source.name == "python" and len(texts) > 100 and any("def dataclass(" in text for text in texts)
     assert f"{len(texts)} modules" in source.note
+
+
+@pytest.mark.parametrize("cache", [5, "", "a\0b", "~nosuchuser/x", "n" * 300])
+def test_a_cache_that_is_no_folder_is_refused(cache):
+    with pytest.raises((TypeError, ValueError), match=r"^corpus.prepare\(cache="):
+        corpus.prepare("sotu", cache=cache)
+
+
+@pytest.mark.parametrize("name", ["", Path(""), Path(".")])
+def test_an_empty_path_does_not_read_the_current_folder(name, tmp_path, monkeypatch):
+    (tmp_path / "notes.txt").write_text("mine")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="empty"):
+        corpus.prepare(name, tokenizer="bpe-257")

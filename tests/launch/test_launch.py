@@ -586,3 +586,35 @@ def test_a_picture_that_fails_never_ends_a_run_nor_hides_its_end(monkeypatch):
     view.line_handle = None
     view.finish(progress, "stopped")
     assert shown[1:] == [f"stopped: {progress.summary()}"]
+
+
+# ---- what cannot be a launch ---------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda recipe: launch.train("gpt", None), "(recipe='gpt'): it takes a recipe, such as "),
+        (lambda recipe: launch.train(None, recipe), "What stands at data is one: they are swapped."),
+        (
+            lambda recipe: launch.train(recipe.model, None),
+            "it takes a recipe, such as recipes.gpt3_345m(), not a model",
+        ),
+        (lambda recipe: launch.train(recipe, None, machine="cpu"), "(machine='cpu'): it takes a machine"),
+        (lambda recipe: launch.train(recipe, None, fresh="no"), "(fresh='no'): it takes True or False"),
+        (lambda recipe: launch.train(recipe, None, runs_dir=5), "(runs_dir=5): it takes a path, or a text"),
+        (
+            lambda recipe: launch.train(recipe, None, runs_dir="a\0b"),
+            "runs_dir='a\\x00b'): no path has a NUL",
+        ),
+        (lambda recipe: launch.train(recipe, None, runs_dir="n" * 300), "at most 255 bytes"),
+        (lambda recipe: launch.train(recipe, None, runs_dir="~nosuchuser/x"), "the home that ~ stands for"),
+        (lambda recipe: launch.train(recipe, "folder"), "data of the type str"),
+        (lambda recipe: launch.follow("gpt"), "(run='gpt'): it takes a run"),
+        (lambda recipe: launch.ranks("shards", 0), "launch.ranks(count=0)"),
+        (lambda recipe: launch.ranks("shards", "two"), "(count='two'): it takes a whole number"),
+    ],
+)
+def test_what_cannot_be_a_launch_is_told_before_anything_is_written(call, words, tiny_recipe, monkeypatch, tmp_path):
+    monkeypatch.setenv("MEGATRON_TOUR_RUNS", str(tmp_path / "runs"))
+    with pytest.raises((TypeError, ValueError)) as refused:
+        call(tiny_recipe)
+    assert words in str(refused.value) and not list(tmp_path.iterdir())

@@ -5,7 +5,7 @@ import math
 
 import pytest
 from machines import ONE_H200
-from records import make_run
+from records import DATA, make_run
 
 from helpers import launch, recipes
 from helpers.lessons import challenges
@@ -56,9 +56,9 @@ def test_on_a_gpu_the_measured_peak_decides(monkeypatch, tmp_path):
         return make_run(tmp_path / f"{len(started)}", recipe, machine, scalars)
 
     monkeypatch.setattr(launch, "train", train)
-    assert challenges.gpt3_small(SMALL, planned(SMALL), "data", ONE_H200).kind == "wrong"
+    assert challenges.gpt3_small(SMALL, planned(SMALL), DATA, ONE_H200).kind == "wrong"
     assert started[0].schedule.train_iters == 5 and started[0].model == SMALL.model
-    assert challenges.gpt3_small(SMALL, 3 * planned(SMALL), "data", ONE_H200).kind == "wrong" and len(started) == 1
+    assert challenges.gpt3_small(SMALL, 3 * planned(SMALL), DATA, ONE_H200).kind == "wrong" and len(started) == 1
 
 
 @pytest.mark.parametrize(
@@ -177,3 +177,23 @@ def test_the_learning_rate_by_hand(run):
         assert f"{right:.6f}" not in told.text
     assert all(challenges.learning_rate(odd, run).kind == "wrong" for odd in ODD)
     assert "logged 100 steps, and not that one" in challenges.learning_rate(1e-3, run, step=101).text
+
+
+@pytest.mark.parametrize("run", [None, "run", 5])
+def test_a_rate_of_no_run_is_told_in_a_message(run):
+    assert challenges.learning_rate(1e-4, run).text.startswith("challenges.learning_rate(run=")
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: challenges.fit_16gb({5: 1}, None),
+        lambda: challenges.fit_16gb({"micro_batch_size": 1}, "folder"),
+        lambda: challenges.fit_16gb({"micro_batch_size": 1}, None, "cpu"),
+        lambda: challenges.gpt3_small(SMALL, 5, None, "cpu"),
+        lambda: challenges.gpt3_small(SMALL.with_(micro_batch_size=0), 5),
+        lambda: challenges.gpt3_small(SMALL.with_(tensor_parallel=5), 5),
+    ],
+)
+def test_rough_answers_get_a_message(call):
+    assert call().kind == "wrong"

@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from records import make_run
+from records import RECIPE, make_run
 
 from helpers import recipes
 from helpers.lessons import sums
@@ -52,3 +52,37 @@ def test_epochs_are_of_the_training_part(small_corpus, tiny_recipe):
     train = int(table["tokens of the training part"].replace(",", ""))
     assert train == pytest.approx(0.9 * small_corpus.tokens, rel=0.05)
     assert float(table["epochs"]) == pytest.approx(tokens / train, abs=0.005)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        sums.mfu,
+        lambda run: sums.scaling([run]),
+        lambda run: sums.faster({"a": run}),
+        lambda run: sums.speed_up(run, run),
+        lambda run: sums.first_loss(RECIPE.model, run),
+    ],
+)
+def test_a_run_without_a_step_is_named(call, tmp_path):
+    with pytest.raises(ValueError, match=r"without a single step. It has no .* to go on with"):
+        call(make_run(tmp_path / "a", scalars={}))
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda run: sums.mfu("run"), "it takes a run"),
+        (lambda run: sums.scaling(run), "One alone is put in brackets"),
+        (lambda run: sums.faster(run), "it takes a dict from a text to a run"),
+        (lambda run: sums.faster({}), "there is no run to choose from"),
+        (lambda run: sums.launching(), "there is nothing measured"),
+        (lambda run: sums.parameters(run.recipe), "it takes a model, such as recipe.model, not a recipe"),
+        (lambda run: sums.epochs(run.recipe, "folder"), "it takes a corpus"),
+        (lambda run: sums.largest_difference(run, None), "(other=None): it takes a run"),
+    ],
+)
+def test_sums_of_something_else_are_refused(call, words, tmp_path):
+    with pytest.raises((TypeError, ValueError)) as refused:
+        call(make_run(tmp_path / "a"))
+    assert words in str(refused.value)

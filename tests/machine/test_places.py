@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers.machine import PROJECT, short_path
+from helpers.machine import PROJECT, cache_root, given, given_folder, runs_root, short_path
 
 
 @pytest.mark.parametrize(
@@ -18,3 +18,35 @@ from helpers.machine import PROJECT, short_path
 )
 def test_a_path_is_short(path, words):
     assert short_path(path) == words
+
+
+@pytest.mark.parametrize(
+    ("path", "kind", "words"),
+    [
+        (5, TypeError, "load(5): it takes a path"),
+        (None, TypeError, "load(None): it takes a path"),
+        (b"a", TypeError, "load(b'a'): it takes a path"),
+        ("", ValueError, 'Write "." for the current folder'),
+        ("a\0b", ValueError, "no path has a NUL character"),
+        ("~nosuchuser/x", ValueError, "load('~nosuchuser/x'): the home that ~ stands for is not known"),
+        ("here/" + "n" * 300, ValueError, "at most 255 bytes, and nnnnnnnnnnnnnnnnnnnn… has 300"),
+        ("é" * 128, ValueError, "has 256"),
+    ],
+)
+def test_what_can_be_no_path_is_told(path, kind, words):
+    with pytest.raises(kind) as refused:
+        given_folder(path, "load({})")
+    assert words in str(refused.value)
+
+
+def test_a_path_is_taken_as_it_is_and_with_the_home_filled_in():
+    assert given_folder("n" * 255, "load({})") == Path.cwd() / ("n" * 255)
+    assert given_folder(Path(), "load({})") == Path.cwd()
+    assert given("~/a", "load({})") == Path.home() / "a" and given("n" * 300, "load({})") == Path("n" * 300)
+
+
+@pytest.mark.parametrize(("name", "root"), [("MEGATRON_TOUR_RUNS", runs_root), ("MEGATRON_TOUR_CACHE", cache_root)])
+def test_a_place_in_the_environment_that_is_none_is_named_by_its_variable(name, root, monkeypatch):
+    monkeypatch.setenv(name, "~nosuchuser/x")
+    with pytest.raises(ValueError, match=rf"^{name}='~nosuchuser/x': the home"):
+        root()

@@ -1,15 +1,14 @@
 """The curves of one run: losses of both parts with their reference lines, the planned learning rate and the logged."""
 
 import math
-from types import SimpleNamespace
 
 import pytest
-from records import curves, make_run
+from records import DATA, curves, make_run
 
 from helpers import machine, plots, recipes
+from helpers.corpus import Corpus
 
 SMALL = recipes.gpt3_345m().scaled_to("cpu").with_(train_iters=20, lr=2e-3, min_lr=2e-4, lr_warmup_iters=4)
-DATA = SimpleNamespace(unigram_entropy=6.5)
 
 
 @pytest.fixture
@@ -19,12 +18,18 @@ def run(tmp_path):
     return make_run(tmp_path / "live", SMALL, machine.CPU, scalars)
 
 
+@pytest.fixture
+def data(monkeypatch):
+    monkeypatch.setattr(Corpus, "unigram_entropy", 6.5)
+    return DATA
+
+
 def drawn(axes, label: str):
     return next(line for line in axes.lines if line.get_label().startswith(label))
 
 
-def test_the_losses_of_both_parts_are_drawn_and_told(run):
-    picture = plots.loss(run, data=DATA)
+def test_the_losses_of_both_parts_are_drawn_and_told(run, data):
+    picture = plots.loss(run, data=data)
     (axes,) = picture.figure.axes
     marks = drawn(axes, "on the validation part: 9.10")
     assert marks.get_xdata().tolist() == [10, 20] and marks.get_ydata().tolist() == pytest.approx([9.9, 9.1])
@@ -52,8 +57,8 @@ def test_the_learning_rate_that_was_logged_lies_on_the_planned_one(run):
     assert logged.get_ydata().tolist() == pytest.approx(on_the_plan) and len(on_the_plan) == 20
 
 
-def test_both_stand_over_the_same_steps(run):
-    picture = plots.curves(run, data=DATA)
+def test_both_stand_over_the_same_steps(run, data):
+    picture = plots.curves(run, data=data)
     above, below = picture.figure.axes
     assert above.get_shared_x_axes().joined(above, below) and below.get_ylabel() == "learning rate"
     assert "ln V = 8.32" in picture.alt and "climbs to 0.002 in 4 steps" in picture.alt

@@ -172,3 +172,33 @@ def test_nothing_is_left_open_and_no_setting_leaks(run):
     before = dict(matplotlib.rcParams)
     plots.loss(run).png  # noqa: B018
     assert matplotlib.pyplot.get_fignums() == [] and dict(matplotlib.rcParams) == before
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda run: plots.loss([run]), "it takes a run"),
+        (lambda run: plots.scaling(run), "One alone is put in brackets"),
+        (lambda run: plots.strong_scaling({"a": run}), "'a' in it is a str"),
+        (lambda run: plots.waterfall({"a": run}), "it takes a dict from a text to a list"),
+        (lambda run: plots.data_parallel_table("runs"), "it takes a list"),
+        (lambda run: plots.format_speeds(run), "One alone is put in brackets"),
+        (lambda run: plots.memory(run), "it takes a recipe"),
+        (lambda run: plots.parameters(run), "it takes a recipe"),
+        (lambda run: plots.loss(run, data="text"), "it takes a corpus"),
+        (lambda run: plots.layer_timeline(run), "it takes a dict"),
+        (lambda run: plots.shards([]), "no rank said what it holds"),
+        (lambda run: plots.rank_grid(run.recipe), "it takes a layout"),
+        (lambda run: plots.micro_batches(run), "not a run"),
+        (lambda run: plots.number_line([1.0]), "it takes a Tensor"),
+    ],
+)
+def test_another_kind_than_is_drawn_is_refused(call, words, run):
+    with pytest.raises((TypeError, ValueError)) as refused:
+        call(run)
+    assert words in str(refused.value)
+
+
+def test_figures_of_nothing_are_sentences():
+    for picture in (plots.layer_timeline({}), plots.time_shares({}), plots.micro_batches()):
+        assert "recorded yet" in repr(picture)

@@ -1,7 +1,6 @@
 import dataclasses
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import megatron_parser
 import pytest
@@ -12,6 +11,7 @@ from records import DATA
 from helpers import launch, recipes
 from helpers.machine import CPU, Machine, described
 from helpers.recipes import Layout, names, preflight
+from helpers.recipes.flag import GROUPS
 from helpers.recipes.settings import PARTS
 
 ALL = (recipes.gpt3_345m, recipes.gpt3_857m, recipes.llama3_8b, recipes.upstream_345m_label)
@@ -174,6 +174,7 @@ def test_the_whole_345m_fits_24_gigabytes():
 def test_only_the_device_group_differs_between_cpu_and_gpu():
     recipe = recipes.gpt3_345m().with_(stock=False)
     cpu, gpu = recipe.flag_groups(DATA, CPU), recipe.flag_groups(DATA, TWO_H200)
+    assert {*cpu, *gpu, "your own"} == set(GROUPS)
     for group in cpu:
         assert (cpu[group] == gpu[group]) == (group != "device")
     assert all(flag.why for flag in cpu["device"])
@@ -231,7 +232,7 @@ def test_fingerprint_is_what_decides_the_weights():
     recipe = recipes.gpt3_345m()
     same = recipe.with_(save_interval=7, wandb_project="p", exit_interval=3, name="other")
     assert recipe.fingerprint(DATA) == same.fingerprint(DATA)
-    other_data = SimpleNamespace(**{**vars(DATA), "fingerprint": "def"})
+    other_data = dataclasses.replace(DATA, fingerprint="def")
     different = [recipe.with_(seed=1), recipe.with_(tensor_parallel=2), recipe.with_(dtype="fp16")]
     assert (
         len({recipe.fingerprint(DATA), recipe.fingerprint(other_data), *(r.fingerprint(DATA) for r in different)}) == 5
@@ -282,3 +283,36 @@ def test_a_small_model_trains_in_bf16_but_on_a_cpu_that_is_slow_at_it(capsys):
         assert recipes.bf16_or_fp32(fine) == "bf16" and capsys.readouterr().out == ""
     assert recipes.bf16_or_fp32(replace(CPU, fast_cpu_bf16=False)) == "fp32"
     assert "AVX-512" in (said := capsys.readouterr().out) and said.count("\n") == 1
+
+
+@pytest.mark.parametrize("machine", ["cpu", "gpu", 5, H200], ids=str)
+def test_what_is_no_machine_is_refused_wherever_one_is_wanted(machine):
+    recipe = recipes.gpt3_345m()
+    for call in (
+        lambda: recipe.flags(None, machine),
+        lambda: recipe.explain(machine=machine),
+        lambda: recipe.command(None, machine),
+        lambda: recipe.diff(recipe, machine=machine),
+        lambda: preflight.check(recipe, None, machine),
+        lambda: recipes.accounting.memory(recipe, machine),
+        lambda: recipes.bf16_or_fp32(machine),
+        lambda: recipe.scaled_to(None if machine == "cpu" else machine),
+    ):
+        with pytest.raises(TypeError, match=r"\(machine=.*it takes a machine \(helpers.machine.here\(\) is this one\)"):
+            call()
+
+
+@pytest.mark.parametrize("data", ["speeches", Path("folder"), {}, 5], ids=str)
+def test_what_is_no_corpus_is_refused_wherever_one_is_wanted(data):
+    recipe = recipes.gpt3_345m()
+    for call in (recipe.flags, recipe.explain, recipe.command, recipe.fingerprint, lambda d: recipe.diff(recipe, d)):
+        with pytest.raises(TypeError, match=r"\(data=.*it takes a corpus, such as corpus.prepare\(\)"):
+            call(data)
+
+
+@pytest.mark.parametrize(("group", "words"), [(5, "There are: model, "), ("nope", "There are: "), ("modle", "'model'")])
+def test_a_group_that_no_flag_has_is_named_with_those_there_are(group, words):
+    recipe = recipes.gpt3_345m()
+    for call in (lambda: recipe.explain(group=group), lambda: recipe.diff(recipe.with_(lr=1e-3), group=group)):
+        with pytest.raises(ValueError, match=rf"group={group!r}: a recipe's flags have no such group. .*{words}"):
+            call()

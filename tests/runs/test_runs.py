@@ -288,3 +288,47 @@ def test_readme_has_stock_beside_ours_as_recorded(card):
     if "Llama3-8B, bf16, 2 GPUs" in speeds:
         pairs = zip(speeds["Llama3-8B in FP8, 2 GPUs"], speeds["Llama3-8B, bf16, 2 GPUs"], strict=True)
         assert "| FP8 over bf16 | {:.2f} | {:.2f} | |".format(*(eight / sixteen for eight, sixteen in pairs)) in readme
+
+
+# ---- rough handling ------------------------------------------------------------------------------------------------
+def test_the_last_lines_of_a_log_are_counted_from_zero(tmp_path):
+    run = make_run(tmp_path / "a")
+    (run.path / "log.txt").write_text("one\ntwo\nthree\n")
+    assert (run.log(last=0), run.log(last=1), run.log(last=9)) == ("", "three", "one\ntwo\nthree")
+    assert run.log("t", last=2) == "two\nthree" and run.log_tail(0) == ""
+    with pytest.raises(ValueError, match="last=-1: it counts lines from the end"):
+        run.log(last=-1)
+    for odd in ("3", 2.5, None):
+        with pytest.raises(TypeError, match=r"run.log\(last=.*it takes a whole number"):
+            run.log(last=odd)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda run: runs.compare(run), "each of it a run"),
+        (lambda run: runs.compare({"a": run}), "'a' in it is a str"),
+        (lambda run: runs.labels(["x"]), "'x' in it is a str"),
+        (lambda run: runs.log_line(run, "last"), "(step='last'): it takes a whole number, or None"),
+        (lambda run: runs.timeline.of_run(run), "the profiler was not on"),
+        (lambda run: runs.recorded(5), "(machine_label=5): it takes a text"),
+        (lambda run: runs.micro_batches.recorded("h200", None), "(name=None): it takes a text"),
+        (lambda run: runs.baselines.table(None), "(machine=None): it takes a text"),
+        (lambda run: runs.wandb_history.history(None), "(run_directory=None): it takes a path, or a text"),
+        (lambda run: runs.read_result(run.path / "recipe.json"), "is no result of a run ('environment')"),
+        (lambda run: runs.read_result(run.path / "nowhere.json"), "There is no file"),
+        (lambda run: runs.record(run, "../x"), "it names one file"),
+        (lambda run: runs.latest("x", run.path / ("n" * 300)), "255 bytes"),
+        (lambda run: runs.load("~nosuchuser/x"), "the home that ~ stands for is not known"),
+    ],
+)
+def test_strange_requests_are_told_in_words(call, words, tmp_path):
+    with pytest.raises((TypeError, ValueError, OSError)) as refused:
+        call(make_run(tmp_path / "a"))
+    assert words in str(refused.value)
+
+
+def test_records_of_impossible_names_are_not_there():
+    for name in ("n" * 300, "a\0b"):
+        assert runs.recorded(name, "x") is None and runs.recorded("h200", name) is None
+        assert "recorded yet" in str(runs.timeline.recorded("h200", name))

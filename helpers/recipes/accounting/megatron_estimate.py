@@ -3,11 +3,13 @@
 from typing import TYPE_CHECKING
 
 from helpers.machine import quietly
+from helpers.show.arguments import checked
 
 if TYPE_CHECKING:
     from helpers.recipes.recipe import Recipe
 
 
+@checked
 def megatron_memory(recipe: "Recipe") -> dict[str, float]:
     """Megatron's own estimate, bytes on the fullest rank: `weights and optimizer` and `activations`.
 

@@ -7,8 +7,10 @@ q query width (heads × head size), k key and value width (query groups × head 
 from helpers.machine import GPU
 from helpers.recipes.layout import Layout
 from helpers.recipes.settings import Model
+from helpers.show.arguments import checked
 
 
+@checked
 def parameters(model: Model):
     """Parameters by part, as Megatron's `GPTModel` holds them.
 
@@ -25,6 +27,7 @@ def parameters(model: Model):
     return table.rename_axis("part")
 
 
+@checked
 def parameter_counts(model: Model) -> dict[str, int]:
     """The counts of `parameters` as a plain dict, without parts that the model does not have."""
     layer, h = _layer_parameters(model), model.hidden_size
@@ -86,6 +89,7 @@ def _formulas(model: Model) -> dict[str, str]:
     }
 
 
+@checked
 def flops_by_part(model: Model) -> dict[str, int]:
     """Floating-point operations for one training token, forward and backward: attention, MLP, scores, logits.
 
@@ -104,11 +108,13 @@ def flops_by_part(model: Model) -> dict[str, int]:
     }
 
 
+@checked
 def flops_per_token(model: Model) -> int:
     """Sum of `flops_by_part`: Megatron's `training.py:num_floating_point_operations` for one token (0.12 and later)."""
     return sum(flops_by_part(model).values())
 
 
+@checked
 def mfu(tokens_per_second_per_gpu: float, model: Model, gpu: GPU | None) -> float | None:
     """Model FLOPs utilisation, 0 to 1, against the dense bf16 peak (Chowdhery et al. 2022, PaLM, appendix B).
 

@@ -7,6 +7,7 @@ from helpers.recipes.accounting import activations
 from helpers.recipes.accounting.parameter_count import parameter_counts, rank_parameters
 from helpers.recipes.layout import Layout
 from helpers.recipes.settings import Model, Precision
+from helpers.show.arguments import checked
 
 if TYPE_CHECKING:
     from helpers.recipes.recipe import Recipe
@@ -19,6 +20,7 @@ OVERHEAD_BYTES = {"cuda": GIB, "cpu": 400 * 2**20}
 PARTS = ("weights", "gradients", "optimizer", "activations", "other")
 
 
+@checked
 def memory(recipe: "Recipe", machine: Machine | None = None, pipeline_rank: int | None = None) -> dict[str, float]:
     """Bytes on one rank at the fullest moment of a step, as the five stacked parts of `PARTS`.
 
@@ -105,6 +107,7 @@ def _layer_matrices(model: Model, layout: Layout) -> float:
     return attention + mlp / layout.tensor_parallel
 
 
+@checked
 def checkpoint_bytes(recipe: "Recipe") -> int:
     """Bytes of one checkpoint on disk, whatever the layout.
 

@@ -16,9 +16,9 @@ from helpers.recipes.preflight.directory import directory, loaded
 from helpers.recipes.preflight.memory import memory
 from helpers.recipes.preflight.problem import Problem
 from helpers.recipes.preflight.words import extra_flags, logging, words
+from helpers.show.arguments import checked
 
 if TYPE_CHECKING:
-    from helpers.corpus.corpus import Corpus
     from helpers.recipes.recipe import Recipe
 
 
@@ -31,9 +31,10 @@ class PreflightError(ValueError):
         super().__init__("\n\n".join([f"{what}, so nothing was started.", *map(str, problems)]))
 
 
+@checked
 def check(
     recipe: "Recipe",
-    data: "Corpus | None",
+    data,
     machine: Machine | None = None,
     run_directory: Path | str | None = None,
     entry_script: Path | str | None = None,

@@ -1,0 +1,102 @@
+"""What a public function is given, held against its annotations."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pytest
+
+from helpers.show import arguments
+from helpers.show.arguments import checked
+
+
+class Dish:
+    IN_WORDS = "a dish, such as soup()"
+
+
+class Guest:
+    IN_WORDS = "a guest (nobody() is one)"
+
+
+@checked
+def serve(dish: Dish, to: Guest | None = None, *, hot: bool = True, cups: int = 1, spoons: float = 1, **notes: str):
+    return "served"
+
+
+@checked
+def count(dishes: Iterable[Dish | None], where: Path | str = "", how: Literal["fast"] = "fast"):
+    return sum(1 for _ in dishes)
+
+
+@checked
+def listed(*dishes: Dish, names: Mapping[str, Dish] | None = None):
+    return "listed"
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: serve(Dish()),
+        lambda: serve(Dish(), Guest(), hot=np.True_, cups=np.int64(2), spoons=2, note="salt"),
+        lambda: serve(Dish(), spoons=np.float32(0.5)),
+        lambda: count([Dish(), None], where=Path()),
+        lambda: count(dish for dish in [Dish()]),
+        lambda: count({1: Dish()}.values()),
+        lambda: listed(Dish(), names={"a": Dish()}),
+        lambda: listed(),
+    ],
+)
+def test_what_fits_passes(call):
+    assert call()
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: serve("soup"), "(dish='soup'): it takes a dish, such as soup(), not a str."),
+        (lambda: serve(Dish), "(dish=Dish): it takes a dish, such as soup(), not the class itself."),
+        (lambda: serve(serve), "(dish=serve): it takes a dish, such as soup(), not the function itself: call it, with"),
+        (lambda: serve(Guest(), Dish()), "not a guest. What stands at to is one: they are swapped."),
+        (lambda: serve(Dish(), "all"), "(to='all'): it takes a guest (nobody() is one), or None, not a str."),
+        (lambda: serve(Dish(), cups=True), "(cups=True): it takes a whole number, not a bool."),
+        (lambda: serve(Dish(), cups=2.5), "(cups=2.5): it takes a whole number, not a float."),
+        (lambda: serve(Dish(), spoons="2"), "(spoons='2'): it takes a number, not a str."),
+        (lambda: serve(Dish(), hot=1), "(hot=1): it takes True or False, not an int."),
+        (lambda: serve(Dish(), note=5), "(notes=5): it takes a text, not an int."),
+        (lambda: serve(), "serve: missing a required argument: 'dish'. It takes (dish: "),
+        (lambda: serve(Dish(), plates=2, hot=True, note=[]), "(notes=2): it takes a text, not an int."),
+        (lambda: count(Dish()), "One alone is put in brackets: [it]."),
+        (lambda: count("soup"), "it takes a list, each of it a dish, such as soup(), or None, not a str."),
+        (lambda: count([Dish(), "x" * 99]), "; 'xxxxx"),
+        (lambda: count([Dish(), 5]), "; 5 in it is an int."),
+        (lambda: count([], where=5), "(where=5): it takes a path, or a text, not an int."),
+        (lambda: count([], how="slow"), "(how='slow'): it takes 'fast', not a str."),
+        (lambda: listed(Dish(), None), "(dishes=None): it takes a dish, such as soup(), not None."),
+        (lambda: listed(names={5: Dish()}), "; 5 in it is an int."),
+    ],
+)
+def test_another_kind_is_told_in_a_sentence(call, words):
+    with pytest.raises(TypeError) as refused:
+        call()
+    assert words in str(refused.value)
+    assert "\n" not in str(refused.value) and len(str(refused.value)) < 300
+    assert refused.value._render_traceback_() == [f"TypeError: {refused.value}"], "no frames of ours in a cell"
+
+
+def test_a_call_is_named_as_it_is_written():
+    from helpers import plots, recipes
+    from helpers.lessons import sums
+
+    for call, name in (
+        (plots.loss, "plots.loss"),
+        (sums.mfu, "sums.mfu"),
+        (recipes.preflight.check, "preflight.check"),
+    ):
+        with pytest.raises(TypeError, match=rf"^{name}\("):
+            call(5, None) if call is recipes.preflight.check else call(5)
+
+
+def test_another_answer_may_be_given():
+    told = arguments.checked(serve.__wrapped__, str.upper)
+    assert told(5).startswith("TEST_ARGUMENTS.SERVE(DISH=5)") and told(Dish()) == "served"
