@@ -17,13 +17,14 @@ FLOORS = (  # from the ground up
     ("recipes",),
     ("runs",),
     ("launch", "formats"),
+    ("planner",),
     ("plots",),
     ("lessons",),
     ("environment",),
     ("tour",),
 )
 FLOOR = {wing: number for number, wings in enumerate(FLOORS, start=1) for wing in wings}
-FACES = ("machine", "corpus", "recipes", "runs", "launch", "formats", "plots", "environment")
+FACES = ("machine", "corpus", "recipes", "runs", "launch", "formats", "planner", "plots", "environment")
 STARTED = re.compile(r"\bhelpers\.(\w+)")  # in `-m helpers.…` and in programs that are handed over as text
 HEAVY = ("torch", "matplotlib", "pandas")
 TESTS = PROJECT / "tests"
@@ -86,7 +87,7 @@ def test_imports_point_down():
 @pytest.mark.parametrize(
     ("wing", "source", "arrow"),
     [
-        ("corpus", "from helpers.plots import loss", "1: corpus (floor 2) → plots (floor 6)"),
+        ("corpus", "from helpers.plots import loss", "1: corpus (floor 2) → plots (floor 7)"),
         ("processes", "def f():\n    from helpers import runs", "2: processes (floor 2) → runs (floor 4)"),
         ("launch", "from helpers import formats", "1: launch (floor 5) → formats (floor 5)"),
         ("show", "import helpers.machine", "1: show (floor 1) → machine (floor 1)"),

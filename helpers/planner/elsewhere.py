@@ -156,7 +156,8 @@ def _experts():
             linear_bias=False,
         )
         layout = Layout(8, **split)
-        name = f"E{experts}, " + (", ".join(f"{key}={value}" for key, value in split.items()) or "DP8")
+        shared = split.get("expert_tensor_parallel")
+        name = f"E{experts}, {layout.name}" + (f", {shared} ranks an expert" if shared else "")
         yield _row("502", name, model, layout, Batch(4, 32), ms, gb, ("--moe-grouped-gemm",))
 
 

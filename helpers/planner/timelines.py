@@ -16,6 +16,7 @@ EAGER, RECORDED, SPLIT, LARGE, EIGHT_BITS = (
     "llama3_8b_bf16_profile",
     "llama3_8b_profile",
 )
+RUNS = (EAGER, RECORDED, SPLIT, LARGE, EIGHT_BITS)
 START = 30e-6  # seconds before a collective's first byte, with those for which one rank waits for another
 SHORT = 5.0  # µs: kernels whose time is that of starting them
 DIRECTIONS = {"forward": 1, "backward": 2}

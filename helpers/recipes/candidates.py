@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from math import isqrt
 from typing import TYPE_CHECKING
 
 from helpers.machine import Machine
@@ -55,17 +56,17 @@ def layouts(recipe: "Recipe", machine: Machine, ranks: int) -> Iterator[Layout]:
     """
     model, samples = recipe.model, recipe.batch.global_batch_size
     node = max(1, (len(machine.gpus) or machine.processes) // machine.nodes)
-    for tensor in _divisors(ranks):
+    for tensor in divisors(ranks):
         if tensor > node or model.num_attention_heads % tensor:
             continue
-        for pipeline in _divisors(ranks // tensor):
+        for pipeline in divisors(ranks // tensor):
             if model.num_layers % pipeline:
                 continue
-            for context in _divisors(ranks // (tensor * pipeline)):
+            for context in divisors(ranks // (tensor * pipeline)):
                 data = ranks // (tensor * pipeline * context)
                 if samples % data or (context > 1 and model.sequence_length % (2 * context)):
                     continue
-                for chunks in _divisors(model.num_layers // pipeline) if pipeline > 1 else (1,):
+                for chunks in divisors(model.num_layers // pipeline) if pipeline > 1 else (1,):
                     for expert, expert_tensor in _experts(recipe, tensor, context * data):
                         for sequence in (True, False) if tensor > 1 else (False,):
                             yield Layout(
@@ -94,7 +95,7 @@ def _experts(recipe: "Recipe", tensor: int, others: int) -> Iterator[tuple[int, 
     if not recipe.model.num_experts:
         yield 1, None
         return
-    for expert in _divisors(tensor * others):
+    for expert in divisors(tensor * others):
         for shared in dict.fromkeys((1, tensor)):
             if recipe.model.num_experts % expert == 0 and (tensor * others) % (expert * shared) == 0:
                 yield expert, shared
@@ -138,5 +139,6 @@ def _most_memory(recipe: "Recipe", size: int, machine: Machine, room: float) -> 
     return Candidate(tried, parts, False)
 
 
-def _divisors(number: int) -> list[int]:
-    return [n for n in range(1, number + 1) if number % n == 0]
+def divisors(number: int) -> list[int]:
+    small = [n for n in range(1, isqrt(number) + 1) if number % n == 0]
+    return small + [number // n for n in reversed(small) if n * n != number]

@@ -84,10 +84,11 @@ def layer_activation_bytes(recipe: "Recipe", machine: Machine | None = None) -> 
     mlp = e * up + matrix_input * f
     if model.num_experts is None:
         return kept + mlp / t
-    # Each token's copies on the way to and from its experts, and its probability of each expert.
+    # Each token's copies on the way to and from its experts, and its probability of each expert. Ranks that share an
+    # expert hold the tokens of all of them, and a part of its width.
     expert_tensor = layout.expert_tensor_parallel or t
-    travel = (matrix_input + e) * h / spread
-    return kept + model.moe_router_topk * (travel + mlp / expert_tensor) + 4 * model.num_experts / spread
+    travel = (matrix_input + e) * h / spread * expert_tensor
+    return kept + model.moe_router_topk * (travel + mlp / spread) + 4 * model.num_experts / spread
 
 
 def _norm_activation_bytes(model: Model, element: int, plain: bool) -> float:

@@ -7,6 +7,7 @@ from helpers.machine import Machine, here
 from helpers.recipes import accounting, candidates, costs
 from helpers.recipes.candidates import Candidate
 from helpers.recipes.costs import Step
+from helpers.recipes.layout import Layout
 from helpers.show import frames, numbers
 
 if TYPE_CHECKING:
@@ -148,9 +149,20 @@ def _nowhere(recipe: "Recipe", machine: Machine, tried: list[Candidate]) -> str:
         f"takes {size(least.bytes)} of each GPU's {size(have)}, {size(least.bytes - ROOM * have)} too much."
     )
     for doubling in range(1, MOST_DOUBLINGS):
-        larger = replace(
-            machine, gpus=machine.gpus * 2**doubling, nodes=machine.nodes * 2**doubling, between_nodes_gbps=400
-        )
-        if any(one.fits for one in candidates.candidates(recipe, larger, ROOM)):
-            return f"{said} {len(larger.gpus)} such GPUs would hold it."
+        gpus = len(machine.gpus) << doubling
+        if _holds(recipe, machine, gpus, ROOM * have):
+            return f"{said} {gpus:,} such GPUs would hold it."
     return said
+
+
+def _holds(recipe: "Recipe", machine: Machine, gpus: int, room: float) -> bool:
+    """Whether so many GPUs hold the model at its most frugal: all recomputed, everything else split or shared."""
+    node = len(machine.gpus) // machine.nodes
+    batch = replace(recipe.batch, micro_batch_size=1, recompute="full", global_batch_size=gpus)
+    frugal = replace(recipe, batch=batch).with_(cuda_graph=False)
+    for tensor in (n for n in candidates.divisors(node) if recipe.model.num_attention_heads % n == 0):
+        for stages in (n for n in candidates.divisors(recipe.model.num_layers) if gpus % (tensor * n) == 0):
+            layout = Layout(gpus, tensor, stages, sequence_parallel=tensor > 1, distributed_optimizer=True)
+            if sum(accounting.memory(replace(frugal, layout=layout), machine).values()) <= room:
+                return True
+    return False

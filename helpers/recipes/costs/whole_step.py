@@ -73,7 +73,7 @@ def step(recipe: "Recipe", machine: Machine, rates: Rates | None = None) -> Step
     each = layer(recipe, machine, rates)
     kinds = {rank: stage(recipe, machine, rates, rank, each) for rank in {0, min(1, ranks[-1]), ranks[-1]}}
     stages = [kinds[rank] if rank in kinds else kinds[1] for rank in ranks]
-    times = [_micro_batch(one, recipe, machine) for one in stages]
+    times = [sum(_elapsed(one, recipe, machine)) for one in stages]
     slowest = max(ranks, key=times.__getitem__)
     worst = stages[slowest]
     parts = Counter({name: count * worst.forward[name] + count * worst.backward[name] for name in PARTS})
@@ -83,21 +83,28 @@ def step(recipe: "Recipe", machine: Machine, rates: Rates | None = None) -> Step
     passes_through = 2 * count * chunks * (layout.pipeline_parallel > 1)
     parts["p2p"] = hop * passes_through * (1 if chunks == 1 else 0.5) + AFTER_A_PASS * rates.launch * passes_through
     parts["pipeline bubble"] = (sum(times) - times[slowest]) / chunks + 2 * (layout.pipeline_parallel - 1) * hop
-    dense, expert = rank_parameters(recipe.model, layout, slowest)
-    parts["optimizer"] = _optimizer(recipe, machine, rates, dense, expert)
-    sent, received = exchange.data(recipe, machine, rates, dense, expert)
-    parts["DP collectives"] = _exposed(recipe, sent, sum(worst.backward.values()) / chunks)
-    parts["DP collectives"] += _exposed(recipe, received, sum(worst.forward.values()) / chunks)
+    ends = (_end(recipe, machine, rates, rank, kinds[rank]) for rank in kinds)
+    parts["optimizer"], parts["DP collectives"] = max(ends, key=sum)
     return Step(recipe, machine, rates, {name: float(parts[name]) for name in PARTS})
 
 
-def _micro_batch(one: Stage, recipe: "Recipe", machine: Machine) -> float:
+def _end(recipe: "Recipe", machine: Machine, rates: Rates, rank: int, one: Stage) -> tuple[float, float]:
+    """Seconds of a stage's optimizer, and of its data-parallel collectives that nothing hides."""
+    dense, expert = rank_parameters(recipe.model, recipe.layout, rank)
+    sent, received = exchange.data(recipe, machine, rates, dense, expert)
+    forward, backward = (time / recipe.layout.virtual_pipeline_chunks for time in _elapsed(one, recipe, machine))
+    exposed = _exposed(recipe, sent, backward) + _exposed(recipe, received, forward)
+    return _optimizer(recipe, machine, rates, dense, expert), exposed
+
+
+def _elapsed(one: Stage, recipe: "Recipe", machine: Machine) -> tuple[float, float]:
+    """Seconds of a micro-batch forward and backward: its kernels, or their launches where those take longer."""
+    busy = [sum(parts.values()) for parts in (one.forward, one.backward)]
     if machine.device == "cpu":
-        return one.busy + sum(one.launching)
+        return busy[0] + one.launching[0], busy[1] + one.launching[1]
     if recipe.speed.cuda_graph:
-        return one.busy
-    ways = zip((one.forward, one.backward), one.launching, strict=True)
-    return sum(max(sum(parts.values()), launching) for parts, launching in ways)
+        return busy[0], busy[1]
+    return max(busy[0], one.launching[0]), max(busy[1], one.launching[1])
 
 
 def _optimizer(recipe: "Recipe", machine: Machine, rates: Rates, dense: float, expert: float) -> float:

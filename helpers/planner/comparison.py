@@ -1,0 +1,155 @@
+"""Predictions held against what was measured: our records, other people's tables."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from helpers.machine import Machine
+from helpers.planner import elsewhere, timelines
+from helpers.recipes import accounting, costs
+from helpers.runs import records
+from helpers.runs.results import after_warm_up
+from helpers.show import frames
+
+FOLDERS = ("h200", "h200/steps", "h200/twins", "h100-80gb-hbm3/twins")
+# Left out: what the rates and the constants of `recipes.costs` were taken from.
+TAKEN_FROM = {
+    *timelines.RUNS,
+    "gpt_1_2b_20_tp2_sp_overlap_profile",  # stage.CUT_SLOWER
+    "gpt3_345m_2_bf16_stock",  # stage.LOOP
+    "gpt3_345m_eager_4_stock",  # stage.LOOP
+    "llama3_8b_tensorwise_dp2_without_cast",  # passes.CAST_SECONDS
+}
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One run: milliseconds a step and GB of the fullest GPU, predicted and measured (None: not known, or out of
+    memory)."""
+
+    table: str
+    name: str
+    measured_ms: float | None
+    predicted_ms: float
+    measured_gb: float | None
+    predicted_gb: float
+
+    @property
+    def error(self) -> float | None:
+        """Of the time: -0.05 is a prediction 5 % too short."""
+        return None if self.measured_ms is None else self.predicted_ms / self.measured_ms - 1
+
+    @property
+    def memory_error(self) -> float | None:
+        return None if self.measured_gb is None else self.predicted_gb / self.measured_gb - 1
+
+
+@dataclass(frozen=True, repr=False)
+class Comparison:
+    """Many runs, in the order in which they were measured."""
+
+    title: str
+    runs: tuple[Compared, ...]
+
+    @property
+    def timed(self) -> list[Compared]:
+        return [run for run in self.runs if run.error is not None]
+
+    @property
+    def median_error(self) -> float:
+        return median(abs(run.error) for run in self.timed)
+
+    @property
+    def worst(self) -> Compared:
+        return max(self.timed, key=lambda run: abs(run.error))
+
+    def share_within(self, error: float) -> float:
+        return sum(abs(run.error) <= error for run in self.timed) / len(self.timed)
+
+    def order(self, table: str) -> float:
+        """Kendall's τ between the measured and the predicted order of a table's rows: 1 is the same order."""
+        rows = [(run.measured_ms, run.predicted_ms) for run in self.timed if run.table == table]
+        return kendall(rows)
+
+    def table(self, tables: Sequence[str] = ()):
+        """One row a run; `tables` picks some."""
+        import pandas as pd
+
+        rows = [
+            {
+                "table": run.table,
+                "run": run.name,
+                "ms": "out of memory" if run.measured_ms is None else f"{run.measured_ms:,.0f}",
+                "predicted": f"{run.predicted_ms:,.0f}",
+                "off": "–" if run.error is None else f"{run.error:+.0%}",
+                "GB": "–" if run.measured_gb is None else f"{run.measured_gb:.1f}",
+                "planned": f"{run.predicted_gb:.1f}",
+            }
+            for run in self.runs
+            if not tables or run.table in tables
+        ]
+        return pd.DataFrame(rows).set_index(["table", "run"])
+
+    def _sentence(self) -> str:
+        worst = self.worst
+        return (
+            f"{self.title}: {len(self.timed)} runs, off by {self.median_error:.0%} in the median, "
+            f"{worst.error:+.0%} at worst ({worst.name})."
+        )
+
+    def _repr_html_(self) -> str:
+        return f"<p>{self._sentence()}</p>" + frames.to_html(self.table())
+
+    def __repr__(self) -> str:
+        return f"{self._sentence()}\n{self.table().to_string()}"
+
+
+def with_records() -> Comparison:
+    """Our recorded runs of GPUs, but for those that the rates were taken from (`TAKEN_FROM`)."""
+    found = []
+    for folder in FOLDERS:
+        for run in records.recorded(folder):
+            if run.path.stem in TAKEN_FROM:
+                continue
+            machine = Machine.from_json(run.environment["machine"])
+            measured = after_warm_up(run.series("iteration-time")).median() * 1e3
+            step = costs.step(run.recipe, machine)
+            parts = accounting.memory(run.recipe, machine)
+            memory = (
+                sum(parts.values()) - parts["other"]
+            ) / 1e9  # torch counts tensors, not the context nor a graph's pool
+            peak = run.peak_memory_bytes and run.peak_memory_bytes / 1e9
+            found.append(Compared(folder, run.path.stem, measured, step.milliseconds, peak, memory))
+    return Comparison("Our records", tuple(found))
+
+
+def with_others(tables: Iterable[str] = ()) -> Comparison:
+    """Tables that others measured (`elsewhere.rows`); `tables` picks some by name."""
+    wanted = set(tables)
+    found = [
+        Compared(
+            row.table,
+            row.name,
+            row.milliseconds,
+            costs.step(row.recipe, row.machine).milliseconds,
+            row.gigabytes,
+            sum(accounting.memory(row.recipe, row.machine).values()) / 1e9,
+        )
+        for row in elsewhere.rows()
+        if not wanted or row.table in wanted
+    ]
+    return Comparison("Measured by others", tuple(found))
+
+
+def kendall(pairs: Sequence[tuple[float, float]]) -> float:
+    """Kendall's τ-b of pairs: the share of couples in the same order less the share in the other, ties left out."""
+    agree = against = tied_first = tied_second = 0
+    for i, (a, b) in enumerate(pairs):
+        for c, d in pairs[:i]:
+            first, second = (a > c) - (a < c), (b > d) - (b < d)
+            agree += first * second > 0
+            against += first * second < 0
+            tied_first += first == 0 and second != 0
+            tied_second += second == 0 and first != 0
+    both = ((agree + against + tied_first) * (agree + against + tied_second)) ** 0.5
+    return (agree - against) / both if both else 1.0

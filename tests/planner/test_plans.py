@@ -1,0 +1,117 @@
+"""The search: what it returns can run, ranks by speed, says why the others lose, and tells what fits nowhere."""
+
+import random
+import time
+from dataclasses import replace
+
+import pytest
+from machines import TWO_H200
+
+from helpers import planner, recipes
+from helpers.machine import described
+from helpers.recipes import costs, preflight
+from helpers.recipes.layout import Layout
+
+HGX = described("8 × H100 80GB")
+EIGHT = recipes.llama3_8b().with_(global_batch_size=128)
+MOE = recipes.gpt3_345m().with_(num_experts=8, linear_bias=False, dropout=0.0, cuda_graph=False, global_batch_size=64)
+
+
+@pytest.mark.parametrize("recipe", [EIGHT, MOE, recipes.gpt3_345m()], ids=lambda recipe: recipe.name)
+@pytest.mark.parametrize("machine", [HGX, TWO_H200, described("4 × A100 40GB")], ids=lambda machine: machine.name)
+def test_every_plan_passes_preflight_and_they_come_fastest_first(recipe, machine):
+    if recipe.precision.fp8_format and not machine.supports_fp8:
+        recipe = recipe.with_(fp8_format=None, fp8_param_gather=False)
+    found = planner.search(recipe, machine)
+    seconds = [plan.step.seconds for plan in found.plans]
+    assert seconds == sorted(seconds)
+    for plan in found.plans:
+        errors = [p for p in preflight.check(plan.recipe, None, machine) if p.severity == "error"]
+        assert not errors, (plan, errors)
+        assert (
+            plan.recipe.model == recipe.model and plan.recipe.batch.global_batch_size == recipe.batch.global_batch_size
+        )
+
+
+def test_the_best_is_a_recipe_that_keeps_model_batch_and_format():
+    best = planner.best(EIGHT, HGX)
+    assert (best.model, best.precision, best.schedule) == (EIGHT.model, EIGHT.precision, EIGHT.schedule)
+    assert best.layout.world_size == 8 and best.scaled_for == HGX.name
+    assert planner.search(EIGHT, HGX).best.recipe.layout == best.layout
+
+
+def test_a_table_says_why_the_next_ten_lose():
+    found = planner.search(EIGHT, HGX)
+    table = found.table()
+    assert len(table) == 11 and table["why slower"].iloc[0] == "–"
+    assert all(table["why slower"].iloc[1:].str.len() > 5)
+    assert "layouts fit 8 × NVIDIA H100 80GB" in repr(found) and "tokens/s/GPU" in found._repr_html_()
+
+
+def test_the_parts_of_a_step_add_up():
+    plan = planner.predict(EIGHT.with_(layout=Layout(8, tensor_parallel=2, pipeline_parallel=2)), HGX)
+    assert plan.step.seconds == pytest.approx(sum(plan.step.parts.values()))
+    assert all(part >= 0 for part in plan.step.parts.values()) and set(plan.step.parts) == set(costs.PARTS)
+    assert plan.step.parts["TP collectives"] > 0 and plan.step.parts["pipeline bubble"] > 0
+
+
+def faster(machine, rates, name):
+    """The rates of a machine with one of them twice as good."""
+    if name == "links":
+        links = {size: replace(link, bandwidth=2 * link.bandwidth) for size, link in rates.links.items()}
+        return replace(rates, links=links)
+    if name == "products":
+        products = {key: replace(one, flops=2 * one.flops) for key, one in rates.products.items()}
+        return replace(rates, products=products)
+    return replace(rates, bandwidth=2 * rates.bandwidth)
+
+
+@pytest.mark.parametrize("name", ["links", "products", "bandwidth"])
+def test_more_of_anything_never_makes_a_plan_slower(name):
+    rates = costs.of(HGX)
+    better = faster(HGX, rates, name)
+    plans = planner.search(EIGHT, HGX).plans
+    for plan in random.Random(1).sample(plans, 60):
+        assert costs.step(plan.recipe, HGX, better).seconds <= plan.step.seconds * (1 + 1e-9), plan
+
+
+def test_memory_never_falls_with_a_larger_micro_batch():
+    plans = planner.search(recipes.gpt3_345m().with_(global_batch_size=64, cuda_graph=False), HGX).plans
+    by_layout: dict = {}
+    for plan in plans:
+        key = (plan.recipe.layout, plan.recipe.batch.recompute)
+        by_layout.setdefault(key, []).append((plan.recipe.batch.micro_batch_size, plan.gigabytes))
+    assert len(by_layout) > 20
+    for sizes in by_layout.values():
+        memory = [gigabytes for _, gigabytes in sorted(sizes)]
+        assert memory == sorted(memory)
+
+
+def test_a_model_that_fits_nowhere_is_told_with_what_is_missing():
+    large = EIGHT.with_(num_layers=80, hidden_size=8192, num_attention_heads=64, ffn_hidden_size=28672)
+    with pytest.raises(ValueError) as told:
+        planner.search(large, HGX)
+    said = str(told.value)
+    assert (
+        "fits in no layout of 8 × NVIDIA H100 80GB" in said and "too much" in said and "such GPUs would hold it" in said
+    )
+
+
+def test_a_batch_that_no_layout_divides_is_told():
+    with pytest.raises(ValueError, match="No layout over|fits in no layout"):
+        planner.search(recipes.gpt3_345m().with_(num_attention_heads=7, hidden_size=7 * 100_003), described("H100"))
+
+
+def test_an_unknown_gpu_has_no_prediction():
+    unknown = replace(TWO_H200, gpus=tuple(replace(gpu, name="NVIDIA Unheard Of") for gpu in TWO_H200.gpus))
+    with pytest.raises(ValueError, match="No data sheet here describes"):
+        planner.predict(recipes.gpt3_345m(), unknown)
+
+
+def test_a_search_for_a_thousand_gpus_ends():
+    """Some seconds on two cores; the limit is for a search that does not prune."""
+    machine = described("8 × H100 80GB", nodes=128, between_nodes_gbps=400)
+    began = time.perf_counter()
+    found = planner.search(recipes.llama3_8b().with_(global_batch_size=1024), machine)
+    assert found.best.recipe.layout.world_size == 1024 and time.perf_counter() - began < 300
+    assert found.best.recipe.layout.tensor_parallel <= 8, "tensor parallelism stays in a node"
