@@ -1,4 +1,5 @@
 """Recipe + corpus → run, shown while it trains."""
 
+from helpers.launch.one_rank import one_of_many
 from helpers.launch.training import follow, train
 from helpers.processes.programs import TrainingFailed, ranks

@@ -1,8 +1,9 @@
 """What runs left behind, here and on named machines."""
 
 from helpers.processes.trust import trust
-from helpers.runs import baselines, micro_batches, timeline, wandb_history
+from helpers.runs import baselines, micro_batches, one_rank, timeline, wandb_history
 from helpers.runs.comparison import compare, labels
 from helpers.runs.log_lines import log_line
+from helpers.runs.one_rank import OneRank
 from helpers.runs.records import Recorded, read_result, record, recorded, write_result
 from helpers.runs.run import Run, latest, load

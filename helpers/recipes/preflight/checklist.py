@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from helpers.machine import Machine, here
 from helpers.recipes import accounting
-from helpers.recipes.preflight import precision, sizes
+from helpers.recipes.preflight import one_rank, precision, sizes
 from helpers.recipes.preflight.changes import changes
 from helpers.recipes.preflight.data import corpus_problems, no_corpus
 from helpers.recipes.preflight.directory import directory, loaded
@@ -38,6 +38,7 @@ def check(
     machine: Machine | None = None,
     run_directory: Path | str | None = None,
     entry_script: Path | str | None = None,
+    stage: int | None = None,
 ) -> list[Problem]:
     """Everything that would keep the run from working, or that will surprise, in the order a learner would fix it.
 
@@ -47,10 +48,16 @@ def check(
         machine: where it would run; None is this machine.
         run_directory: where its runs lie, or would; None leaves disk and directory unchecked.
         entry_script: the learner's own `pretrain_gpt.py`, which may do other jobs than ours.
+        stage: one rank of this pipeline stage runs alone there (`launch.one_of_many`): its memory counts, and no other
+            rank needs a GPU. None: the whole job runs.
     """
     machine = machine or here()
     if found := [*words(recipe), *sizes.values(recipe), *no_corpus(data)]:
         return found
+    if stage is not None:
+        machine = one_rank.on_as_many(recipe, machine)
+        if found := list(one_rank.alone(recipe, machine, stage)):
+            return found
     found = split(recipe, machine)
     splits_evenly = not any(problem.severity == "error" for problem in found)
     found += [*precision.precision(recipe, machine), *precision.speed(recipe, machine)]
@@ -61,8 +68,9 @@ def check(
     if run_directory is not None:
         found += directory(recipe, data, Path(run_directory), entry_script)
     if splits_evenly:
-        parts = accounting.memory(recipe, machine)
-        found += [*precision.cuda_graph(recipe, machine, parts), *memory(recipe, machine, parts)]
+        parts = accounting.memory(recipe, machine, stage)
+        ranks = recipe.layout.world_size if stage is None else 1
+        found += [*precision.cuda_graph(recipe, machine, parts), *memory(recipe, machine, parts, ranks)]
     return found
 
 

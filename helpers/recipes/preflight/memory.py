@@ -15,19 +15,18 @@ if TYPE_CHECKING:
 TOO_LARGE = "One rank would take about"  # how the reason begins when the memory is too small
 
 
-def memory(recipe: "Recipe", machine: Machine, parts: Mapping[str, float]) -> Iterator[Problem]:
-    """The estimate of one rank against the GPU's memory, or against the machine's on a CPU.
+def memory(recipe: "Recipe", machine: Machine, parts: Mapping[str, float], ranks: int) -> Iterator[Problem]:
+    """The estimate of one rank against the GPU's memory, or that of all `ranks` against the machine's on a CPU.
 
     `parts` is what `accounting.memory` says of the recipe on this machine, in bytes.
     """
     size = numbers.decimal_bytes
     need = sum(parts.values())
     if machine.device == "cpu":
-        world = recipe.layout.world_size
-        if need * world > machine.memory_bytes:
-            each = f"{world} × {size(need)}" if world > 1 else size(need)
+        if need * ranks > machine.memory_bytes:
+            each = f"{ranks} × {size(need)}" if ranks > 1 else size(need)
             why = f"It would take about {each} of memory; the machine has {size(machine.memory_bytes)}."
-            change = _lower(recipe, machine, need, machine.memory_bytes / world)
+            change = _lower(recipe, machine, need, machine.memory_bytes / ranks)
             yield error(f"{recipe.name} ({recipe.layout.name}) on {machine.name}", why, f"{change}.")
         return
     have = min(gpu.memory_bytes for gpu in machine.gpus)
