@@ -14,6 +14,7 @@ from helpers.recipes.command import Command
 from helpers.recipes.flag import Flag
 from helpers.recipes.preflight import problem
 from helpers.runs import one_rank
+from helpers.show.arguments import checked
 
 PROGRAM = Path("helpers/ranks/one_rank.py")
 WARM_UP, PROFILED = 4, 3  # steps before the timed ones, and after them
@@ -21,6 +22,7 @@ ALONE = Flag("--fake-process-group", None, "collectives return at once: the othe
 UNSCALED = Flag("--initial-loss-scale", "1", "the default, 2^32, overflows, and the first steps would be left out")
 
 
+@checked
 def one_of_many(
     recipe: recipes.Recipe,
     data=None,
@@ -60,7 +62,7 @@ def one_of_many(
     """
     machine = machine or here()
     machine = dataclasses.replace(machine, gpus=machine.gpus[:1])
-    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
+    if steps < 1:
         why = "It is how many steps are timed."
         raise preflight.PreflightError([problem.error(f"steps={steps!r}", why, "steps=5, say.")])
     recipe = _alone(recipe, steps)

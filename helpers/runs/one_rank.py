@@ -14,6 +14,7 @@ from helpers.recipes import Recipe
 from helpers.runs import records
 from helpers.runs.records import without_paths
 from helpers.show import message
+from helpers.show.arguments import checked
 from helpers.show.message import Absence
 from helpers.show.numbers import decimal_bytes, shown
 from helpers.show.tables import Table
@@ -35,6 +36,8 @@ class OneRank(Table):
     long kernels ran, without `instead_milliseconds`, those that stand in for collectives. They launched `kernels`
     kernels. All of these are None on a CPU, and so is `outside_bytes`.
     """
+
+    IN_WORDS = "a rank alone, from launch.one_of_many"
 
     described: dict = field(hash=False)
     environment: dict = field(hash=False)
@@ -103,6 +106,7 @@ def from_output(output: str, **known) -> OneRank:
     return OneRank(milliseconds=tuple(found.pop("milliseconds")), **found, **known)
 
 
+@checked
 def record(found: OneRank, name: str, recorded_dir: Path = records.RECORDED) -> Path:
     """Keep it for readers elsewhere, as `<recorded>/<machine>/one_of_many/<name>.json`; it names no path."""
     path = recorded_dir / found.environment["machine"]["label"] / FOLDER / f"{name}.json"
@@ -113,6 +117,7 @@ def record(found: OneRank, name: str, recorded_dir: Path = records.RECORDED) -> 
     return path
 
 
+@checked
 def recorded(machine_label: str, name: str | None = None) -> OneRank | Absence | list[OneRank]:
     """The record called `name` of a machine ("h100-80gb-hbm3"), a sentence where there is none; without a name all."""
     folder = records.RECORDED / machine_label / FOLDER

@@ -37,9 +37,9 @@ def on_as_many(recipe: "Recipe", machine: Machine) -> Machine:
 def alone(recipe: "Recipe", machine: Machine, stage: int) -> Iterator[Problem]:
     """A pipeline stage that there is not, and what takes the other ranks."""
     stages = recipe.layout.pipeline_parallel
-    if isinstance(stage, bool) or not isinstance(stage, int) or not 0 <= stage < stages:
+    if not 0 <= stage < stages:
         why = f"The pipeline has {stages} stages, 0 to {stages - 1}." if stages > 1 else "There is one stage, 0."
-        yield error(f"stage={stage!r} with pipeline_parallel={stages}", why, f"stage={stages - 1}, the last one, say.")
+        yield error(f"stage={stage} with pipeline_parallel={stages}", why, f"stage={stages - 1}, the last one, say.")
     if recipe.speed.overlap_tensor_parallel and machine.device == "cuda":
         yield error("overlap_tensor_parallel", NOT_ALONE["--tp-comm-overlap"], "overlap_tensor_parallel=False.")
     words = [word.split("=")[0] for word in recipe.extra_flags]
