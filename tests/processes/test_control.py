@@ -11,13 +11,14 @@ import textwrap
 import time
 from pathlib import Path
 
+import checkpoint_files
 import psutil
 import pytest
 import tiny_ranks
 from patience import HANG_SECONDS, wait_for
 from tiny_ranks import STEP_LINE, all_ranks, end_of, listening, log_of, nobody_lives, start, write_run
 
-from helpers.processes import control, hang, logs, run_directory
+from helpers.processes import control, hang, logs, programs, run_directory
 
 
 @pytest.fixture
@@ -171,6 +172,11 @@ def test_nothing_outlives_a_killed_supervisor(run):
     last = [step.step for line in log_of(directory).splitlines() if (step := logs.parse_step(line))]
     written = max(path.read_text().count("consumed") for path in (directory / "ranks/1").rglob("stdout.log"))
     assert max(last) == written  # what was not yet merged when the supervisor died came in afterwards
+    checkpoint_files.write(directory / "checkpoints", 50)
+    with pytest.raises(programs.TrainingFailed) as failed:
+        programs.raise_if_failed(directory, "it")
+    assert "was killed without warning" in failed.value.cause and "Start the same cell again" in failed.value.fix
+    assert str(failed.value).endswith("Starting the same cell again picks the run up after step 50.")
 
 
 def test_a_run_that_somebody_has_started_anew_is_not_buried(tmp_path):

@@ -279,6 +279,8 @@ torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.
     "latest_checkpointed_iteration.txt and started from random weights, where step 50 was to be loaded",
     "loaded another checkpoint": "gpt3_345m failed: Megatron loaded step 7 from /data/gpt, where step 50 of this run "
     "was to be loaded",
+    # helpers/processes/control.py, after what a healthy rank may have printed
+    "supervisor killed": "Apex must be installed to use it\ntiny failed: the run's supervisor was killed or crashed",
     # helpers/processes/loading.py; torch's own words before it are of the damage, and may be any
     "checkpoint set aside": "ModuleNotFoundError: No module named 'collect_ons'\nrank 0 ended with exit code 1; the "
     "checkpoint of step 50 is damaged: __0_0.distcp holds other bytes than were written to it. It is set aside as "

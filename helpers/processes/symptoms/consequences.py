@@ -2,6 +2,15 @@
 
 from helpers.processes.symptoms.symptom import Symptom
 
+UNATTENDED = Symptom(  # told by whoever looks at the run next (helpers/processes/control.py)
+    "supervisor killed",
+    r"the run's supervisor was killed or crashed",
+    "The process that looks after the run was killed without warning: by hand, or by Linux when main memory was full. "
+    "The ranks were ended with it.",
+    "Start the same cell again: it goes on after the last checkpoint, and begins at step 1 where there is none. If "
+    "`dmesg | grep -i oom` tells of this moment, lower --micro-batch-size or the number of ranks first.",
+)
+
 CONSEQUENCES = (
     Symptom(  # before the crashes: whoever hangs is ended, and some libraries crash when they are
         "hangs",
