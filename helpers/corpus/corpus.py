@@ -248,6 +248,8 @@ def _label(tokenizer: str | Path) -> str:
 
 
 def _build(source: sources.Source, prefix: Path, tokenizer: str, text_key: str, workers: int) -> dict:
+    if not any(encoder.texts(source.file, text_key)):
+        raise CorpusError(f"{source.note} It holds no text at all: there is nothing to train on.")
     made = prefix.parent / "tokenizer"
     vocabulary = tokenizers.make(tokenizer, made, encoder.texts(source.file, text_key))
     dtype = index.optimal_dtype(vocabulary.vocab_size)
@@ -263,7 +265,7 @@ def _build(source: sources.Source, prefix: Path, tokenizer: str, text_key: str, 
     )
     with (
         contextlib.closing(encoding) as blocks,
-        hub.progress(f"Tokenizing {source.name}", size, "B") as bar,
+        hub.ticking(hub.progress(f"Tokenizing {source.name}", size, "B")) as bar,
         index.Writer(prefix, dtype) as writer,
     ):
         for block in blocks:
@@ -272,8 +274,6 @@ def _build(source: sources.Source, prefix: Path, tokenizer: str, text_key: str, 
             max_token_id = max(max_token_id, block.max_token_id)
             bar.update(block.source_bytes)
     opened = index.inspect(prefix)
-    if not opened.tokens:
-        raise CorpusError(f"{source.file.path} holds no text at all: there is nothing to train on.")
     return asdict(vocabulary) | {
         "documents": opened.documents,
         "tokens": opened.tokens,

@@ -3,6 +3,7 @@
 python helpers/corpus/encoding_process.py tokenizer.json uint16 50256 text
 """
 
+import codecs
 import json
 import re
 import struct
@@ -21,11 +22,20 @@ class UnreadableText(ValueError):
     """A file that cannot be read, or a line that is not a JSON object with the text asked for; the message names it."""
 
 
-def is_utf16(data: bytes) -> bool:
-    """Whether text looks like UTF-16: by its first two bytes, or because every second of its first four is zero."""
-    start = data[:4]
-    every_second = len(start) == 4 and any(start) and (not any(start[::2]) or not any(start[1::2]))
-    return start[:2] in (b"\xff\xfe", b"\xfe\xff") or every_second
+def wide_encoding(data: bytes) -> str | None:
+    """ "UTF-16" or "UTF-32" for text that looks like it, by its byte order mark or by where it has zero bytes."""
+    start = data[:64]
+    if start[:4] in (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE):
+        return "UTF-32"
+    if start[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+        return "UTF-16"
+    if b"\0" not in start:
+        return None
+    fours = start[: len(start) // 4 * 4]
+    for little in (fours, fours[::-1]):  # four bytes a character, of which two tell its plane, most often 0
+        if any(little) and not any(little[3::4]) and max(little[2::4]) <= 3:
+            return "UTF-32"
+    return "UTF-16" if any(fours[:4]) and (not any(fours[:4:2]) or not any(fours[1:4:2])) else None
 
 
 def documents(block: bytes, text_key: str) -> Iterator[list[str]]:
@@ -37,10 +47,15 @@ def documents(block: bytes, text_key: str) -> Iterator[list[str]]:
     for offset, line in enumerate(block.split(b"\n")):
         if not line.strip():
             continue
-        if is_utf16(line):  # json would read it, line for line, until a line break falls apart
-            raise UnreadableText(f"{offset} not UTF-8 but UTF-16: convert it first, with iconv -f UTF-16 -t UTF-8.")
+        if wide := wide_encoding(line):  # json would read it, line for line, until a line break falls apart
+            raise UnreadableText(f"{offset} not UTF-8 but {wide}: convert it first, with iconv -f {wide} -t UTF-8.")
         try:
             value = json.loads(line)
+        except UnicodeDecodeError as error:
+            why = f"{error.reason}, byte {error.start} of the line"
+            raise UnreadableText(
+                f"{offset} not UTF-8 ({why}): convert it first, with iconv -f latin1 -t utf-8, say."
+            ) from error
         except RecursionError:
             raise UnreadableText(f"{offset} JSON nested too deeply; a document is one flat JSON object.") from None
         except ValueError as error:

@@ -12,12 +12,11 @@ import stat
 import threading
 import time
 import zlib
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from helpers.corpus.encoding_process import UnreadableText, is_utf16
+from helpers.corpus.encoding_process import UnreadableText, wide_encoding
 
 KINDS = {  # ending -> kind; one kind a folder
     ".txt": ".txt",
@@ -85,34 +84,34 @@ def in_folder(folder: Path) -> tuple[list[TextFile], str]:
     Raises:
         SourceError: text of two kinds, none at all, or a subfolder that cannot be read.
     """
-    paths: list[Path] = []
+    texts: list[Path] = []
+    others, linked = 0, 0
 
     def refuse(error: OSError):
         raise SourceError(f"{error.filename} cannot be read: {error.strerror}. Its text would be left out.") from error
 
-    linked = []
     for place, folders, names in os.walk(folder, onerror=refuse):
-        paths += [Path(place, name) for name in names]
-        linked += [name for name in folders if Path(place, name).is_symlink()]
-    kinds = Counter(kind(path) for path in paths)
-    others = kinds.pop(None, 0)
-    if len(kinds) > 1:
-        counted = ", ".join(f"{count:,} {ending}" for ending, count in sorted(kinds.items()))
-        raise SourceError(f"{folder} holds text of several kinds ({counted}): give each kind a folder of its own.")
-    if not kinds:
+        folders.sort()
+        here = [path for name in sorted(names) if kind(path := Path(place, name))]
+        texts += here
+        others += len(names) - len(here)
+        linked += sum(Path(place, name).is_symlink() for name in folders)
+        if other := next((path for path in here if kind(path) != kind(texts[0])), None):
+            two = f"{texts[0].relative_to(folder)} and {other.relative_to(folder)}"
+            raise SourceError(f"{folder} holds text of several kinds ({two}): give each kind a folder of its own.")
+    if not texts:
         raise SourceError(f"{folder}: no text in it. A corpus is {ACCEPTED}.")
-    (ending, count), *_ = kinds.items()
-    left_out = [f"{others:,} files of other kinds"] * bool(others) + [f"{len(linked):,} linked folders"] * bool(linked)
-    words = f"{count:,} {ending} file{'s' * (count > 1)} in it"
+    left_out = [f"{others:,} files of other kinds"] * bool(others) + [f"{linked:,} linked folders"] * bool(linked)
+    words = f"{len(texts):,} {kind(texts[0])} file{'s' * (len(texts) > 1)} in it"
     words += f"; not read: {' and '.join(left_out)}" if left_out else ""
-    return [found(path) for path in sorted(path for path in paths if kind(path))], words
+    return [found(path) for path in sorted(texts)], words
 
 
 def text(file: TextFile) -> str:
     """The text of a .txt file."""
     data = file.read()
-    if is_utf16(data):
-        raise SourceError(f"{file.path} is UTF-16: {how_to_convert(file.path)}")
+    if wide := wide_encoding(data):
+        raise SourceError(f"{file.path} is {wide}: {how_to_convert(file.path, wide)}")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -124,23 +123,23 @@ def text(file: TextFile) -> str:
         ) from error
 
 
-def how_to_convert(path: Path) -> str:
-    return f"convert it first, iconv -f UTF-16 -t UTF-8 {path.name} > utf8{''.join(path.suffixes[-1:])}."
+def how_to_convert(path: Path, encoding: str) -> str:
+    return f"convert it first, iconv -f {encoding} -t UTF-8 {path.name} > utf8{''.join(path.suffixes[-1:])}."
 
 
 def line_blocks(file: TextFile) -> Iterator[tuple[int, bytes]]:
     """A file of lines in blocks of whole lines, each with its first line's number; .gz is unpacked on the way."""
-    line, rest = 1, b""
+    line, rest = 1, [b""]  # pieces of a line whose end is still to come: joined once, however long it is
     for data in _pieces(file):
         whole, newline, rest_of_it = data.rpartition(b"\n")
         if newline:
-            block, rest = rest + whole + newline, rest_of_it
+            block, rest = b"".join([*rest, whole, newline]), [rest_of_it]
             yield line, block
             line += block.count(b"\n")
         else:
-            rest += data
-    if rest and not file.grew:
-        yield line, rest
+            rest.append(data)
+    if (last := b"".join(rest)) and not file.grew:
+        yield line, last
 
 
 def located(path: Path, first_line: int, error: UnreadableText) -> UnreadableText:

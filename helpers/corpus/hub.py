@@ -1,10 +1,12 @@
 """Text from the Hugging Face hub, given up on when it does not answer within ten seconds."""
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 from tqdm import tqdm
@@ -84,6 +86,25 @@ def _fetch_in_child(dataset: str, text_key: str, jsonl: Path, environment) -> st
     return f"The Hugging Face hub did not answer within {HUB_SECONDS:.0f} s."
 
 
-def progress(what: str, total: int, unit: str) -> tqdm:
-    """A progress bar as text, on stdout: it stays readable in a saved notebook."""
-    return tqdm(total=total, desc=what, unit=unit, unit_scale=True, file=sys.stdout, mininterval=0.5)
+def progress(what: str, total: int | None, unit: str, delay: float = 0.0) -> tqdm:
+    """A progress bar as text, on stdout: it stays readable in a saved notebook. `delay`: seconds until it is shown."""
+    return tqdm(total=total, desc=what, unit=unit, unit_scale=True, file=sys.stdout, mininterval=0.5, delay=delay)
+
+
+@contextlib.contextmanager
+def ticking(bar: tqdm) -> Iterator[tqdm]:
+    """The bar, drawn anew each second: its clock goes on while one long document is under way."""
+    over = threading.Event()
+
+    def tick() -> None:
+        while not over.wait(1.0):
+            bar.refresh()
+
+    clock = threading.Thread(target=tick, daemon=True)
+    clock.start()
+    try:
+        with bar:
+            yield bar
+    finally:
+        over.set()
+        clock.join()

@@ -170,9 +170,14 @@ def _kept(
     jsonl = directory / f"{name}.jsonl"
 
     def write(unfinished: Path) -> None:
-        with writing(directory.parent), (unfinished / jsonl.name).open("wb") as out:
+        with (
+            writing(directory.parent),
+            (unfinished / jsonl.name).open("wb") as out,
+            hub.progress(f"Reading {name}", None, "B", delay=2) as bar,
+        ):
             for line in lines():
                 out.write(line)
+                bar.update(len(line))
 
     build_once(directory, jsonl.exists, write)
     return Source(name, files.found(jsonl), digest, note)

@@ -8,6 +8,7 @@ tokenizers.
 import contextlib
 import errno
 import hashlib
+import itertools
 import json
 import os
 import signal
@@ -209,7 +210,8 @@ BAD_LINES = {
     "half a pair": ('{"text": "\\ud800"}', "line 3: 'text' has half a surrogate pair"),
     "nested": ('{"text": ' + "[" * 100_000, "line 3: JSON nested too deeply"),
     "UTF-16": ('{"text": 1}'.encode("utf-16-le"), "line 3: not UTF-8 but UTF-16"),
-    "not UTF-8": (b'{"text": "caf\xe9"}', "line 3: not JSON"),
+    "UTF-32": ('{"text": 1}'.encode("utf-32-le"), "line 3: not UTF-8 but UTF-32"),
+    "not UTF-8": (b'{"text": "caf\xe9"}', "line 3: not UTF-8 .*, byte 13 of the line.: convert .* iconv -f latin1"),
 }
 
 
@@ -227,8 +229,11 @@ def test_a_bad_line_is_named_and_nothing_stays_behind(tmp_path, bad, tokenizer_n
 
 def test_no_text_and_no_tokenizer_are_told(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"text": ""}\n')
-    with pytest.raises(CorpusError, match="holds no text at all"):
-        corpus.prepare(str(tmp_path / "a.jsonl"), cache=tmp_path)
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "a.txt").touch()
+    for name, tokenizer_name in itertools.product(("a.jsonl", "texts/a.txt"), ("gpt2", "bpe-300")):
+        with pytest.raises(CorpusError, match=f"^Text from {tmp_path / name}. It holds no text at all"):
+            corpus.prepare(str(tmp_path / name), tokenizer=tokenizer_name, cache=tmp_path)
     (tmp_path / "b.jsonl").write_text('{"text": "too little to learn from"}\n')
     for name, said in (
         ("bpe-100", "needs 257 entries"),

@@ -17,6 +17,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
+from patience import wait_for
 
 from helpers import corpus
 from helpers.corpus import files, sources
@@ -182,8 +183,14 @@ def test_a_folder_of_texts_and_of_tables(tmp_path):
         (lambda d: None, "is not here"),
         (lambda d: d.mkdir(), "no text in it"),
         (lambda d: (d.mkdir(), (d / "a.txt").write_bytes(b"caf\xe9")), r"not UTF-8 .*byte 3"),
-        (lambda d: (d.mkdir(), (d / "a.txt").touch(), (d / "b.parquet").touch()), "1 .parquet, 1 .txt.*of its own"),
-        (lambda d: (d.mkdir(), (d / "a.txt").touch(), (d / "b.jsonl").touch()), "1 .jsonl, 1 .txt.*of its own"),
+        (
+            lambda d: (d.mkdir(), (d / "a.txt").touch(), (d / "b.parquet").touch()),
+            r"kinds \(a.txt and b.parquet\).*of its own",
+        ),
+        (
+            lambda d: (d.mkdir(), (d / "a.txt").touch(), (d / "b.jsonl").touch()),
+            r"kinds \(a.txt and b.jsonl\).*of its own",
+        ),
         (lambda d: d.write_text("x"), "is no text that can be read here"),
     ],
 )
@@ -314,6 +321,14 @@ def texts_of_lines(path) -> list:
         (lambda d: (d / "a.zip").touch(), SourceError, "a.zip is no text .* Unpack it first"),
         (lambda d: (d / "a.txt").write_text("good day", "utf-16"), SourceError, "a.txt is UTF-16: convert"),
         (lambda d: (d / "a.txt").write_text("good day", "utf-16-le"), SourceError, "a.txt is UTF-16: convert"),
+        *(
+            (
+                lambda d, text=text: (d / "a.txt").write_bytes(text),
+                SourceError,
+                "is UTF-32: convert it first, iconv -f UTF-32",
+            )
+            for text in ("good day".encode("utf-32"), "день 😀".encode("utf-32-le"), "д".encode("utf-32-be"))
+        ),
         (lambda d: (d / "a.parquet").write_text("none"), SourceError, "a.parquet cannot be read as parquet: "),
         (
             lambda d: table_of(d / "a.parquet", text=[1, 2], b=["x", "y"]),
@@ -376,6 +391,32 @@ def test_what_this_user_may_not_read_is_told():
             with pytest.raises(SourceError, match="cannot be written: Permission denied. Name another folder"):
                 sources.find("sotu", "text", folder / "texts" / "cache")
         (folder / "texts" / "secret").chmod(0o700)
+
+
+def test_a_line_is_put_together_once_however_long_it_is(tmp_path, monkeypatch):
+    """Appending piece to piece copies the line anew each time: 200 MB took half a minute."""
+    path, line = tmp_path / "long.jsonl", b"x" * 2**23 + b"\n"
+    path.write_bytes(b"first\n" + line + b"last")
+    monkeypatch.setattr(files, "BLOCK_BYTES", 2**10)
+    before = time.process_time()
+    assert list(files.line_blocks(files.found(path))) == [(1, b"first\n"), (2, line), (3, b"last")]
+    assert time.process_time() - before < 2
+
+
+def test_the_clock_of_a_bar_goes_on_though_nothing_is_finished(capsys):
+    with client.ticking(client.progress("Tokenizing", 10, "B")):
+        wait_for(lambda: "[00:01<" in capsys.readouterr().out, "the next second")
+
+
+def test_a_folder_of_several_kinds_is_not_walked_to_its_end(tmp_path, monkeypatch):
+    for name in ("a.txt", "b.parquet"):
+        (tmp_path / name).touch()
+    (tmp_path / "deep").mkdir()
+    monkeypatch.setattr(
+        files.os, "scandir", lambda path, real=os.scandir: real(path) if path == str(tmp_path) else 1 / 0
+    )
+    with pytest.raises(SourceError, match="several kinds"):
+        files.in_folder(tmp_path)
 
 
 def test_a_long_name_is_cut_and_one_too_long_is_told(tmp_path):
