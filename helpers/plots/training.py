@@ -149,6 +149,8 @@ def _losses(axes, several, reference: bool, data) -> str:
 
 
 def _learning_rates(axes, run) -> str:
+    if run.recipe is None:
+        raise ValueError(f"{run.headline}. Its recipe.json holds no recipe, so there is no plan to draw.")
     schedule, logged = run.recipe.schedule, run.series("learning-rate")
     steps = range(schedule.train_iters + 1)
     axes.plot(steps, [schedule.learning_rate(step) for step in steps], **REFERENCE, label="planned")

@@ -27,8 +27,9 @@ def saved(directory: Path) -> list[int]:
 
 def latest(directory: Path) -> int | None:
     """The iteration that Megatron would load, None when there is nothing to load."""
+    tracker = Path(directory) / TRACKER
     try:
-        return int((Path(directory) / TRACKER).read_text())
+        return int(tracker.read_text()) if tracker.is_file() else None
     except (OSError, ValueError):
         return None
 

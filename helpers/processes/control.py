@@ -23,6 +23,7 @@ import psutil
 from helpers.machine import PROJECT
 from helpers.processes import locks, logs
 from helpers.processes.locks import Busy, held
+from helpers.processes.run_files import read_json
 
 MARK = "MEGATRON_TOUR_RUN"  # environment variable of every process of a run: its directory
 TERM_SECONDS = 20  # what ranks get between SIGTERM and SIGKILL; torchrun itself would wait 30
@@ -47,15 +48,6 @@ class Supervisor:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.process.wait(TERM_SECONDS + GONE_SECONDS)
         self.process.poll()
-
-
-def read_json(path: Path) -> dict:
-    """The object in a file of a run directory; empty where there is no such file, or something else in it."""
-    try:
-        value = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-    return value if isinstance(value, dict) else {}
 
 
 def read_status(run_directory: Path) -> dict:

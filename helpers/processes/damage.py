@@ -23,6 +23,8 @@ def of(checkpoint: Path) -> str | None:
     if legacy := sorted(checkpoint.glob(LEGACY)):
         return next((f"{path.parent.name}/{path.name} is cut off" for path in legacy if not _is_whole_zip(path)), None)
     try:
+        if (checkpoint / MEGATRONS_LAST).is_fifo():
+            return f"{MEGATRONS_LAST} is a pipe"
         json.loads((checkpoint / MEGATRONS_LAST).read_text())["sharded_backend"]
     except FileNotFoundError:
         return "it was never finished"

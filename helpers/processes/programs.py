@@ -108,7 +108,7 @@ def raise_if_failed(directory: Path, name: str) -> None:
         return
     text = ""
     with contextlib.suppress(FileNotFoundError), open(directory / "log.txt", "rb") as file:
-        file.seek(status.get("log_start", 0))
+        file.seek(max(0, status.get("log_start", 0)))
         text = file.read().decode(errors="replace")
     rank = status.get("failing_rank")
     who = f"rank {rank} " if rank is not None else ""

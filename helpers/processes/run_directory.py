@@ -18,6 +18,7 @@ from pathlib import Path
 
 from helpers.machine import PROJECT, Machine, cuda_libraries, driver_versions, short_path
 from helpers.processes import checkpoints, control, locks, trust
+from helpers.processes.run_files import read_json, why_damaged
 from helpers.ranks.repairs import table
 
 NAME = re.compile(r"\w[\w.+-]{0,99}")
@@ -82,19 +83,6 @@ def unfinished(parent: Path, identity: dict) -> Path | None:
     return old if old is not None and _is_unfinished(old) else None
 
 
-def why_damaged(directory: Path) -> str | None:
-    """What is wrong with a run's recipe.json or status.json, in words; None where both are whole or not there yet."""
-    for name in ("recipe.json", "status.json"):
-        path = directory / name
-        known = control.read_json(path)
-        parts = [known.get(part, {}) for part in ("model", "layout", "batch", "schedule", "speed")]
-        if path.exists() and (not known or not all(isinstance(part, dict) for part in parts)):
-            found = path.read_text(errors="replace").strip()
-            held = "is empty" if not found else f"begins with {found[:20]!r}" if len(found) > 20 else f"holds {found!r}"
-            return f"{path} is damaged: it {held}."
-    return None
-
-
 def _say_what_is_damaged(parent: Path) -> None:
     for directory in sorted(path for path in parent.glob("*") if path.is_dir()):
         if why := why_damaged(directory):
@@ -117,7 +105,7 @@ def _newest(parent: Path, identity: dict) -> Path | None:
 def _runs(parent: Path, identity: dict) -> Iterator[Path]:
     """This user's runs of the same recipe, corpus and entry script, newest first."""
     for directory in sorted((p for p in parent.glob("*") if p.is_dir()), reverse=True):
-        known = control.read_json(directory / "recipe.json")
+        known = read_json(directory / "recipe.json")
         ours = directory.stat().st_uid == os.getuid() and not why_damaged(directory)
         if ours and all(known.get(key) == value for key, value in identity.items()):
             yield directory

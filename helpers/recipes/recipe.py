@@ -3,7 +3,7 @@
 import difflib
 import hashlib
 import sys
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Literal
 
@@ -17,7 +17,7 @@ from helpers.recipes.layout import Layout
 from helpers.recipes.names import OURS
 from helpers.recipes.settings import PARTS, Batch, Checkpoints, Logging, Model, Precision, Schedule, Speed
 from helpers.show import frames
-from helpers.show.arguments import checked
+from helpers.show.arguments import checked, fits, in_words
 from helpers.show.message import Absence
 from helpers.show.tables import whole_sentences
 
@@ -53,17 +53,12 @@ class Recipe:
 
     @classmethod
     def from_json(cls, described: dict) -> "Recipe":
-        """A recipe from a run's recipe.json: what is missing there has its default, what is unknown is passed over."""
-        parts: dict = {"stock": False}
-        for f in fields(cls):
-            if f.name not in described:
-                continue
-            value, kind = described[f.name], PARTS.get(f.name)
-            if kind:
-                known = {name.name for name in fields(kind)}
-                value = kind(**{name: one for name, one in value.items() if name in known})
-            parts[f.name] = tuple(value) if isinstance(value, list) else value
-        return cls(**parts)
+        """A recipe from a run's recipe.json: what is missing there has its default, what is unknown is passed over.
+
+        Raises:
+            ValueError: a value in it is of another kind than its field, or one is missing that has no default.
+        """
+        return cls(**{"stock": False} | _from_json(cls, described, ""))
 
     def with_(self, **changes) -> "Recipe":
         """A copy with some fields changed, whichever part they belong to: `with_(tensor_parallel=2, lr=3e-4)`.
@@ -218,3 +213,21 @@ class Recipe:
         elif self.without:
             rows["Megatron"] = f"our changes without {', '.join(self.without)}"
         return pd.DataFrame({"": rows})
+
+
+def _from_json(kind: type, described: dict, within: str) -> dict:
+    """The fields of a recipe, or of one of its parts, by name, each of the kind that it must be."""
+    found = {}
+    for field_ in fields(kind):
+        name, part = field_.name, PARTS.get(field_.name)
+        if name not in described:
+            if field_.default is MISSING and field_.default_factory is MISSING:
+                raise ValueError(f"{within}{name} is missing")
+            continue
+        value = tuple(described[name]) if isinstance(described[name], list) else described[name]
+        if part and isinstance(value, dict):
+            value = part(**_from_json(part, value, f"{name}."))
+        if not fits(value, field_.type if not within else field_.type | None):
+            raise ValueError(f"{within}{name} is {value!r}, where {in_words(field_.type)} belongs")
+        found[name] = value
+    return found

@@ -18,7 +18,7 @@ def scalars(directory: Path):
     the tag of the validation part, "lm loss validation", and the same step (`pretrain` in training/training.py, before
     it ends): of that tag the first value of a step counts.
     """
-    files = sorted(Path(directory).glob("events.out.tfevents.*"))
+    files = sorted(path for path in Path(directory).glob("events.out.tfevents.*") if path.is_file())
     return _read(tuple((str(path), path.stat().st_size) for path in files)).copy()
 
 

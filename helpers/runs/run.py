@@ -8,7 +8,8 @@ from pathlib import Path
 
 from helpers.machine import given, given_folder, runs_root
 from helpers.processes import checkpoints, control
-from helpers.processes.run_directory import why_damaged, why_no_name
+from helpers.processes.run_directory import why_no_name
+from helpers.processes.run_files import read_json, read_text, why_damaged
 from helpers.runs import events
 from helpers.runs.results import Results
 from helpers.show import numbers
@@ -24,16 +25,16 @@ class Run(Results):
 
     @property
     def described(self) -> dict:
-        return control.read_json(self.path / "recipe.json")
+        return read_json(self.path / "recipe.json")
 
     @property
     def environment(self) -> dict:
-        return control.read_json(self.path / "environment.json")
+        return read_json(self.path / "environment.json")
 
     @property
     def predictions(self) -> dict:
         """What the learner wrote down before the run: name → value."""
-        return control.read_json(self.path / "predictions.json")
+        return read_json(self.path / "predictions.json")
 
     @property
     def state(self) -> str:
@@ -48,7 +49,7 @@ class Run(Results):
     @property
     def command(self) -> str:
         """`command.sh`: the whole launch as a script that runs by itself."""
-        return _read_text(self.path / "command.sh")
+        return read_text(self.path / "command.sh")
 
     @property
     def wall_seconds(self) -> float | None:
@@ -72,7 +73,7 @@ class Run(Results):
     @property
     def log_text(self) -> str:
         """All of `log.txt`: what every launch of the run printed."""
-        return _read_text(self.path / "log.txt")
+        return read_text(self.path / "log.txt")
 
     @checked
     def log(self, containing: str = "", last: int = 3) -> Text:
@@ -143,15 +144,20 @@ def load(path) -> Run:
 
     Raises:
         FileNotFoundError: there is no such directory.
-        ValueError: its recipe.json or status.json is damaged.
+        ValueError: one of its files is damaged; the message names it.
         TypeError: that is no path.
     """
     path = given(path, "runs.load({})")
     if not os.path.isdir(path):
         raise FileNotFoundError(f"There is no run directory {path}. runs.latest(name) finds the newest of a recipe.")
-    if why := why_damaged(path):
+    run = Run(path.resolve())
+    try:
+        why = why_damaged(path) or run.recipe and None
+    except ValueError as odd:
+        why = f"{path / 'recipe.json'} is damaged: {odd}."
+    if why:
         raise ValueError(f"{why} Its log may be whole ({path / 'log.txt'}); the run cannot be shown or picked up.")
-    return Run(path.resolve())
+    return run
 
 
 def latest(name: str, runs_dir: Path | str | None = None) -> Run:
@@ -168,10 +174,3 @@ def latest(name: str, runs_dir: Path | str | None = None) -> Run:
     if not found:
         raise FileNotFoundError(f"No run of {name} lies under {root}. Make one: launch.train(recipe, data).")
     return load(found[-1])
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(errors="replace")
-    except OSError:
-        return ""

@@ -19,11 +19,12 @@ import psutil
 import pytest
 from machines import BARE_H200
 from patience import HANG_SECONDS, survivors, wait_for
+from records import make_run
 
 from helpers import launch, machine, runs
 from helpers.launch import live
 from helpers.machine import CPU, PROJECT
-from helpers.processes import control, diagnosis, logs, run_directory
+from helpers.processes import checkpoints, control, diagnosis, logs, run_directory
 from helpers.recipes import preflight
 
 STEP = (
@@ -229,6 +230,12 @@ def test_which_run_is_picked_up(tmp_path, states, fresh, picked, capsys):
     assert ("Picking up" in capsys.readouterr().out) == (picked is not None)
 
 
+def put(path: Path, content: str) -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.unlink(missing_ok=True)
+    {"a folder": path.mkdir, "a pipe": lambda: os.mkfifo(path)}.get(content, lambda: path.write_text(content))()
+
+
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
@@ -237,12 +244,27 @@ def test_which_run_is_picked_up(tmp_path, states, fresh, picked, capsys):
         ("recipe.json", '{"name": "recipe", "mod', "begins with"),
         ("recipe.json", "", "is empty"),
         ("recipe.json", '{"model": 5}', "is damaged"),
+        ("recipe.json", '{"model": {}, "layout": {}, "batch": {}}', "lacks its schedule"),
+        ("recipe.json", "[" * 99_999, "begins with '[[[["),
+        ("recipe.json", "a folder", "is a folder"),
+        ("recipe.json", "a pipe", "is a pipe"),
+        ("status.json", '{"started": "yesterday"}', "holds started='yesterday', where a number belongs"),
+        ("status.json", '{"launch": "two"}', "holds launch='two', where a whole number belongs"),
+        ("status.json", '{"state": "lost"}', "holds state='lost', where 'running' or"),
+        ("environment.json", '{"machine": "x"}', "holds machine='x', which describes none"),
+        ("environment.json", '{"machine": {"gpus": [5]}}', "which describes none"),
+        ("log.txt", "a pipe", "is a pipe"),
+        (".lock", "a pipe", "is a pipe"),
+        (f"checkpoints/{checkpoints.TRACKER}", "a folder", "is a folder"),
+        (f"checkpoints/{checkpoints.TRACKER}", "a pipe", "is a pipe"),
+        ("checkpoints", "a file", "is no folder"),
     ],
+    ids=lambda value: value[:30],
 )
 def test_a_damaged_run_directory_is_told_in_words(name, content, words, tmp_path, capsys):
     directory = old_run(tmp_path / "recipe", "20260101-000000", "stopped")
     run = runs.load(directory)
-    (directory / name).write_text(content)
+    put(directory / name, content)
     identity = {"fingerprint": "abc", "entry_script": None}
     with run_directory.claim(tmp_path / "recipe", identity, fresh=False) as (claimed, _):
         assert claimed != directory
@@ -251,6 +273,22 @@ def test_a_damaged_run_directory_is_told_in_words(name, content, words, tmp_path
     for look in (lambda: runs.load(directory), lambda: runs.latest("recipe", tmp_path), lambda: launch.follow(run)):
         with pytest.raises(ValueError, match=f"{name} is damaged"):
             look()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"model": {}}, "model.num_layers is missing"),
+        ({"schedule": {"train_iters": "x"}}, "schedule.train_iters is 'x', where a whole number"),
+        ({"extra_flags": 5}, "extra_flags is 5, where a list"),
+        ({"name": None}, "name is None, where a text belongs"),
+    ],
+)
+def test_a_value_of_another_kind_in_a_recipe_is_named(change, words, tmp_path, tiny_recipe):
+    run = make_run(tmp_path / "a", tiny_recipe)
+    (run.path / "recipe.json").write_text(json.dumps(run.described | change))
+    with pytest.raises(ValueError, match=rf"recipe.json is damaged: {words}"):
+        runs.load(run.path)
 
 
 @pytest.mark.parametrize(

@@ -447,6 +447,11 @@ def test_a_directory_with_another_recipes_checkpoint(corpus, tmp_path):
     assert "unknown" in refusal(SMALL, corpus, CPU, tmp_path / "run")
 
 
+def test_a_damaged_directory_is_named(tmp_path):
+    (tmp_path / "recipe.json").mkdir()
+    assert f"{tmp_path / 'recipe.json'} is damaged: it is a folder" in refusal(SMALL, None, CPU, tmp_path)
+
+
 class Runs:
     """A pickle that creates a file when it is read."""
 

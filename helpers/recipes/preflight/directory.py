@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from helpers.machine import PROJECT
-from helpers.processes import checkpoints, control, trust
+from helpers.processes import checkpoints, trust
 from helpers.processes.run_directory import unfinished
+from helpers.processes.run_files import read_json, why_damaged
 from helpers.recipes import accounting
 from helpers.recipes.preflight.problem import Problem, error
 from helpers.show import numbers
@@ -35,9 +36,12 @@ def directory(
         why = "A line break in it would begin a new line in the log and in command.sh."
         yield error(f"run directory {str(run_directory)!r}", why, "A folder whose name can be printed.")
         return
+    if why := why_damaged(run_directory):
+        yield error(f"run directory {run_directory}", why, "Move it away, or begin another: fresh=True.")
+        return
     same = identity(recipe, data, entry_script)
     step, ours = checkpoints.latest(run_directory / "checkpoints"), same["fingerprint"]
-    holds = control.read_json(run_directory / "recipe.json").get("fingerprint")
+    holds = read_json(run_directory / "recipe.json").get("fingerprint")
     if step is not None and holds != ours:
         why = (
             f"It holds a checkpoint of step {step} of another recipe or corpus ({holds or 'unknown'}, this one is "
