@@ -60,6 +60,8 @@ def build(model: dict, layout: dict, rank: int = 0, dtype=torch.float32, recompu
         attention_dropout=m.dropout,
         tensor_model_parallel_size=lay.tensor_parallel,
         pipeline_model_parallel_size=lay.pipeline_parallel,
+        account_for_embedding_in_pipeline_split=lay.account_for_embedding_and_loss,
+        account_for_loss_in_pipeline_split=lay.account_for_embedding_and_loss,
         expert_model_parallel_size=lay.expert_parallel,
         expert_tensor_parallel_size=lay.expert_tensor_parallel,
         sequence_parallel=lay.sequence_parallel and lay.tensor_parallel > 1,

@@ -181,7 +181,8 @@ def nvidia() -> tuple[Row, ...]:
     bf16 = {"fp8_format": None, "fp8_param_gather": False}
     context = {"context_parallel": 2}
     pipeline = {"tensor_parallel": 4, "pipeline_parallel": 8, "virtual_pipeline_chunks": 5, **node}
-    all_four = {**pipeline, "tensor_parallel": 8, "virtual_pipeline_chunks": 8, **context}
+    ends = {"account_for_embedding_and_loss": True}  # 126 layers into 64 pieces
+    all_four = {**pipeline, "tensor_parallel": 8, "virtual_pipeline_chunks": 8, **context, **ends}
     cloud, bridge = "DGX Cloud 25.04", f"{NVIDIA_SOURCE}, 26.04.01"
     shares = (
         ("8B bf16, CP2×DP4", eight.with_(**bf16), context, 8, 128, 10682, cloud),

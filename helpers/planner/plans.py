@@ -1,17 +1,15 @@
 """Every layout that can train a recipe on a machine, by predicted speed."""
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
 
 from helpers.machine import Machine, here
 from helpers.recipes import accounting, candidates, costs
 from helpers.recipes.candidates import Candidate
 from helpers.recipes.costs import Step
 from helpers.recipes.layout import Layout
+from helpers.recipes.recipe import Recipe
 from helpers.show import frames, numbers
-
-if TYPE_CHECKING:
-    from helpers.recipes.recipe import Recipe
+from helpers.show.arguments import checked
 
 ROOM = 0.95  # of a GPU's memory: what the allocator loses in gaps is not planned
 SHOWN = 11
@@ -22,7 +20,7 @@ MOST_DOUBLINGS = 12  # of the machine, in search of one that would do
 class Plan:
     """One layout with what it would take: `step` by part, `memory` by part in bytes on the fullest rank."""
 
-    recipe: "Recipe"
+    recipe: Recipe
     step: Step
     memory: dict[str, float] = field(hash=False)
 
@@ -96,7 +94,8 @@ class Search:
         return f"{self._sentence()}\n{self.table().to_string()}"
 
 
-def predict(recipe: "Recipe", machine: Machine | None = None) -> Plan:
+@checked
+def predict(recipe: Recipe, machine: Machine | None = None) -> Plan:
     """One step of a recipe before it runs: milliseconds by part, and the memory of the fullest rank.
 
     Raises:
@@ -106,7 +105,8 @@ def predict(recipe: "Recipe", machine: Machine | None = None) -> Plan:
     return Plan(recipe, costs.step(recipe, machine), accounting.memory(recipe, machine))
 
 
-def search(recipe: "Recipe", machine: Machine | None = None) -> Search:
+@checked
+def search(recipe: Recipe, machine: Machine | None = None) -> Search:
     """Every layout of the recipe's model that preflight accepts on a machine, fastest first.
 
     Tensor, pipeline (with chunks), context, expert and data parallelism over all GPUs, or over as many as share the
@@ -127,14 +127,15 @@ def search(recipe: "Recipe", machine: Machine | None = None) -> Search:
     return Search(machine, tuple(plans), len(tried) - len(fitting))
 
 
-def best(recipe: "Recipe", machine: Machine | None = None) -> "Recipe":
+@checked
+def best(recipe: Recipe, machine: Machine | None = None) -> Recipe:
     """The recipe in the fastest layout of `search`; its model, its batch and its number format stay."""
     machine = machine or here()
     fastest = search(recipe, machine).best.recipe
     return replace(fastest, scaled_for=machine.name)
 
 
-def _nowhere(recipe: "Recipe", machine: Machine, tried: list[Candidate]) -> str:
+def _nowhere(recipe: Recipe, machine: Machine, tried: list[Candidate]) -> str:
     if not tried:
         return (
             f"No layout over {machine.name} divides {recipe.name} evenly: {recipe.model.num_layers} layers, "
@@ -155,7 +156,7 @@ def _nowhere(recipe: "Recipe", machine: Machine, tried: list[Candidate]) -> str:
     return said
 
 
-def _holds(recipe: "Recipe", machine: Machine, gpus: int, room: float) -> bool:
+def _holds(recipe: Recipe, machine: Machine, gpus: int, room: float) -> bool:
     """Whether so many GPUs hold the model at its most frugal: all recomputed, everything else split or shared."""
     node = len(machine.gpus) // machine.nodes
     batch = replace(recipe.batch, micro_batch_size=1, recompute="full", global_batch_size=gpus)

@@ -6,7 +6,8 @@ from math import isqrt
 from typing import TYPE_CHECKING
 
 from helpers.machine import Machine
-from helpers.recipes import accounting, preflight
+from helpers.recipes import preflight
+from helpers.recipes.accounting import rank_memory
 from helpers.recipes.layout import Layout
 from helpers.recipes.preflight import precision
 
@@ -60,13 +61,14 @@ def layouts(recipe: "Recipe", machine: Machine, ranks: int) -> Iterator[Layout]:
         if tensor > node or model.num_attention_heads % tensor:
             continue
         for pipeline in divisors(ranks // tensor):
-            if model.num_layers % pipeline:
+            ends = 0 if model.num_layers % pipeline == 0 else 2  # embedding and loss, where only with them it is whole
+            if (model.num_layers + ends) % pipeline:
                 continue
             for context in divisors(ranks // (tensor * pipeline)):
                 data = ranks // (tensor * pipeline * context)
                 if samples % data or (context > 1 and model.sequence_length % (2 * context)):
                     continue
-                for chunks in divisors(model.num_layers // pipeline) if pipeline > 1 else (1,):
+                for chunks in divisors((model.num_layers + ends) // pipeline) if pipeline > 1 else (1,):
                     for expert, expert_tensor in _experts(recipe, tensor, context * data):
                         for sequence in (True, False) if tensor > 1 else (False,):
                             yield Layout(
@@ -79,6 +81,7 @@ def layouts(recipe: "Recipe", machine: Machine, ranks: int) -> Iterator[Layout]:
                                 expert_tensor_parallel=expert_tensor,
                                 sequence_parallel=sequence,
                                 distributed_optimizer=data * context > 1 or recipe.layout.distributed_optimizer,
+                                account_for_embedding_and_loss=ends > 0,
                             )
 
 
@@ -114,15 +117,16 @@ def micro_batches(recipe: "Recipe", layout: Layout, machine: Machine, room: floa
     share = recipe.batch.global_batch_size // layout.data_parallel
     powers = [2**n for n in range(LARGEST_MICRO_BATCH.bit_length())]
     for size in sorted({recipe.batch.micro_batch_size, *powers}):
-        if share % size == 0 and not _refused(laid_out.with_(micro_batch_size=size), machine):
-            yield _most_memory(laid_out, size, machine, room)
+        sized = replace(laid_out, batch=replace(recipe.batch, micro_batch_size=size))
+        if share % size == 0 and not _refused(sized, machine):
+            yield _most_memory(sized, machine, room)
 
 
 def _refused(recipe: "Recipe", machine: Machine) -> bool:
     return any(problem.severity == "error" for problem in preflight.split(recipe, machine))
 
 
-def _most_memory(recipe: "Recipe", size: int, machine: Machine, room: float) -> Candidate:
+def _most_memory(recipe: "Recipe", machine: Machine, room: float) -> Candidate:
     """The first way that fits, from the fastest to the most frugal; else that."""
     engine = machine.device == "cuda" and machine.transformer_engine
     ways = [(graph, None) for graph in ((True, False) if recipe.speed.cuda_graph and engine else (False,))]
@@ -130,9 +134,9 @@ def _most_memory(recipe: "Recipe", size: int, machine: Machine, room: float) -> 
     ranks = recipe.layout.world_size
     have = min(gpu.memory_bytes for gpu in machine.gpus[:1]) if machine.gpus else machine.memory_bytes / ranks
     for graph, recompute in ways:
-        batch = replace(recipe.batch, micro_batch_size=size, recompute=recompute)
+        batch = replace(recipe.batch, recompute=recompute)
         tried = replace(recipe, batch=batch, speed=replace(recipe.speed, cuda_graph=graph))
-        parts = accounting.memory(tried, machine)
+        parts = rank_memory.fullest(tried, machine)
         unsafe = graph and any(precision.cuda_graph(tried, machine, parts))
         if sum(parts.values()) <= room * have and not unsafe:
             return Candidate(tried, parts, True)

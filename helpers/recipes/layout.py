@@ -14,6 +14,8 @@ class Layout:
     `processes` is the number of ranks; None takes the fewest that the sizes need. What the model's parallel
     dimensions leave over is data parallelism. `virtual_pipeline_chunks` is the number of model chunks on each
     pipeline rank; `expert_tensor_parallel` None means Megatron's default, the tensor-parallel size.
+    `account_for_embedding_and_loss`: each counts as a layer when the layers are dealt out to a pipeline, so that its
+    first and its last stage hold one less.
     """
 
     IN_WORDS = "a layout, such as recipe.layout"
@@ -27,6 +29,14 @@ class Layout:
     expert_tensor_parallel: int | None = None
     sequence_parallel: bool = False
     distributed_optimizer: bool = False
+    account_for_embedding_and_loss: bool = False
+
+    def layers(self, num_layers: int, pipeline_rank: int) -> float:
+        """Layers on a stage (transformer_block.py, `get_num_layers_to_build`); whole where preflight lets them pass."""
+        if not self.account_for_embedding_and_loss:
+            return num_layers / self.pipeline_parallel
+        ends = (pipeline_rank == 0) + (pipeline_rank == self.pipeline_parallel - 1)
+        return (num_layers + 2) / self.pipeline_parallel - ends
 
     @property
     def model_parallel(self) -> int:
@@ -71,6 +81,10 @@ class Layout:
         if self.virtual_pipeline_chunks > 1:
             why = "model chunks a pipeline rank takes in turn (interleaved schedule)"
             flags.append(Flag("--num-virtual-stages-per-pipeline-rank", str(self.virtual_pipeline_chunks), why))
+        if self.account_for_embedding_and_loss:
+            why = "counts as a layer when they are dealt out"
+            flags.append(Flag("--account-for-embedding-in-pipeline-split", None, why))
+            flags.append(Flag("--account-for-loss-in-pipeline-split", None, why))
         if self.context_parallel > 1:
             why = "ranks that split every sequence"
             flags.append(Flag("--context-parallel-size", str(self.context_parallel), why))

@@ -1,4 +1,4 @@
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 from ask_megatron import ask_megatron, described, placed
@@ -38,6 +38,8 @@ SPLIT = [
     (GPT, Layout(tensor_parallel=2)),
     (GPT, Layout(pipeline_parallel=2)),
     (GPT, Layout(pipeline_parallel=4)),
+    (replace(GPT, num_layers=6), Layout(pipeline_parallel=4, account_for_embedding_and_loss=True)),
+    (replace(LLAMA, num_layers=10), Layout(pipeline_parallel=3, account_for_embedding_and_loss=True)),
     (LLAMA, Layout(tensor_parallel=2, pipeline_parallel=2, context_parallel=2)),
     (FULL[2].model, Layout(tensor_parallel=4, pipeline_parallel=2, sequence_parallel=True)),
     (MOE, Layout(expert_parallel=2)),

@@ -36,10 +36,11 @@ def activation_bytes(recipe: "Recipe", machine: Machine | None, pipeline_rank: i
     kept = tokens * element * model.hidden_size / spread if batch.recompute == "full" else inside
     micro_batches = max(1, batch.global_batch_size // (batch.micro_batch_size * max(1, layout.data_parallel)))
     if chunks == 1:
-        layers_in_flight = min(pp - pipeline_rank, micro_batches) * model.num_layers / pp
+        layers_in_flight = min(pp - pipeline_rank, micro_batches) * layout.layers(model.num_layers, pipeline_rank)
     else:
         warm_up = (pp - pipeline_rank - 1) * 2 + (chunks - 1) * pp + 1
-        layers_in_flight = min(warm_up, micro_batches * chunks) * model.num_layers / (pp * chunks)
+        held = layout.layers(model.num_layers, pipeline_rank) / chunks
+        layers_in_flight = min(warm_up, micro_batches * chunks) * held
     total = layers_in_flight * kept + (inside - kept)
     if pipeline_rank == pp - 1:
         softmax = 4 if element == 4 else 4 + element

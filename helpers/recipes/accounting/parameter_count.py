@@ -137,7 +137,7 @@ def rank_parameters(model: Model, layout: Layout, pipeline_rank: int = 0) -> tup
     if model.linear_bias:
         whole += h + (0 if model.num_experts else h)
     split = layer["attention"] + layer["MLP"] + layer["norms"] + layer["router"] - whole
-    layers = model.num_layers / pp
+    layers = layout.layers(model.num_layers, pipeline_rank)
     dense = layers * (split / t + whole)
     first, last = pipeline_rank == 0, pipeline_rank == pp - 1
     embedding = model.vocab_size * h / t

@@ -37,16 +37,25 @@ def memory(recipe: "Recipe", machine: Machine | None = None, pipeline_rank: int 
         machine: where it would run; None plans for GPUs with Transformer Engine.
         pipeline_rank: the pipeline stage; None takes the fullest.
     """
-    if pipeline_rank is None:
-        stages = (memory(recipe, machine, rank) for rank in range(recipe.layout.pipeline_parallel))
-        return max(stages, key=lambda parts: sum(parts.values()))
+    return fullest(recipe, machine) if pipeline_rank is None else of_stage(recipe, machine, pipeline_rank)
+
+
+def fullest(recipe: "Recipe", machine: Machine | None) -> dict[str, float]:
+    """`memory` of the fullest stage: the first, the second (those after it hold fewer micro-batches) or the last."""
+    last = recipe.layout.pipeline_parallel - 1
+    stages = (of_stage(recipe, machine, rank) for rank in sorted({0, min(1, last), last}))
+    return max(stages, key=lambda parts: sum(parts.values()))
+
+
+def of_stage(recipe: "Recipe", machine: Machine | None, pipeline_rank: int) -> dict[str, float]:
+    """`memory` of one stage."""
     model, layout, precision = recipe.model, recipe.layout, recipe.precision
     dense, experts = rank_parameters(model, layout, pipeline_rank)
     count = dense + experts
     element = activations.element_bytes(precision)
     weights = element * count
     if precision.fp8_format:
-        matrices = (_layer_matrices(model, layout)) * model.num_layers / layout.pipeline_parallel
+        matrices = _layer_matrices(model, layout) * layout.layers(model.num_layers, pipeline_rank)
         weights += (2 if not precision.fp8_param_gather else 2 - element) * matrices
     share = count
     if layout.distributed_optimizer:

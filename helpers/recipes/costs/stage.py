@@ -43,7 +43,7 @@ class Stage:
 def stage(recipe: "Recipe", machine: Machine, rates: Rates, rank: int, layer: tuple[Counter, Counter]) -> Stage:
     """The stage `rank` of the pipeline (all of its chunks), of layers such as `layer`."""
     layout, model = recipe.layout, recipe.model
-    layers = model.num_layers / layout.pipeline_parallel
+    layers = layout.layers(model.num_layers, rank)
     first, last = rank == 0, rank == layout.pipeline_parallel - 1
     forward, backward = (_times(one, layers) for one in layer)
     if recipe.batch.recompute == "full":

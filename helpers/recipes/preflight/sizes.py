@@ -190,12 +190,26 @@ def shapes(recipe: "Recipe") -> Iterator[Problem]:
     if chunks > 1 and pp == 1:
         why = "Chunks are taken in turn by the ranks of a pipeline, and there is no pipeline."
         yield error(f"virtual_pipeline_chunks={chunks} with pipeline_parallel=1", why, "pipeline_parallel=2 or more.")
-    if m.num_layers % (pp * chunks):
+    if lay.account_for_embedding_and_loss and pp == 1:
+        why = "Layers are dealt out to the stages of a pipeline, and there is no pipeline."
+        yield error("account_for_embedding_and_loss with pipeline_parallel=1", why, "pipeline_parallel=2 or more.")
+    elif lay.account_for_embedding_and_loss and (m.num_layers + 2) % (pp * chunks):
+        pieces = pp * chunks
+        why = (
+            f"With embedding and loss there are {m.num_layers} + 2 layers to deal out to {pieces} pieces, and "
+            f"{m.num_layers + 2} / {pieces} is not whole."
+        )
+        change = f"pipeline_parallel × virtual_pipeline_chunks = {_divisors(m.num_layers + 2)}."
+        yield error(f"pipeline_parallel={pp} with account_for_embedding_and_loss", why, change)
+    if m.num_layers % (pp * chunks) and not lay.account_for_embedding_and_loss:
         asked = f"pipeline_parallel={pp}" + (f" with virtual_pipeline_chunks={chunks}" if chunks > 1 else "")
         pieces = pp * chunks
         why = f"Each of the {pieces} pieces has as many layers as the next, and {m.num_layers} / {pieces} is not whole."
         change = f"num_layers={nearest_multiple(m.num_layers, pieces)}"
-        change += f", or pipeline_parallel × virtual_pipeline_chunks = {_divisors(m.num_layers)}."
+        change += f", or pipeline_parallel × virtual_pipeline_chunks = {_divisors(m.num_layers)}"
+        if (m.num_layers + 2) % pieces == 0:
+            change += ", or account_for_embedding_and_loss=True"
+        change += "."
         yield error(f"{asked} and num_layers={m.num_layers}", why, change)
     if cp > 1 and m.sequence_length % (2 * cp):
         why = (
