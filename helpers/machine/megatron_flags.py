@@ -13,20 +13,31 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
+from helpers.machine import megatron_values
+from helpers.machine.megatron_values import Takes
+
 FLAG = re.compile(r"--[a-z0-9][\w-]*")
 
 
 class Described(NamedTuple):
-    """What Megatron says of a flag, the function or dataclass that brings it, and its default, if a plain value."""
+    """What Megatron says of a flag, the function or dataclass that brings it, its default, if a plain value, and what
+    may stand behind it."""
 
     help: str
     owner: str
     default: str | None
+    takes: Takes = Takes()
 
 
 def known() -> frozenset[str]:
     """Every flag that Megatron's own parser takes, "--micro-batch-size" say; empty where there is no Megatron."""
     return frozenset(described())
+
+
+def whole(flag: str) -> str:
+    """A flag cut short as its one completion: "--tensorboard-d" is "--tensorboard-dir"; any other as it is."""
+    completions = [name for name in known() if name.startswith(flag)]
+    return completions[0] if flag not in completions and len(completions) == 1 else flag
 
 
 @cache
@@ -58,7 +69,8 @@ def _added(module: ast.Module) -> Iterator[tuple[str, Described]]:
             if not (isinstance(call, ast.Call) and getattr(call.func, "attr", None) == "add_argument"):
                 continue
             given = {keyword.arg: keyword.value for keyword in call.keywords}
-            says = Described(_text(given.get("help")), function.name, _plain(given.get("default")))
+            takes = megatron_values.of_argument(given)
+            says = Described(_text(given.get("help")), function.name, _plain(given.get("default")), takes)
             names = [flag for name in call.args for flag in _flags(name)]
             both = "BooleanOptionalAction" in ast.dump(call)
             yield from ((name, says) for name in (*names, *(f"--no-{name[2:]}" for name in names if both)))
@@ -85,8 +97,17 @@ def _fields(dataclass: ast.ClassDef, left_out: set[str]) -> Iterator[tuple[str, 
     for field, after in zip(dataclass.body, [*dataclass.body[1:], None], strict=True):
         if isinstance(field, ast.AnnAssign) and field.target.id not in left_out:
             text = _text(after.value) if isinstance(after, ast.Expr) else ""
-            says = Described(text, dataclass.name, _plain(field.value))
+            takes = megatron_values.of_field(field.annotation, _meta(field))
+            says = Described(text, dataclass.name, _plain(field.value), takes)
             yield from ((flag, says) for flag in _of_a_field(field))
+
+
+def _meta(field: ast.AnnAssign) -> dict[str, ast.AST]:
+    """The "argparse_meta" of a dataclass's field."""
+    dicts = [node for node in ast.walk(field) if isinstance(node, ast.Dict)]
+    pairs = [(key, value) for one in dicts for key, value in zip(one.keys, one.values, strict=True)]
+    found = [value for key, value in pairs if getattr(key, "value", None) == "argparse_meta"]
+    return {key.value: value for one in found for key, value in zip(one.keys, one.values, strict=True)}
 
 
 def _of_a_field(field: ast.AnnAssign) -> set[str]:

@@ -226,6 +226,18 @@ REFUSED = {
     "a number for a flag": (SMALL, {"extra_flags": (5,)}, CPU, ["extra_flags=(5,)", "('5',)"]),
     "an unknown flag": (SMALL, {"extra_flags": ("--micro-batch-sise", "4")}, CPU,
         ["Megatron has no such flag", '"--micro-batch-size"']),
+    "a folder of the run's own": (SMALL, {"extra_flags": ("--save", "elsewhere")}, CPU,
+        ["--save", "its own directory", "save_interval=100"]),
+    "a checkpoint in the place of the run's own": (SMALL, {"extra_flags": ("--load=elsewhere",)}, CPU,
+        ["--load", "its own checkpoints", "--pretrained-checkpoint"]),
+    "curves elsewhere, by a flag cut short": (SMALL, {"extra_flags": ("--tensorboard-d", "elsewhere")}, CPU,
+        ["--tensorboard-d", "its own directory"]),
+    "help": (SMALL, {"extra_flags": ("--bf16", "-h")}, CPU, ["--help", "trains nothing"]),
+    "a choice that Megatron has not": (SMALL, {"extra_flags": ("--lr-decay-style", "nope")}, CPU,
+        ["--lr-decay-style nope", "none of its choices: constant, linear, cosine"]),
+    "a word for a number": (SMALL, {"extra_flags": ("--num-experts", "x")}, CPU,
+        ["--num-experts x", "'x' is not a whole number", "Number of Experts"]),
+    "a value for a switch": (SMALL, {"extra_flags": ("--swiglu=1",)}, CPU, ["It is a switch"]),
     "flag and value in one word": (SMALL, {"extra_flags": ("--lr 3e-4",)}, CPU, ["('--lr', '3e-4')"]),
     "a value without a flag": (SMALL, {"extra_flags": ("bf16",)}, CPU, ["extra_flags bf16", "begins with --"]),
     "a W&B project of two lines": (SMALL, {"wandb_project": "a\nb"}, CPU, ["wandb_project", "one line"]),
@@ -471,8 +483,8 @@ def test_a_checkpoint_from_elsewhere_is_loaded_only_when_asked_for(corpus, tmp_p
     message = refusal(SMALL, corpus, CPU, tmp_path / "runs")
     assert str(foreign) in message and "not written by a run of yours" in message
     assert f'runs.trust("{foreign}")' in message and "fresh=True" in message
-    loading = SMALL.with_(extra_flags=("--load", str(foreign / "checkpoints"), f"--pretrained-checkpoint={foreign}"))
-    assert refusal(loading, corpus, CPU, tmp_path / "new").count("not written by a run of yours") == 2
+    loading = SMALL.with_(extra_flags=(f"--pretrained-checkpoint={foreign}",))
+    assert refusal(loading, corpus, CPU, tmp_path / "new").count("not written by a run of yours") == 1
     runs.trust(foreign)
     assert preflight.check(SMALL, corpus, CPU, tmp_path / "runs") == []
     assert all(problem.severity == "warning" for problem in preflight.check(loading, corpus, CPU, tmp_path / "new"))

@@ -16,7 +16,7 @@ from helpers.recipes import accounting
 from helpers.recipes.preflight.problem import Problem, error
 from helpers.show import numbers
 
-LOADING = ("--load", "--pretrained-checkpoint")
+LOADING = "--pretrained-checkpoint"
 
 if TYPE_CHECKING:
     from helpers.corpus.corpus import Corpus
@@ -67,7 +67,7 @@ def loaded(recipe: "Recipe") -> Iterator[Problem]:
     """Checkpoints from elsewhere that the learner's own flags load."""
     words = [part for word in recipe.extra_flags for part in word.split("=", 1)]
     for flag, folder in itertools.pairwise(words):
-        if flag in LOADING and (why := trust.why_not(PROJECT / folder)):
+        if flag == LOADING and (why := trust.why_not(PROJECT / folder)):
             change = f'runs.trust("{folder}") if you know its author.'
             yield error(f"extra_flags {flag} {folder}", why, change)
 

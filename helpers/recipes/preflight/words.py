@@ -13,6 +13,30 @@ from helpers.recipes.preflight.problem import Problem, error, warning
 ONE_LINE = re.compile(r"(?!-)[^\x00-\x1f\x7f]{1,128}")
 WANDB_PROJECT = re.compile(r"(?!-)[^\x00-\x1f\x7f/\\#?%:]{1,128}")
 
+OWNED = {  # flags that say where a run keeps its files: why not, and what instead
+    "--save": (
+        "Each run keeps its checkpoints in its own directory, where the same call picks it up.",
+        "recipe.with_(save_interval=100) saves there every 100 steps.",
+    ),
+    "--load": (
+        "Each run loads its own checkpoints, so that it can go on where it was stopped.",
+        "--pretrained-checkpoint <folder> begins with somebody's weights.",
+    ),
+    "--tensorboard-dir": (
+        "A run's curves are read from its own directory.",
+        "Leave it out: tensorboard=True is the recipe's own.",
+    ),
+    "--wandb-save-dir": ("W&B keeps its files in the run's own directory.", 'wandb_project="my_project" names it.'),
+    "--data-cache-path": (
+        "Each run keeps the order of its samples in its own directory: what a killed start leaves is mended there.",
+        "Leave it out.",
+    ),
+    "--help": (
+        "It prints what Megatron knows and trains nothing.",
+        "Leave it out; recipe.explain() shows this run's flags.",
+    ),
+}
+
 if TYPE_CHECKING:
     from helpers.corpus.corpus import Corpus
     from helpers.recipes.recipe import Recipe
@@ -47,16 +71,19 @@ def extra_flags(
     """Flags of the learner's own: unknown, of other jobs (in our script), breaking here, set by a field already."""
     if not recipe.extra_flags:
         return
-    asked = [word.split("=")[0] for word in recipe.extra_flags if word.startswith("--")]
-    if not recipe.extra_flags[0].startswith("--"):
+    given = _given(recipe.extra_flags)
+    asked = [word for word, _ in given]
+    if not recipe.extra_flags[0].startswith("--") and recipe.extra_flags[0] != "-h":
         why = "It is the value of no flag: a flag begins with --."
         yield error(f"extra_flags {recipe.extra_flags[0]}", why, 'extra_flags=("--flag", "value").')
-    for word in asked if our_script else ():
-        if job := refused_flags.job_of(word):
+    for word, values in given:
+        if our_script and (job := refused_flags.job_of(word)):
             why = f"It belongs to {job}; this script pretrains GPT models."
             yield error(f"extra_flags {word}", why, "Leave it out, or give your own Megatron-LM as entry_script.")
-        elif not _is_megatrons(word):
-            yield error(f"extra_flags {word}", "Megatron has no such flag.", _nearest(word))
+        elif (flag := megatron_flags.whole(word)) in OWNED:
+            yield error(f"extra_flags {word}", *OWNED[flag])
+        elif our_script:
+            yield from _as_megatrons(word, flag, values)
     for row in refused_flags.broken(recipe.flags(data, machine), on_cpu=machine.device == "cpu"):
         yield error(f"extra_flags {row.flag} on {machine.name}", row.why, row.change)
     groups = recipe.flag_groups(data, machine)
@@ -66,10 +93,32 @@ def extra_flags(
         yield warning(f"extra_flags {word}", why, "recipe.with_(…) changes it in one place.")
 
 
-def _is_megatrons(flag: str) -> bool:
-    """Whether Megatron's parser takes it, whole or cut short; yes where there is no Megatron to look at."""
-    known = megatron_flags.known()
-    return not known or flag in known or sum(name.startswith(flag) for name in known) == 1
+def _as_megatrons(word: str, flag: str, values: list[str]) -> Iterator[Problem]:
+    """What Megatron's own parser would say of a flag and the words behind it; nothing where there is no Megatron."""
+    described = megatron_flags.described().get(flag)
+    if described is None and megatron_flags.known():
+        yield error(f"extra_flags {word}", "Megatron has no such flag.", _nearest(word))
+    elif described and (why := described.takes.why_not(values)):
+        change = f"Megatron says of it: {_first_sentence(described.help)}" if described.help else "Leave it out."
+        yield error(f"extra_flags {' '.join([word, *values])}", why, change)
+
+
+def _given(extra_flags: tuple[str, ...]) -> list[tuple[str, list[str]]]:
+    """Each flag with the words behind it."""
+    found: list[tuple[str, list[str]]] = []
+    for word in extra_flags:
+        flag, equals, value = word.partition("=")
+        if word.startswith("--"):
+            found.append((flag, [value] if equals else []))
+        elif word == "-h":
+            found.append(("--help", []))
+        elif found:
+            found[-1][1].append(word)
+    return found
+
+
+def _first_sentence(text: str) -> str:
+    return " ".join(text.split()).partition(". ")[0].rstrip(".") + "."
 
 
 def _nearest(flag: str) -> str:
