@@ -80,11 +80,17 @@ def launches(function) -> tuple[int, float | None]:
         with Dispatched() as dispatched:
             function()
         return dispatched.count, None
+    kernels = kernel_microseconds(function)
+    return len(kernels), sum(kernels) / 1e3
+
+
+def kernel_microseconds(function) -> list[float]:
+    """How long each kernel of one call runs on a GPU."""
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
         function()
         torch.cuda.synchronize()
     kernels = [event for event in profile.events() if event.device_type == torch.autograd.DeviceType.CUDA]
-    return len(kernels), sum(event.time_range.elapsed_us() for event in kernels) / 1e3
+    return [event.time_range.elapsed_us() for event in kernels]
 
 
 def launch_microseconds() -> float:

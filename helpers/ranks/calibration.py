@@ -1,0 +1,267 @@
+"""What a machine does in a second, measured beside the first step of a short training run: raw times, one line of JSON.
+
+    torchrun --nproc-per-node 2 helpers/ranks/calibration.py <flags of a training run on made-up tokens>
+
+Trains as `pretrain_gpt.py` does, with the flags' own model on one rank for each device. Before the first step rank 0
+measures alone what one device does, then all ranks what they send each other; then they train. Rank 0 prints
+`CALIBRATION {json}`; work in FLOPs, bytes or elements, times in seconds:
+
+- `products`: format → [FLOPs, time] of single GEMMs; `elementwise`: [bytes, time] of norms and GELU,
+- `attention`: one entry each for dropout 0 and 0.1: scores, channels, forward and backward; `dropout`: [elements, time],
+- `kernel`: one kernel that does next to nothing, in a CUDA graph (0 on a CPU),
+- `floor`: the model's fastest micro-batch, forward and backward, by its time and launches, and its tokens,
+- `links`: [ranks, bytes on the wire of one rank, time] of each collective, and `steps`: every training step.
+"""
+
+import itertools
+import json
+import os
+import statistics
+import time
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+
+from helpers.ranks.repairs import table
+
+if __name__ == "__main__":
+    table.apply()  # before Megatron is imported
+
+from megatron.core.utils import unwrap_model
+
+from helpers.ranks import micro_batches, pretrain_gpt
+
+MARK = "CALIBRATION "
+DROPPED = 0.1
+# tokens, outputs, inputs of GEMMs: of small layers on a CPU, of GPT3-345M and Llama3-8B on a GPU
+CPU_SHAPES = ((512, 384, 128), (512, 128, 128), (512, 512, 128), (512, 128, 512), (128, 256, 64), (1024, 2048, 128))
+SLOW_SHAPES = ((64, 128, 64), (128, 128, 128))  # for bf16 where a CPU has no instruction for it
+GPU_SHAPES = ((4096, 1024, 1024), (8192, 3072, 1024), (32768, 4096, 1024), (32768, 1024, 4096))
+GPU_SHAPES += ((8192, 6144, 4096), (8192, 28672, 4096), (8192, 4096, 14336))
+FP8_SHAPES = GPU_SHAPES[-3:] + ((4096, 4096, 4096),)
+GPU_SIZES = (2**18, 2**22, 2**26, 2**28)  # bytes of a collective's whole
+CPU_SIZES = (2**14, 2**18, 2**20, 2**22)
+TINY = 1000  # kernels of one element in a CUDA graph
+
+
+def on_gpu() -> bool:
+    return micro_batches.on_gpu()
+
+
+def seconds(function, budget: float = 0.1) -> float:
+    """Of one call among many in a row, waited for in the end: the lower quartile, for others use a processor too."""
+    for _ in range(2):
+        torch.cuda.synchronize()
+        start = time.perf_counter()
+        function()
+        torch.cuda.synchronize()
+        once = time.perf_counter() - start
+    together = max(1, int((0.02 if on_gpu() else 0.002) / once))
+    times, begin = [], time.perf_counter()
+    while len(times) < 4 or time.perf_counter() - begin < budget:
+        start = time.perf_counter()
+        for _ in range(together):
+            function()
+        torch.cuda.synchronize()
+        times.append((time.perf_counter() - start) / together)
+    return statistics.quantiles(times, n=4)[0]
+
+
+def random(*shape, dtype=torch.float32, **options) -> torch.Tensor:
+    return torch.randn(*shape, dtype=dtype, device="cuda", **options)
+
+
+def working() -> torch.dtype:
+    """The format that layers are computed in here."""
+    if not on_gpu():
+        return torch.float32
+    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+
+
+# ---- one device --------------------------------------------------------------------------------------------------
+def products(shapes, dtype: torch.dtype) -> list[list[float]]:
+    """A layer's three GEMMs of each shape: the output, the input's gradient, the weight's."""
+    found = []
+    for m, n, k in shapes:
+        x, weight, gradient = random(m, k, dtype=dtype), random(n, k, dtype=dtype), random(m, n, dtype=dtype)
+        for product in (lambda: x @ weight.t(), lambda: gradient @ weight, lambda: gradient.t() @ x):
+            found.append([2.0 * m * n * k, seconds(product)])
+    return found
+
+
+def products_in_fp8(rounds: int = 5) -> list[list[float]]:
+    """The same in Transformer Engine's linear layer, per-tensor current scaling: its three longest kernels."""
+    import transformer_engine.pytorch as te
+    from transformer_engine.common import recipe
+
+    found, scaling = [], recipe.Float8CurrentScaling()
+    for m, n, k in FP8_SHAPES:
+        layer = te.Linear(k, n, bias=False, params_dtype=torch.bfloat16, device="cuda")
+        x = random(m, k, dtype=torch.bfloat16, requires_grad=True)
+
+        def forward_backward(layer=layer, x=x):
+            with te.autocast(recipe=scaling) if hasattr(te, "autocast") else te.fp8_autocast(fp8_recipe=scaling):
+                output = layer(x)
+            output.backward(output.detach())
+
+        for _ in range(3):
+            forward_backward()
+        kernels = sorted(micro_batches.kernel_microseconds(lambda call=forward_backward: [call() for _ in range(rounds)]))
+        found.append([2.0 * m * n * k, statistics.fmean(kernels[-3 * rounds :]) * 1e-6])
+    return found
+
+
+def elementwise() -> list[list[float]]:
+    """Norm and GELU, forward (an element read, one written) and backward (two read, one written)."""
+    rows, width = (32768, 4096) if on_gpu() else (512, 512)
+    x = random(rows, width, dtype=working(), requires_grad=True)
+    scale = random(width, dtype=working(), requires_grad=True)
+    found = []
+    for function in (lambda: F.layer_norm(x, (width,), scale, scale), lambda: F.gelu(x, approximate="tanh")):
+        found += [[passes * x.numel() * x.element_size(), taken] for passes, taken in zip((2, 3), both(function, x))]
+    return found
+
+
+def both(function, inputs) -> tuple[float, float]:
+    """Seconds of a function of `inputs`, forward and backward."""
+    output = function()
+    gradient = torch.ones_like(output)
+    with torch.no_grad():
+        forward = seconds(function)
+    return forward, seconds(lambda: torch.autograd.grad(output, inputs, gradient, retain_graph=True))
+
+
+def attention(model, dropped: float) -> dict[str, float]:
+    """The attention core between the projections: Transformer Engine's, else that of Megatron's first layer."""
+    core, config = model.decoder.layers[0].self_attention.core_attention, model.config
+    heads, channels, length, samples = config.num_attention_heads, config.kv_channels, 128, 4
+    rest = (None,)
+    if on_gpu():
+        length, samples = 1024, 8
+    if on_gpu() and config.transformer_impl == "transformer_engine":
+        import transformer_engine.pytorch as te
+
+        heads, channels, length, samples = 32, 128, 4096, 2
+        core = te.DotProductAttention(heads, channels, attention_dropout=dropped, attn_mask_type="causal")
+        rest = ()
+    else:
+        core.attention_dropout.p = dropped
+    q, k, v = (random(length, samples, heads, channels, dtype=working(), requires_grad=True) for _ in range(3))
+    forward, backward = both(lambda: core(q, k, v, *rest), (q, k, v))
+    shape = {"samples": samples, "heads": heads, "length": length, "channels": channels}
+    return {"dropout": dropped, **shape, "forward": forward, "backward": backward}
+
+
+def dropout() -> list[float]:
+    x = random(2**16 if not on_gpu() else 2**26, dtype=working())
+    return [x.numel(), seconds(lambda: F.dropout(x, DROPPED))]
+
+
+def kernel() -> float:
+    """One of many kernels of one element in a CUDA graph."""
+    if not on_gpu():
+        return 0.0
+    number, graph = torch.zeros(1, device="cuda"), torch.cuda.CUDAGraph()
+    number.add_(1.0)
+    torch.cuda.synchronize()
+    with torch.cuda.graph(graph):
+        for _ in range(TINY):
+            number.add_(1.0)
+    return seconds(graph.replay) / TINY
+
+
+def floor(model) -> dict[str, float]:
+    function = micro_batches.work(model, 1)
+    taken = seconds(function, 0.6)
+    return {"seconds": taken, "launches": micro_batches.launches(function)[0]}
+
+
+def alone(model) -> dict:
+    """What one device does, while the others wait."""
+    fast = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    if on_gpu():
+        formats = {"bf16": products(GPU_SHAPES, working())}
+        if model.config.transformer_impl == "transformer_engine" and torch.cuda.get_device_capability() >= (8, 9):
+            formats["fp8"] = products_in_fp8()
+    else:
+        slow = CPU_SHAPES if fast else SLOW_SHAPES
+        formats = {"fp32": products(CPU_SHAPES, torch.float32), "bf16": products(slow, torch.bfloat16)}
+    return {
+        "products": formats,
+        "elementwise": elementwise(),
+        "attention": [attention(model, dropped) for dropped in (0.0, DROPPED)],
+        "dropout": dropout(),
+        "kernel": kernel(),
+        "floor": floor(model),
+    }
+
+
+# ---- all of them -------------------------------------------------------------------------------------------------
+def links() -> list[list[float]]:
+    """Collectives of the first 2, 4, 8 … ranks, while the others wait."""
+    found, world = [], dist.get_world_size()
+    for ranks in (2**power for power in range(1, world.bit_length())):
+        group = dist.new_group(range(ranks))
+        if dist.get_rank() < ranks:
+            for size in GPU_SIZES if on_gpu() else CPU_SIZES:
+                found += collectives(group, ranks, size)
+        dist.barrier()
+    return found
+
+
+def collectives(group, ranks: int, size: int) -> list[list[float]]:
+    whole = torch.zeros(size // 4, device="cuda")
+    part = torch.zeros(size // 4 // ranks, device="cuda")
+    share = (ranks - 1) / ranks * size
+    return [
+        [ranks, wire, between_ranks(function, group)]
+        for wire, function in (
+            (share, lambda: dist.all_gather_into_tensor(whole, part, group=group)),
+            (share, lambda: dist.reduce_scatter_tensor(part, whole, group=group)),
+            (2 * share, lambda: dist.all_reduce(whole, group=group)),
+        )
+    ]
+
+
+def between_ranks(collective, group, calls: int = 12) -> float:
+    """Seconds of one collective, the lower quartile; as many calls on every rank."""
+    times = []
+    for _ in range(calls):
+        dist.barrier(group)
+        torch.cuda.synchronize()
+        start = time.perf_counter()
+        collective()
+        torch.cuda.synchronize()
+        times.append(time.perf_counter() - start)
+    return statistics.quantiles(times[2:], n=4)[0]
+
+
+# ---- beside a training run ---------------------------------------------------------------------------------------
+def measured(model) -> dict:
+    """Rank 0's findings; on the others what they saw of the collectives."""
+    waiting = dist.new_group(backend="gloo")  # unlike NCCL's, its barrier keeps no processor busy
+    found = alone(unwrap_model(model)) if dist.get_rank() == 0 else {}
+    dist.barrier(waiting)
+    return found | {"links": links()}
+
+
+def main() -> None:
+    found, begun = {}, []
+    forward_step = pretrain_gpt.forward_step
+
+    def timed_forward_step(data_iterator, model, *rest):
+        if not found:
+            found.update(measured(model))
+        begun.append(time.perf_counter())
+        return forward_step(data_iterator, model, *rest)
+
+    pretrain_gpt.forward_step = timed_forward_step
+    pretrain_gpt.main()
+    if os.environ["RANK"] == "0":
+        found["steps"] = [after - before for before, after in itertools.pairwise(begun)]
+        print(MARK + json.dumps(found), flush=True)
+
+
+if __name__ == "__main__":
+    main()
