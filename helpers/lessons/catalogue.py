@@ -6,8 +6,6 @@ from pathlib import Path
 
 from helpers.machine import PROJECT, Machine
 
-WITHOUT = " without AVX-512"
-
 
 @dataclass(frozen=True)
 class Plan:
@@ -48,8 +46,7 @@ def of(machine: Machine, hub: bool) -> tuple[Plan, ...]:
 
 def timed_as(machine: Machine) -> str:
     """The name under which a notebook keeps its minutes on a machine; a CPU without AVX-512 has its own."""
-    slower = machine.device == "cpu" and machine.architecture == "x86_64" and not machine.fast_cpu_bf16
-    return machine.name + (WITHOUT if slower else "")
+    return machine.kind
 
 
 def duration(notebook: Path, machine: Machine) -> str:

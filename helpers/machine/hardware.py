@@ -96,6 +96,12 @@ class Machine:
         return many + self.gpus[0].name
 
     @property
+    def kind(self) -> str:
+        """Its name; that of a CPU tells whether it multiplies bf16 fast: "2-core CPU without AVX-512"."""
+        slower = self.device == "cpu" and self.architecture == "x86_64" and not self.fast_cpu_bf16
+        return self.name + (" without AVX-512" if slower else "")
+
+    @property
     def label(self) -> str:
         """Short lower-case name, as used for the folders of `notebooks/recorded/`: "h200", "rtx-4090", "cpu"."""
         if not self.gpus:

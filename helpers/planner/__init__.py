@@ -1,4 +1,5 @@
 """What a step will take before it runs, on machines that are here or not, and which layout wins."""
 
+from helpers.planner.calibration import calibrate, calibrated
 from helpers.planner.comparison import with_others, with_records
 from helpers.planner.plans import best, predict, search

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from statistics import median
 
+from helpers.planner import lines
 from helpers.recipes.costs import Link, Products, Rates, gemms
 from helpers.recipes.costs.stage import EXPONENTIAL, TILE
 from helpers.runs import micro_batches, records, timeline
@@ -77,9 +78,8 @@ def _products(profiles: list[Profile]) -> Products:
     against FLOPs (relative least squares), the rate from the sum of all, in which the long ones, for which the GPU
     runs out of power, have their weight."""
     points = [_points(profile) for profile in profiles]
-    start = _start(min(points, key=lambda some: min(seconds for _, seconds in some)))
-    everything = [one for some in points for one in some]
-    return Products(sum(x for x, _ in everything) / sum(y - start for _, y in everything), start)
+    start = lines.start(min(points, key=lambda some: min(seconds for _, seconds in some)))
+    return Products(lines.rate([one for some in points for one in some], start), start)
 
 
 def _points(profile: Profile) -> list[tuple[float, float]]:
@@ -92,15 +92,6 @@ def _points(profile: Profile) -> list[tuple[float, float]]:
         for k in _undisturbed(window)
         if k.part
     ]
-
-
-def _start(points: list[tuple[float, float]]) -> float:
-    a = sum(x * x / (y * y) for x, y in points)
-    b = sum(x / (y * y) for x, y in points)
-    c = sum(1 / (y * y) for _, y in points)
-    d, e = sum(x / y for x, y in points), sum(1 / y for _, y in points)
-    slope = (d * c - e * b) / (a * c - b * b)
-    return max(0.0, (e - b * slope) / c)
 
 
 def _bandwidth(profile: Profile) -> float:

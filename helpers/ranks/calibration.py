@@ -7,9 +7,9 @@ measures alone what one device does, then all ranks what they send each other; t
 `CALIBRATION {json}`; work in FLOPs, bytes or elements, times in seconds:
 
 - `products`: format → [FLOPs, time] of single GEMMs; `elementwise`: [bytes, time] of norms and GELU,
-- `attention`: one entry each for dropout 0 and 0.1: scores, channels, forward and backward; `dropout`: [elements, time],
+- `attention`: one entry a case: its sizes, dropout, and the time forward and backward; `dropout`: [elements, time],
 - `kernel`: one kernel that does next to nothing, in a CUDA graph (0 on a CPU),
-- `floor`: the model's fastest micro-batch, forward and backward, by its time and launches, and its tokens,
+- `floor`: one sample of the model, forward and backward: its time and its launches,
 - `links`: [ranks, bytes on the wire of one rank, time] of each collective, and `steps`: every training step.
 """
 
@@ -18,6 +18,7 @@ import json
 import os
 import statistics
 import time
+from functools import partial
 
 import torch
 import torch.distributed as dist
@@ -42,6 +43,7 @@ GPU_SHAPES += ((8192, 6144, 4096), (8192, 28672, 4096), (8192, 4096, 14336))
 FP8_SHAPES = GPU_SHAPES[-3:] + ((4096, 4096, 4096),)
 GPU_SIZES = (2**18, 2**22, 2**26, 2**28)  # bytes of a collective's whole
 CPU_SIZES = (2**14, 2**18, 2**20, 2**22)
+CHUNK, LEAST = {True: 0.02, False: 0.003}, 5  # seconds of calls that are timed together, and how often, on a GPU or not
 TINY = 1000  # kernels of one element in a CUDA graph
 
 
@@ -49,22 +51,27 @@ def on_gpu() -> bool:
     return micro_batches.on_gpu()
 
 
+def clock() -> float:
+    """Seconds; on a CPU those that this process had it for, since others use it too."""
+    return time.perf_counter() if on_gpu() else time.process_time()
+
+
 def seconds(function, budget: float = 0.1) -> float:
-    """Of one call among many in a row, waited for in the end: the lower quartile, for others use a processor too."""
+    """Of one call among many in a row, waited for in the end: the lower quartile."""
     for _ in range(2):
         torch.cuda.synchronize()
-        start = time.perf_counter()
+        start = clock()
         function()
         torch.cuda.synchronize()
-        once = time.perf_counter() - start
-    together = max(1, int((0.02 if on_gpu() else 0.002) / once))
-    times, begin = [], time.perf_counter()
-    while len(times) < 4 or time.perf_counter() - begin < budget:
-        start = time.perf_counter()
+        once = clock() - start
+    together = max(1, int(CHUNK[on_gpu()] / once))
+    times, begin = [], clock()
+    while len(times) < LEAST or clock() - begin < budget:
+        start = clock()
         for _ in range(together):
             function()
         torch.cuda.synchronize()
-        times.append((time.perf_counter() - start) / together)
+        times.append((clock() - start) / together)
     return statistics.quantiles(times, n=4)[0]
 
 
@@ -85,8 +92,8 @@ def products(shapes, dtype: torch.dtype) -> list[list[float]]:
     found = []
     for m, n, k in shapes:
         x, weight, gradient = random(m, k, dtype=dtype), random(n, k, dtype=dtype), random(m, n, dtype=dtype)
-        for product in (lambda: x @ weight.t(), lambda: gradient @ weight, lambda: gradient.t() @ x):
-            found.append([2.0 * m * n * k, seconds(product)])
+        for left, right in ((x, weight.t()), (gradient, weight), (gradient.t(), x)):
+            found.append([2.0 * m * n * k, seconds(partial(torch.matmul, left, right))])
     return found
 
 
@@ -107,19 +114,25 @@ def products_in_fp8(rounds: int = 5) -> list[list[float]]:
 
         for _ in range(3):
             forward_backward()
-        kernels = sorted(micro_batches.kernel_microseconds(lambda call=forward_backward: [call() for _ in range(rounds)]))
+        kernels = sorted(
+            micro_batches.kernel_microseconds(lambda call=forward_backward: [call() for _ in range(rounds)])
+        )
         found.append([2.0 * m * n * k, statistics.fmean(kernels[-3 * rounds :]) * 1e-6])
     return found
 
 
 def elementwise() -> list[list[float]]:
-    """Norm and GELU, forward (an element read, one written) and backward (two read, one written)."""
-    rows, width = (32768, 4096) if on_gpu() else (512, 512)
-    x = random(rows, width, dtype=working(), requires_grad=True)
-    scale = random(width, dtype=working(), requires_grad=True)
+    """On a GPU norm and GELU, forward (an element read, one written) and backward (two read, one written). On a CPU,
+    where Megatron's functions run operation by operation, four of these."""
+    if not on_gpu():
+        x, y = random(512, 512), random(512, 512)
+        cases = ((3, torch.mul, (x, y)), (3, torch.add, (x, y)), (2, torch.tanh, (x,)), (2, torch.exp, (x,)))
+        return [[passes * 4 * x.numel(), seconds(partial(function, *inputs))] for passes, function, inputs in cases]
+    rows, width = 32768, 4096
+    x, scale = (random(*shape, dtype=working(), requires_grad=True) for shape in ((rows, width), (width,)))
     found = []
     for function in (lambda: F.layer_norm(x, (width,), scale, scale), lambda: F.gelu(x, approximate="tanh")):
-        found += [[passes * x.numel() * x.element_size(), taken] for passes, taken in zip((2, 3), both(function, x))]
+        found += [[passes * 2 * x.numel(), taken] for passes, taken in zip((2, 3), both(function, x), strict=True)]
     return found
 
 
@@ -132,24 +145,34 @@ def both(function, inputs) -> tuple[float, float]:
     return forward, seconds(lambda: torch.autograd.grad(output, inputs, gradient, retain_graph=True))
 
 
-def attention(model, dropped: float) -> dict[str, float]:
-    """The attention core between the projections: Transformer Engine's, else that of Megatron's first layer."""
-    core, config = model.decoder.layers[0].self_attention.core_attention, model.config
-    heads, channels, length, samples = config.num_attention_heads, config.kv_channels, 128, 4
-    rest = (None,)
-    if on_gpu():
-        length, samples = 1024, 8
-    if on_gpu() and config.transformer_impl == "transformer_engine":
-        import transformer_engine.pytorch as te
+def attention(model) -> list[dict[str, float]]:
+    """The attention core between the projections: Transformer Engine's, else that of Megatron's first layer.
 
-        heads, channels, length, samples = 32, 128, 4096, 2
-        core = te.DotProductAttention(heads, channels, attention_dropout=dropped, attn_mask_type="causal")
-        rest = ()
-    else:
+    The last two differ by their dropout alone.
+    """
+    config, core = model.config, model.decoder.layers[0].self_attention.core_attention
+    if on_gpu() and config.transformer_impl == "transformer_engine":
+        cases = ((32, 128, 8192, 1, 0.0), (16, 64, 1024, 16, 0.0), (16, 64, 1024, 16, DROPPED))
+        return [core_times(fused(*case[:2], case[-1]), *case) for case in cases]
+    found = []
+    for dropped in (0.0, DROPPED):
         core.attention_dropout.p = dropped
-    q, k, v = (random(length, samples, heads, channels, dtype=working(), requires_grad=True) for _ in range(3))
-    forward, backward = both(lambda: core(q, k, v, *rest), (q, k, v))
+        shape = (config.num_attention_heads, config.kv_channels, 1024 if on_gpu() else 128, 4)
+        found.append(core_times(lambda q, k, v: core(q, k, v, None), *shape, dropped))
+    core.attention_dropout.p = config.attention_dropout
+    return found
+
+
+def fused(heads: int, channels: int, dropped: float):
+    import transformer_engine.pytorch as te
+
+    return te.DotProductAttention(heads, channels, attention_dropout=dropped, attn_mask_type="causal")
+
+
+def core_times(core, heads: int, channels: int, length: int, samples: int, dropped: float) -> dict[str, float]:
     shape = {"samples": samples, "heads": heads, "length": length, "channels": channels}
+    q, k, v = (random(length, samples, heads, channels, dtype=working(), requires_grad=True) for _ in range(3))
+    forward, backward = both(lambda: core(q, k, v), (q, k, v))
     return {"dropout": dropped, **shape, "forward": forward, "backward": backward}
 
 
@@ -190,7 +213,7 @@ def alone(model) -> dict:
     return {
         "products": formats,
         "elementwise": elementwise(),
-        "attention": [attention(model, dropped) for dropped in (0.0, DROPPED)],
+        "attention": attention(model),
         "dropout": dropout(),
         "kernel": kernel(),
         "floor": floor(model),
@@ -253,7 +276,7 @@ def main() -> None:
     def timed_forward_step(data_iterator, model, *rest):
         if not found:
             found.update(measured(model))
-        begun.append(time.perf_counter())
+        begun.append(clock())
         return forward_step(data_iterator, model, *rest)
 
     pretrain_gpt.forward_step = timed_forward_step

@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 # once more. "native": 52, as many as fusions/fused_cross_entropy.py reads and writes in fp32. None:
 # tensor_parallel/cross_entropy.py, each operation by itself.
 LOSS_BYTES = {"te": 10, "native": 52, None: 66}
+# On a CPU nothing is fused, and each operation reads and writes its tensors whole. The loss of fp32 logits: max, a
+# difference, exp, a sum, a quotient, a product. An activation, passes forward and backward over its f elements:
+# fusions/fused_bias_gelu.py and fused_bias_swiglu.py, operation by operation.
+CPU_LOSS_BYTES = 40
+CPU_ACTIVATION = {"gelu": (23, 45), "swiglu": (5, 29)}
 # Adam in fp32 reads 16 and writes 14 a parameter; the gradient's norm, its clipping and zeroing take 16 more.
 # Transformer Engine's with moments in 16 bits unpacks and packs them: as much as 50 in the H200's timeline.
 ADAM_BYTES, ADAM_BYTES_MOMENTS_IN_BF16 = 46, 50
@@ -50,7 +55,8 @@ def forward(recipe: "Recipe", machine: Machine | None) -> Passes:
     model, ours = recipe.model, acting(recipe, machine)
     residual = (3 * e + (model.dropout > 0)) * h
     moved = (2 * 2 * e * h + 2 * residual) / spread
-    moved += e * (f + up) / t * _visits(recipe)
+    visited = CPU_ACTIVATION[model.activation][0] * f if _on_cpu(machine) else f + up
+    moved += e * visited / t * _visits(recipe)
     if model.position_embedding == "rope":
         moved += 2 * 4 * e * (q + k) / t
     slower = 0.0 if model.activation != "gelu" or "gelu" in ours else GELU_SECONDS * f / t
@@ -69,7 +75,8 @@ def backward(recipe: "Recipe", machine: Machine | None) -> Passes:
     if model.linear_bias:
         moved += (2 * e * h / spread) + e * (q + 2 * k) / t + e * f / t
     swiglu = model.activation == "swiglu"
-    moved += e * (10 * f if swiglu else 3 * f) / t * _visits(recipe)
+    visited = CPU_ACTIVATION[model.activation][1] if _on_cpu(machine) else 10 if swiglu else 3
+    moved += e * visited * f / t * _visits(recipe)
     if model.position_embedding == "rope":
         moved += 2 * 3 * e * (q + k) / t
     if "split" not in ours and machine_has_engine(machine):
@@ -94,8 +101,8 @@ def casts(recipe: "Recipe") -> Passes:
 
 def loss(recipe: "Recipe", machine: Machine | None) -> float:
     """Bytes of the loss of one micro-batch, forward and backward, on a rank of the last stage."""
-    kernel = None if machine is not None and machine.device == "cpu" else loss_kernel(recipe, machine)
-    return tokens(recipe) * recipe.model.vocab_size / recipe.layout.tensor_parallel * LOSS_BYTES[kernel]
+    each = CPU_LOSS_BYTES if _on_cpu(machine) else LOSS_BYTES[loss_kernel(recipe, machine)]
+    return tokens(recipe) * recipe.model.vocab_size / recipe.layout.tensor_parallel * each
 
 
 def optimizer(recipe: "Recipe", machine: Machine | None, parameters: float, share: float) -> Passes:
@@ -131,6 +138,10 @@ def kernels(recipe: "Recipe", direction: str) -> float:
 
 def machine_has_engine(machine: Machine | None) -> bool:
     return machine is None or (machine.device == "cuda" and machine.transformer_engine)
+
+
+def _on_cpu(machine: Machine | None) -> bool:
+    return machine is not None and machine.device == "cpu"
 
 
 def _sizes(recipe: "Recipe"):

@@ -115,13 +115,20 @@ def _attention(recipe: "Recipe", machine: Machine, rates: Rates) -> tuple[float,
     """
     model, layout = recipe.model, recipe.layout
     s, t = model.sequence_length, layout.tensor_parallel
+    wide = width(model.head_size, machine)
     if passes.machine_has_engine(machine):
         count = gemms.tokens(recipe) * model.num_attention_heads / t * (s + TILE) / 2
-        width = (model.head_size + 2 * EXPONENTIAL) / 2
     else:  # the plain attention computes the masked half, too
-        count, width = gemms.tokens(recipe) * model.num_attention_heads / t * s, model.head_size
+        count = gemms.tokens(recipe) * model.num_attention_heads / t * s
     random = rates.random_score * (model.dropout > 0)
-    return count * (width * rates.scores + random), count * (width * rates.scores_backward + random)
+    return count * (wide * rates.scores + random), count * (wide * rates.scores_backward + random)
+
+
+def width(channels: int, machine: Machine | None) -> float:
+    """The channels of a head, and those that a score's exponential takes as long as."""
+    if passes.machine_has_engine(machine):
+        return (channels + 2 * EXPONENTIAL) / 2
+    return channels + 2 * EXPONENTIAL if machine.device == "cpu" else channels
 
 
 def _overlapped(once: float, sent: float, sent_back: float, hidden: float):
