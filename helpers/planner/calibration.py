@@ -69,7 +69,7 @@ def record(found: Rates, label: str, recorded_dir: Path = rates.RECORDED) -> Pat
 
 def measured(machine: Machine) -> Rates:
     """The rates of a machine that is here, measured now."""
-    recipe, begin = _recipe(machine), time.monotonic()
+    recipe, begin = small_run(machine), time.monotonic()
     flags, variables = recipe.flags(None, machine), run_variables(recipe, machine)
     output = launch.ranks("calibration", machine.processes, *flags, machine=machine, variables=variables)
     line = next(line for line in output.splitlines() if MARK in line)
@@ -109,7 +109,7 @@ def from_measurements(told: dict, recipe: Recipe, machine: Machine) -> Rates:
     return replace(found, step=max(0.0, beyond))
 
 
-def _recipe(machine: Machine) -> Recipe:
+def small_run(machine: Machine) -> Recipe:
     """A training run so small that launching sets its pace: four of GPT3-345M's layers, one short sample a rank."""
     tokens = 64
     recipe = recipes.gpt3_345m()

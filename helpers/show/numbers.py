@@ -4,6 +4,7 @@ import math
 import re
 
 NUMBER = re.compile(r"–|[<≈]?[-+]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?(?: ?[A-Za-zµ%×][A-Za-z/%×]*)?")
+PREFIXES = {-5: "f", -4: "p", -3: "n", -2: "µ", -1: "m", 0: "", 1: "k", 2: "M", 3: "G", 4: "T"}
 
 
 def is_number(text: str) -> bool:
@@ -47,6 +48,15 @@ def duration_ms(seconds: float) -> str:
     if seconds >= 10:
         return f"{seconds:.1f} s"
     return f"{seconds * 1e3:,.0f} ms" if seconds >= 0.01 else f"{seconds * 1e3:.1f} ms"
+
+
+def prefixed(value: float, unit: str) -> str:
+    """Three digits with a prefix of the SI: "735 TFLOP/s", "74.4 µs", "7.52 fs"."""
+    if value == 0:
+        return f"0 {unit}"
+    power = min(max(math.floor(math.log10(abs(value) * 1.0005) / 3), -5), 4)
+    digits = value / 1000.0**power
+    return f"{digits:,.0f} {PREFIXES[power]}{unit}" if digits >= 100 else f"{digits:.3g} {PREFIXES[power]}{unit}"
 
 
 def short_count(count: float, tenths: bool = False) -> str:

@@ -26,3 +26,19 @@ def test_counts(count, words, with_tenths):
 @pytest.mark.parametrize(("seconds", "words"), [(4.4, "4 s"), (187, "3:07 min"), (7500, "2:05 h")])
 def test_durations(seconds, words):
     assert numbers.duration(seconds) == words
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "words"),
+    [
+        (7.349e14, "FLOP/s", "735 TFLOP/s"),
+        (1.42e15, "FLOP/s", "1,420 TFLOP/s"),
+        (9.999e-4, "s", "1 ms"),
+        (7.44e-5, "s", "74.4 µs"),
+        (7.5e-15, "s", "7.5 fs"),
+        (3.0, "B/s", "3 B/s"),
+        (0.0, "s", "0 s"),
+    ],
+)
+def test_prefixes(value, unit, words):
+    assert numbers.prefixed(value, unit) == words

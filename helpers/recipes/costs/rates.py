@@ -10,6 +10,8 @@ from functools import cache
 from pathlib import Path
 
 from helpers.machine import PROJECT, Machine, data_sheets
+from helpers.show import numbers
+from helpers.show.tables import Table
 
 RECORDED = PROJECT / "notebooks" / "recorded"
 FILE = Path("calibration") / "rates.json"  # beside the recorded runs of a machine
@@ -33,8 +35,8 @@ class Link:
     bandwidth: float
 
 
-@dataclass(frozen=True)
-class Rates:
+@dataclass(frozen=True, repr=False)
+class Rates(Table):
     """The rates of one machine.
 
     `products` by format ("bf16", "fp8", "fp32"). `bandwidth` of memory, as elementwise kernels reach it. `scores` and
@@ -66,6 +68,32 @@ class Rates:
         known = sorted(self.links)
         return self.links[next((size for size in known if size >= ranks), known[-1])]
 
+    def tables(self):
+        prefixed = numbers.prefixed
+        dropped = f"{prefixed(self.random, 's')}, in attention {prefixed(self.random_score, 's')}"
+        rows = [
+            (f"GEMMs in {name}", _with_start(one.flops, "FLOP/s", one.start)) for name, one in self.products.items()
+        ]
+        rows += [
+            ("memory, elementwise kernels", prefixed(self.bandwidth, "B/s")),
+            (
+                "attention, a score and channel",
+                f"{prefixed(self.scores, 's')}, backward {prefixed(self.scores_backward, 's')}",
+            ),
+            ("dropout, a random number", dropped),
+            ("between two kernels", prefixed(self.kernel, "s")),
+            ("launching a kernel", prefixed(self.launch, "s")),
+            ("a step beside its kernels", prefixed(self.step, "s")),
+        ]
+        links = {f"{ranks} ranks": link for ranks, link in self.links.items()}
+        links |= {"between nodes": self.between_nodes} if self.between_nodes else {}
+        rows += [(f"collectives, {name}", _with_start(one.bandwidth, "B/s", one.start)) for name, one in links.items()]
+        yield self.machine, ("what", "rate"), rows
+
+    def headline(self) -> str:
+        made_with = ", ".join(f"{name} {version}" for name, version in self.versions.items())
+        return ". ".join(filter(None, (*self.sources, made_with)))
+
     def as_json(self) -> dict:
         return asdict(self)
 
@@ -80,6 +108,10 @@ class Rates:
                 "sources": tuple(described.get("sources", ())),
             }
         )
+
+
+def _with_start(rate: float, unit: str, start: float) -> str:
+    return f"{numbers.prefixed(rate, unit)} after {numbers.prefixed(start, 's')}"
 
 
 @cache

@@ -28,6 +28,7 @@ PARTS = (
     "p2p",
     "pipeline bubble",
     "DP collectives",
+    "cores shared",
 )
 
 
@@ -64,7 +65,8 @@ def step(recipe: "Recipe", machine: Machine, rates: Rates | None = None) -> Step
 
     1F1B (Narayanan et al. 2021, section 2.2): the slowest stage does all m micro-batches, and waits while the first one
     passes the others, for 1/v of that with v chunks a rank. A recorded step (CUDA graph) launches nothing; else each
-    micro-batch takes at least what Python needs for its launches, and on a CPU both, one after the other.
+    micro-batch takes at least what Python needs for its launches, and on a CPU both, one after the other. Where a CPU
+    has more ranks than cores, all of their work takes as long as its cores need for it.
     """
     rates = rates or of(machine)
     layout, batch = recipe.layout, recipe.batch
@@ -85,6 +87,10 @@ def step(recipe: "Recipe", machine: Machine, rates: Rates | None = None) -> Step
     parts["pipeline bubble"] = (sum(times) - times[slowest]) / chunks + 2 * (layout.pipeline_parallel - 1) * hop
     ends = (_end(recipe, machine, rates, rank, kinds[rank]) for rank in kinds)
     parts["optimizer"], parts["DP collectives"] = max(ends, key=sum)
+    if machine.device == "cpu":
+        own = parts["optimizer"] + rates.step
+        worked = layout.world_size * (count * sum(times) / len(times) + own)  # by all ranks
+        parts["cores shared"] = max(0.0, worked / machine.cpu_count - sum(parts.values()))
     return Step(recipe, machine, rates, {name: float(parts[name]) for name in PARTS})
 
 
