@@ -114,7 +114,8 @@ class Progress:
     def summary(self) -> str:
         """The line that stays: where the loss began and ended, the speed, the time."""
         if not self.steps:
-            return f"no step · {duration(self.elapsed)}"
+            before = f"no new step: {self._earlier[-1][0]:,} had been taken before" if self._earlier else "no step"
+            return f"{before} · {duration(self.elapsed)}"
         first = next((loss for loss in self.losses if not math.isnan(loss)), math.nan)
         return (
             f"{self.steps[-1]:,}/{self.last_step:,} steps · loss {first:.3f} → {self.losses[-1]:.3f} · "

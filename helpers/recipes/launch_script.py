@@ -2,7 +2,7 @@
 
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from helpers.machine import given
@@ -25,6 +25,7 @@ TORCHRUN = re.compile(r"(^|/)torchrun$|^torch\.distributed\.(run|launch)$")
 SHELL = re.compile(r"(^|/)(ba)?sh$")
 PYTHON = re.compile(r"(^|/)python[\d.]*$")
 FLAG = re.compile(r"--[A-Za-z]")
+HERE_DOCUMENT = re.compile(r"(?<!<)<<-?\s*(['\"]?)([A-Za-z_]\w*)\1")
 LONGEST = 1_000_000  # characters of a variable: one that grows with every line is no launch line
 
 Word = list[tuple[str, str]]  # pieces: (kind of TOKEN, its text)
@@ -45,6 +46,7 @@ class _Launch:
     by_torchrun: bool
     entry_script: str
     words: list[str]
+    is_written: bool = False  # into another file, which may be started later
 
 
 def read(path) -> LaunchScript:
@@ -62,10 +64,13 @@ def read(path) -> LaunchScript:
     if not os.path.isfile(path):
         what = "is a folder" if os.path.isdir(path) else "does not exist"
         raise FileNotFoundError(f"{path} {what}. Give the whole path of the bash script that starts your training.")
+    data = path.read_bytes()
+    if b"\0" in data:
+        raise ValueError(f"{path} is no text. Give the bash script that starts your training.")
     try:
-        text = path.read_text()
+        text = data.decode()
     except UnicodeDecodeError:
-        raise ValueError(f"{path} is no text. Give the bash script that starts your training.") from None
+        text = data.decode("latin-1")
     if path.suffix == ".py" or re.match(r"#!.*python", text):
         raise ValueError(f"{path} is a Python program. Give the bash script that starts it, with its flags.")
     try:
@@ -74,6 +79,7 @@ def read(path) -> LaunchScript:
         raise ValueError(
             f"{path} starts itself again without end, by eval or bash -c: it cannot be followed."
         ) from None
+    launches = [launch for launch in launches if not launch.is_written] or launches
     launches = [launch for launch in launches if launch.by_torchrun] or launches
     if not launches:
         told = "No line of it starts torchrun or python with a .py file and flags."
@@ -88,23 +94,47 @@ def read(path) -> LaunchScript:
 
 def _launches(text: str, variables: dict, path: Path) -> list[_Launch]:
     found = []
+    text, documents = _without_documents(text)
     for line, words in _statements(text, path):
         expanded = _run(words, variables, path)
         for index, word in enumerate(expanded[:-1]):
             if re.fullmatch("-l?c", word) and any(SHELL.search(before) for before in expanded[:index]):
-                found += [_moved(one, line) for one in _launches(expanded[index + 1], variables, path)]
+                found += [replace(one, line=line) for one in _launches(expanded[index + 1], variables, path)]
             if word == "eval":
-                found += [_moved(one, line) for one in _launches(" ".join(expanded[index + 1 :]), variables, path)]
+                found += [
+                    replace(one, line=line) for one in _launches(" ".join(expanded[index + 1 :]), variables, path)
+                ]
         starts = [i for i, word in enumerate(expanded) if TORCHRUN.search(word) or PYTHON.search(word)]
         scripts = [i for i, word in enumerate(expanded) if starts and i > starts[0] and word.endswith(".py")]
         if scripts and any(FLAG.match(word) for word in expanded[scripts[0] + 1 :]):
             by_torchrun = any(TORCHRUN.search(expanded[i]) for i in starts)
             found.append(_Launch(line, by_torchrun, expanded[scripts[0]], expanded[scripts[0] + 1 :]))
+    for line, reader, document in documents:
+        for one in _launches(document, dict(variables), path) if reader != ":" else ():
+            found.append(replace(one, line=line + one.line, is_written=reader in ("cat", "tee") or one.is_written))
     return found
 
 
-def _moved(launch: _Launch, line: int) -> _Launch:
-    return _Launch(line, launch.by_torchrun, launch.entry_script, launch.words)
+def _without_documents(text: str) -> tuple[str, list[tuple[int, str, str]]]:
+    """A script without the lines of its here-documents, and these: (line of its <<, the command that reads it, text).
+
+    `bash <<EOF` runs it, `cat <<EOF >run.sh` writes it into a file, `: <<EOF` is a comment.
+    """
+    lines, documents = text.split("\n"), []
+    ends: dict[str, list[int]] = {}
+    for number, line in enumerate(lines):
+        ends.setdefault(line.strip(), []).append(number)
+    number = 0
+    while number < len(lines):
+        match = None if lines[number].lstrip().startswith("#") else HERE_DOCUMENT.search(lines[number])
+        after = [end for end in ends.get(match[2], ()) if end > number] if match else []
+        if after:
+            reader = lines[number].split()[0]
+            documents.append((number + 1, reader, "\n".join(lines[number + 1 : after[0]])))
+            lines[number + 1 : after[0] + 1] = [""] * (after[0] - number)
+            number = after[0]
+        number += 1
+    return "\n".join(lines), documents
 
 
 def _statements(text: str, path: Path) -> list[tuple[int, list]]:

@@ -70,7 +70,8 @@ def test_a_resumed_cell_shows_nothing_of_the_last_launch_until_its_own_first_ste
     progress = live.Progress(sequence_length=64)
     progress.hear("".join(STEP.format(step=step, loss=6 - step / 10) for step in range(1, 13)))
     progress.hear(f"{logs.LAUNCH_MARK}2 of runs/x ===\n")
-    assert progress.line().startswith("starting …") and progress.summary().startswith("no step")
+    assert progress.line().startswith("starting …")
+    assert progress.summary().startswith("no new step: 12 had been taken before")
     assert "value=" not in live.bar(progress) and not progress.steps
     progress.hear(" loading distributed checkpoint from runs/x/checkpoints at iteration 10\n")
     assert progress.line().startswith("loading the checkpoint …")

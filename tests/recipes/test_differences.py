@@ -96,6 +96,12 @@ def test_bash_itself_expands_the_same_words(tmp_path):
         "if true; then\n  torchrun train.py --lr 1\nelse\n  torchrun train.py --lr 1\nfi",
         "python tools/preprocess_data.py --input x\ntorchrun train.py --lr 1",
         'HERE="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"\ntorchrun $HERE/train.py --lr 1',
+        "cat <<EOF >later.sh\ntorchrun train.py --lr 2\nEOF\ntorchrun train.py --lr 1",
+        "cat <<'EOF' >later.sh\ntorchrun train.py --lr 1\nEOF\nsbatch later.sh",
+        ": <<'NOTE'\ntorchrun train.py --lr 2\nNOTE\ntorchrun train.py --lr 1",
+        "LR=1\nsbatch <<-EOF\n\ttorchrun train.py --lr $LR\n\tEOF\necho done",
+        "# cat <<EOF\ntorchrun train.py --lr 1",
+        "A=$((1 << shift))\ntorchrun train.py --lr 1",
         'FLAGS=(--lr\n  # not 2\n  1)\nrun() { torchrun train.py ${FLAGS[*]} "$@"; }',
     ],
 )
@@ -124,6 +130,8 @@ def test_values_that_are_no_flags(tmp_path):
         ("A=xx\n" + "A=$A$A$A$A\n" * 25 + "torchrun a.py --lr $A", "A grows to more than 1,000,000 characters"),
         ("A=(x)\n" + 'A=("${A[@]}" "${A[@]}")\n' * 40 + "torchrun a.py --lr 1", "A grows to more than"),
         ("torchrun a.py --lr 1\ntorchrun a.py --lr 2", "several trainings, in lines 1 and 2"),
+        ("torchrun a.py --lr 1\nbash <<EOF\n\ntorchrun a.py --lr 2\nEOF", "several trainings, in lines 1 and 4"),
+        (": <<EOF\ntorchrun a.py --lr 2\nEOF", "starts no training"),
         ("#!/usr/bin/env python3\nprint()", "is a Python program. Give the bash script that starts it"),
         ("torchrun a.py \\\n --lr 1 --name 'mine", "line 2: the quote that opens there is never closed"),
     ],
@@ -222,3 +230,8 @@ def test_nvidias_own_175b_script(tmp_path):
     assert theirs[("parallelism", "--tensor-model-parallel-size")] == "8"
     assert theirs[("data", "--split")] == "949,50,1" and theirs[("precision", "--fp16")] == "on"
     assert not table["why"].str.contains("does not know").any() and (table["why"] != "").all()
+
+
+def test_a_script_with_latin1_in_a_comment_is_read(tmp_path):
+    (tmp_path / "train.sh").write_bytes("# Schönes Training\ntorchrun a.py --lr 1\n".encode("latin-1"))
+    assert launch_script.read(tmp_path / "train.sh").flags == {"--lr": "1"}
