@@ -11,6 +11,7 @@ import psutil
 
 from helpers.environment.finding import Finding
 from helpers.machine import Machine, cache_root, driver_versions, runs_root
+from helpers.machine.shared_memory import PLACE, why_unusable
 
 GB = 1e9
 CONTAINER = "nvcr.io/nvidia/pytorch:26.06-py3"
@@ -82,14 +83,15 @@ def existing(path: Path) -> Path:
 
 def shared_memory(machine: Machine, facts: dict) -> Finding:
     why = "Ranks on one machine and data-loading workers pass tensors through /dev/shm; Docker gives 64 MB."
-    try:
-        size = shutil.disk_usage("/dev/shm").total
-    except OSError:
-        return Finding("Shared memory", "note", "no /dev/shm", why, "Start the container with `--ipc=host`.")
+    fix = "Start the container with `--ipc=host` (or `--shm-size=8g`)."
+    if unusable := why_unusable():
+        return Finding(
+            "Shared memory", "problem", unusable, why, "Delete what fills it, or mount it for writing. " + fix
+        )
+    size = shutil.disk_usage(PLACE).total
     if size >= GB:
         return Finding("Shared memory", "ok", f"{size / GB:.1f} GB", why)
     status = "problem" if len(machine.gpus) > 1 else "note"
-    fix = "Start the container with `--ipc=host` (or `--shm-size=8g`)."
     return Finding("Shared memory", status, f"{size / 1e6:.0f} MB", why, fix)
 
 

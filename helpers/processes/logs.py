@@ -186,6 +186,7 @@ def find_failure(rank_logs: RankLogs, summary: str, exit_code: int | None) -> Fa
 
     `summary` is this launch's log; torchrun's words in it tell the ranks that failed from those it then ended. Of
     the former, one that was killed or crashed comes first, then the earliest whose exception is not merely a lost peer.
+    Where all of them have only lost a peer, one that torchrun ended while it was falling is the cause.
     """
     errors = rank_logs.errors()
     ended = set(ENDED_BY_TORCHRUN.findall(summary))
@@ -198,11 +199,16 @@ def find_failure(rank_logs: RankLogs, summary: str, exit_code: int | None) -> Fa
     def traceback(rank: int) -> str:
         return errors.get(rank, {}).get("py_callstack", "").strip() or last_traceback(rank_logs.rank_text(rank))
 
+    def is_victim(rank: int) -> bool:
+        return any(words in traceback(rank) for words in LOST_PEER)
+
     def order(rank: int) -> tuple:
-        victim = any(words in traceback(rank) for words in LOST_PEER)
-        return (codes.get(rank) not in CRASH_SIGNALS, victim, int(errors.get(rank, {}).get("timestamp", 0)), rank)
+        timestamp = int(errors.get(rank, {}).get("timestamp", 0))
+        return (codes.get(rank) not in CRASH_SIGNALS, is_victim(rank), timestamp, rank)
 
     first = min(ranks, key=order)
+    if codes.get(first) not in CRASH_SIGNALS and is_victim(first):
+        first = min([first, *errors], key=order)
     code = codes.get(first)
     if code is not None and code < 0:
         reason = f"was killed by {CRASH_SIGNALS.get(code, f'signal {-code}')}"

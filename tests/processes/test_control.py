@@ -103,6 +103,19 @@ def test_the_rank_that_could_not_read_is_named_not_the_one_that_heard_of_it(tmp_
     assert failure.rank == 0
 
 
+def test_a_rank_that_torchrun_ended_while_it_was_falling_is_named_not_the_one_that_lost_it(tmp_path):
+    """It takes a moment to end after its exception; the other one, which lost it, is faster."""
+    for rank, stack in ((0, "OSError: [Errno 28] No space left"), (1, "RuntimeError: Connection closed by peer")):
+        folder = tmp_path / "torchrun" / "attempt_0" / str(rank)
+        folder.mkdir(parents=True)
+        error = {"message": {"extraInfo": {"py_callstack": stack, "timestamp": str(1700000000 - rank)}}}
+        (folder / "error.json").write_text(json.dumps(error))
+    summary = "Sending process 70 closing signal SIGTERM\n"
+    summary += "".join(f" rank      : {r} (local_rank: {r})\n exitcode  : 1 (pid: 7{r})\n" for r in (1, 0))
+    failure = logs.find_failure(logs.RankLogs(tmp_path, tmp_path / "log.txt", 2), summary, 1)
+    assert failure.rank == 0 and "No space left" in failure.traceback and failure.reason == "ended with exit code 1"
+
+
 def test_a_killed_rank_is_named(run):
     directory, _ = run(
         "import torch.distributed as dist\ndist.init_process_group('gloo')\nsteps(20)\ndist.barrier()\nsteps()"

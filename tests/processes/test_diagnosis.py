@@ -214,6 +214,9 @@ FROM_SOURCES = {
     # src/misc/shmutils.cc of NCCL; github.com/pytorch/ci-infra/pull/490
     "/dev/shm too small": "misc/shmutils.cc:88 NCCL WARN Error: failed to extend /dev/shm/nccl-WU88OE to 9637892 "
     "bytes, error: No space left on device (28)",
+    # a data loader's worker queue, multiprocessing/synchronize.py:57, where /dev/shm is mounted read-only
+    "/dev/shm closed": "    sl = self._semlock = _multiprocessing.SemLock(\n                         "
+    "^^^^^^^^^^^^^^^^^^^^^^^^^\nOSError: [Errno 30] Read-only file system",
     # c10/cuda/CUDACachingAllocator.cpp
     "GPU memory full": "[rank0]: torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 12.27 GiB. GPU 0 has a "
     "total capacity of 139.80 GiB of which 4.11 GiB is free.",

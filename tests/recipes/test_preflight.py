@@ -15,7 +15,7 @@ from machines import BARE_H200, EIGHT_H200, ONE_2080, ONE_3090, RTX_5090, TWO_B2
 
 from helpers import recipes, runs
 from helpers.corpus import Corpus, index
-from helpers.machine import CPU, PROJECT, Machine
+from helpers.machine import CPU, PROJECT, Machine, shared_memory
 from helpers.recipes import Layout, accounting, preflight
 from helpers.recipes.preflight import directory
 from helpers.recipes.settings import Speed
@@ -436,6 +436,15 @@ def test_a_limit_on_files_that_a_checkpoint_breaks(tmp_path, file_size_limit):
     ):
         assert word in message, message
     assert preflight.check(recipe.with_(save_interval=None), None, TWO_H200, tmp_path) == []
+
+
+def test_shared_memory_that_takes_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(shared_memory, "PLACE", tmp_path / "not there")
+    message = refusal(BIG, None, TWO_H200, tmp_path)
+    for word in ("--num-workers 1", "not there: No such file", "--ipc=host", 'extra_flags=("--num-workers", "0")'):
+        assert word in message, message
+    alone = BIG.with_(extra_flags=("--num-workers", "0"))
+    assert not [problem for problem in preflight.check(alone, None, TWO_H200, tmp_path) if problem.severity == "error"]
 
 
 def test_checkpoints_of_8b_need_a_disk(tmp_path):

@@ -24,6 +24,13 @@ RESOURCES = (
         "Start the container with --ipc=host or --shm-size=8g.",
     ),
     Symptom(
+        "/dev/shm closed",
+        r"_multiprocessing\.SemLock\([\s^~]*\w+: \[Errno (?:2|13|30|38)\] (?P<why>.+)|"
+        r"unable to open shared memory object </torch_\S+> in read-write mode: (?:Read-only|Permission|No such)",
+        "Processes of one machine talk through /dev/shm, and nothing can be written there.",
+        "Mount it for writing (docker run --ipc=host, or --shm-size=8g). On a CPU --num-workers 0 does without.",
+    ),
+    Symptom(
         "limit on the size of files",
         r"\[Errno 27\]|File too large|File size limit exceeded",
         "A file came to the largest size that this shell (`ulimit -f`) or the file system (FAT: 4 GB) allows.",

@@ -11,7 +11,7 @@ from helpers.machine import Machine, here
 from helpers.recipes import accounting
 from helpers.recipes.preflight import one_rank, precision, sizes
 from helpers.recipes.preflight.changes import changes
-from helpers.recipes.preflight.data import corpus_problems, no_corpus
+from helpers.recipes.preflight.data import corpus_problems, no_corpus, reading_ahead
 from helpers.recipes.preflight.directory import directory, loaded
 from helpers.recipes.preflight.memory import memory
 from helpers.recipes.preflight.problem import Problem
@@ -66,7 +66,7 @@ def check(
     if data is not None:
         found += corpus_problems(recipe, data)
     if run_directory is not None:
-        found += directory(recipe, data, Path(run_directory), entry_script)
+        found += [*reading_ahead(recipe), *directory(recipe, data, Path(run_directory), entry_script)]
     if splits_evenly:
         parts = accounting.memory(recipe, machine, stage)
         ranks = recipe.layout.world_size if stage is None else 1

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from helpers.corpus import data_split, index
+from helpers.machine import shared_memory
 from helpers.recipes.preflight.problem import Problem, error
 
 if TYPE_CHECKING:
@@ -20,6 +21,16 @@ def no_corpus(data) -> Iterator[Problem]:
         why = "Training takes a prepared corpus, a blend of several, or None for made-up tokens."
         change = "corpus.prepare(…) prepares text, corpus.blend({a: 0.7, b: 0.3}) mixes two corpora."
         yield error(f"data of the type {type(data).__name__}", why, change)
+
+
+def reading_ahead(recipe: "Recipe") -> Iterator[Problem]:
+    """The process that reads ahead talks to its rank through /dev/shm."""
+    words = ["--num-workers", "1", *(part for word in recipe.extra_flags for part in word.split("=", 1))]
+    ahead = dict(itertools.pairwise(words))["--num-workers"]
+    if ahead != "0" and (unusable := shared_memory.why_unusable()):
+        why = f"The process that reads ahead talks to its rank through {unusable}."
+        change = "Delete what fills it, or mount it for writing (docker run --ipc=host, or --shm-size=8g). "
+        yield error("--num-workers " + ahead, why, change + 'Or read in the rank: extra_flags=("--num-workers", "0").')
 
 
 def corpus_problems(recipe: "Recipe", data: "Corpus | Blend") -> Iterator[Problem]:
