@@ -10,6 +10,11 @@ import sys
 import time
 from collections.abc import Sequence
 
+from helpers.ranks import start
+
+if __name__ == "__main__":
+    start.before_torch()
+
 import torch
 import torch.distributed as dist
 

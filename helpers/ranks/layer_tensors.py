@@ -12,12 +12,12 @@ With tensor parallelism these are rank 0's slices.
 import os
 import sys
 
-import torch
-
 from helpers.ranks.repairs import table
 
 if __name__ == "__main__":
-    table.apply()  # before Megatron is imported
+    table.apply()  # before torch and Megatron are imported
+
+import torch
 
 from helpers.ranks import pretrain_gpt
 

@@ -17,17 +17,16 @@ import statistics
 import sys
 import time
 
-import torch
-import torch.distributed as dist
-from torch.distributed.elastic.multiprocessing.errors import record
-from torch.utils._python_dispatch import TorchDispatchMode
-
 from helpers.ranks.repairs import table
 
 if __name__ == "__main__":
-    table.apply()  # before Megatron is imported
+    table.apply()  # before torch and Megatron are imported
 
+import torch
+import torch.distributed as dist
 from megatron.training import get_args
+from torch.distributed.elastic.multiprocessing.errors import record
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from helpers.ranks.shards import build_model
 

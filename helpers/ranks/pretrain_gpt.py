@@ -27,7 +27,7 @@ from helpers.ranks.repairs import table
 if __name__ == "__main__":  # at once: what is imported below takes seconds
     lifetime.end_with_torchrun()
     refused_flags.refuse_what_is_left_out(sys.argv[1:])
-    table.apply()  # before Megatron is imported; the log's first lines say what it did
+    table.apply()  # before torch and Megatron are imported; the log's first lines say what it did
 
 gc.disable()  # what is imported below is never garbage: looking for some takes a rank half a second
 

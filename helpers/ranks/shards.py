@@ -18,16 +18,13 @@ import json
 import sys
 from collections.abc import Iterator
 
-import torch
-import torch.distributed as dist
-from torch.distributed.elastic.multiprocessing.errors import record
-from torch.utils._python_dispatch import TorchDispatchMode
-
 from helpers.ranks.repairs import table
 
 if __name__ == "__main__":
-    table.apply()  # before Megatron is imported
+    table.apply()  # before torch and Megatron are imported
 
+import torch
+import torch.distributed as dist
 from megatron.core.dist_checkpointing.mapping import ShardedTensor, ShardedTensorFactory
 from megatron.core.process_groups_config import ProcessGroupCollection
 from megatron.core.utils import unwrap_model
@@ -36,6 +33,8 @@ from megatron.training.argument_utils import gpt_config_from_args
 from megatron.training.arguments import parse_and_validate_args
 from megatron.training.initialize import initialize_megatron
 from megatron.training.training import destroy_global_state, get_megatron_ddp_config
+from torch.distributed.elastic.multiprocessing.errors import record
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from helpers.ranks import pretrain_gpt
 

@@ -10,6 +10,11 @@ import socket
 import sys
 from datetime import timedelta
 
+from helpers.ranks import start
+
+if __name__ == "__main__":
+    start.before_torch()
+
 from torch.distributed import TCPStore
 from torch.distributed.elastic.rendezvous import RendezvousParameters, rendezvous_handler_registry
 from torch.distributed.elastic.rendezvous.static_tcp_rendezvous import StaticTCPRendezvous

@@ -32,8 +32,8 @@ from pathlib import Path
 
 import torch
 
-from helpers.ranks import refused_flags
-from helpers.ranks.cpu import generators, spawned, start
+from helpers.ranks import refused_flags, start
+from helpers.ranks.cpu import generators, spawned
 
 CPU = torch.device("cpu")
 FACTORIES = ["tensor", "as_tensor", "empty", "empty_like", "empty_strided", "zeros", "zeros_like", "ones", "ones_like"]
@@ -53,7 +53,7 @@ def switch_on() -> None:
     refused_flags.refuse_what_breaks_on_a_cpu(sys.argv[1:])
     for name in ("transformer_engine", "apex", "amp_C"):  # their norms and their Adam, which Megatron takes, need a GPU
         sys.modules[name] = None
-    start.leave_out_what_nobody_uses()
+    start.before_megatron()
     shards = {"--use-megatron-fsdp", "--use-torch-fsdp2"} & set(sys.argv)
     # It does nothing here, but before Blackwell Megatron demands 1 with TP and CP, and more than 1 with FSDP.
     os.environ["CUDA_DEVICE_MAX_CONNECTIONS"] = "32" if shards else "1"

@@ -6,12 +6,14 @@
 import copy
 import functools
 import logging
+import sys
 import types
 
 import torch
 from megatron.core.distributed import torch_fully_sharded_data_parallel
 from megatron.core.tensor_parallel import random
 from megatron.core.transformer import torch_norm
+from megatron.training import argument_utils
 
 
 def adapt() -> None:
@@ -21,6 +23,7 @@ def adapt() -> None:
     _log_the_layers_there_are()
     _leave_out_the_warm_up()
     _silence_the_shared_generator()
+    _describe_flags_for_help_alone()
 
 
 def _let_norms_be_as_on_a_gpu() -> None:
@@ -103,3 +106,9 @@ def _silence_the_shared_generator() -> None:
     """Megatron warns when code for the GPU draws from the CPU's generator. Here that is the one there is."""
     logger = logging.getLogger("megatron.core.tensor_parallel.random")
     logger.addFilter(lambda record: "CPU RNG state changed" not in record.getMessage())
+
+
+def _describe_flags_for_help_alone() -> None:
+    """Megatron reads the sources of 40 classes at each start, three times, for what `--help` says about their flags."""
+    if not {"-h", "--help"} & set(sys.argv):
+        argument_utils.ArgumentGroupFactory._get_field_docstrings = lambda self, src_cfg_class: {}

@@ -5,6 +5,7 @@ import hashlib
 import importlib
 import importlib.metadata
 import importlib.util
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -67,19 +68,32 @@ def source(target: str) -> str:
     for folder in (spec.submodule_search_locations or []) if spec else []:
         for path in (Path(folder, *inner).with_suffix(".py"), Path(folder, *inner, "__init__.py")):
             if path.is_file():
-                text = path.read_text()
-                node = _find(ast.parse(text), name.split("."))
+                text, tree = _read(path)
+                node = _find(tree, name.split("."))
                 return (ast.get_source_segment(text, node) or "") if node else ""
     return ""
+
+
+@cache
+def _read(path: Path) -> tuple[str, ast.Module]:
+    text = path.read_text()
+    return text, ast.parse(text)
 
 
 def _find(node, names: list[str]):
     """The last definition of that name, inside `if` and `try` too."""
     if not names:
         return node
-    kinds = (ast.FunctionDef, ast.ClassDef)
-    found = [child for child in ast.walk(node) if isinstance(child, kinds) and child.name == names[0]]
+    found = [child for child in _definitions(node) if child.name == names[0]]
     return _find(found[-1], names[1:]) if found else None
+
+
+def _definitions(node) -> Iterator[ast.FunctionDef | ast.ClassDef]:
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.FunctionDef | ast.ClassDef):
+            yield child
+        elif isinstance(child, ast.stmt | ast.excepthandler):
+            yield from _definitions(child)
 
 
 @cache

@@ -202,12 +202,17 @@ def apply() -> None:
     Raises:
         SystemExit: MEGATRON_TOUR_CHANGES names a change that there is not.
     """
-    import torch
-
     wanted = asked()
     if unknown := sorted(set(wanted) - set(CHANGES)):
         raise SystemExit(f"{VARIABLE} names {', '.join(unknown)}. There are: {', '.join(CHANGES)}.")
-    on_cpu = os.environ.get("MEGATRON_CPU") == "1" or not torch.cuda.is_available()
+    on_cpu = os.environ.get("MEGATRON_CPU") == "1"
+    if on_cpu:
+        from helpers.ranks import start
+
+        start.before_torch()
+    import torch
+
+    on_cpu = on_cpu or not torch.cuda.is_available()
     if on_cpu:
         from helpers.ranks.cpu import device
 
