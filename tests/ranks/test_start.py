@@ -18,6 +18,22 @@ described = argument_utils.ArgumentGroupFactory(argument_utils.TransformerConfig
 asked = torch._meta_registrations.meta_index_Tensor.__module__
 print(json.dumps([imported, len(described), asked, "torch._decomp" in sys.modules]))
 """
+TOKENIZER = """
+import json, sys
+from helpers.ranks.cpu import tokenizer
+tokenizer.leave_the_models_for_later()
+import transformers
+names = [len(transformers._class_to_module)]
+auto = transformers.AutoTokenizer.__module__
+names.append(len(transformers._class_to_module))
+models = transformers.models.auto.__name__, transformers.LlamaConfig.__name__, transformers.models.llama.__name__
+names.append(len(transformers._class_to_module))
+try:
+    transformers.NoSuchModel
+except AttributeError as error:
+    missing = str(error)
+print(json.dumps([names, auto, models, missing]))
+"""
 PUT_OFF = """
 import json, sys
 from helpers.ranks import start
@@ -37,6 +53,14 @@ def told(code: str, *arguments: str):
 
 def test_a_rank_imports_what_it_uses_and_the_rest_when_it_is_asked_for():
     assert told(STARTED) == [[], 0, "torch._meta_registrations", True]
+
+
+def test_transformers_reads_its_models_when_one_is_asked_for():
+    (at_first, with_a_tokenizer, whole), auto, models, missing = told(TOKENIZER)
+    assert at_first == with_a_tokenizer < whole / 3
+    assert auto == "transformers.models.auto.tokenization_auto"
+    assert models == ["transformers.models.auto", "LlamaConfig", "transformers.models.llama"]
+    assert missing == "module transformers has no attribute NoSuchModel"
 
 
 def test_fsdp_and_the_meta_device_get_all_of_torch():

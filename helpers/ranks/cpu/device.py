@@ -33,7 +33,7 @@ from pathlib import Path
 import torch
 
 from helpers.ranks import refused_flags, start
-from helpers.ranks.cpu import generators, spawned
+from helpers.ranks.cpu import generators, spawned, tokenizer
 
 CPU = torch.device("cpu")
 FACTORIES = ["tensor", "as_tensor", "empty", "empty_like", "empty_strided", "zeros", "zeros_like", "ones", "ones_like"]
@@ -54,6 +54,7 @@ def switch_on() -> None:
     for name in ("transformer_engine", "apex", "amp_C"):  # their norms and their Adam, which Megatron takes, need a GPU
         sys.modules[name] = None
     start.before_megatron()
+    tokenizer.leave_the_models_for_later()
     shards = {"--use-megatron-fsdp", "--use-torch-fsdp2"} & set(sys.argv)
     # It does nothing here, but before Blackwell Megatron demands 1 with TP and CP, and more than 1 with FSDP.
     os.environ["CUDA_DEVICE_MAX_CONNECTIONS"] = "32" if shards else "1"
