@@ -6,10 +6,12 @@
 import copy
 import functools
 import logging
+import queue
 import sys
 import types
 
 import torch
+from megatron.core.dist_checkpointing.strategies import filesystem_async
 from megatron.core.distributed import torch_fully_sharded_data_parallel
 from megatron.core.tensor_parallel import random
 from megatron.core.transformer import torch_norm
@@ -24,6 +26,7 @@ def adapt() -> None:
     _leave_out_the_warm_up()
     _silence_the_shared_generator()
     _describe_flags_for_help_alone()
+    _collect_what_was_saved_in_this_process()
 
 
 def _let_norms_be_as_on_a_gpu() -> None:
@@ -112,3 +115,12 @@ def _describe_flags_for_help_alone() -> None:
     """Megatron reads the sources of 40 classes at each start, three times, for what `--help` says about their flags."""
     if not {"-h", "--help"} & set(sys.argv):
         argument_utils.ArgumentGroupFactory._get_field_docstrings = lambda self, src_cfg_class: {}
+
+
+def _collect_what_was_saved_in_this_process() -> None:
+    """A save starts a process that holds a queue, and this one first imports the whole program again: four seconds.
+
+    Others write to that queue with --async-save alone.
+    """
+    if "--async-save" not in sys.argv:
+        filesystem_async.get_write_results_queue = functools.cache(lambda mp_mode="spawn": queue.SimpleQueue())

@@ -38,6 +38,8 @@ REPAIRS = (
             f"{TORCH_FSDP}.__init__": "5a76f167a446",
             "megatron.training.activation_logging:_discover_te_types": "086bc9e11ccd",
             "megatron.training.dgrad_logging:_get_linear_types": "c6339fd253ea",
+            "megatron.training.argument_utils:ArgumentGroupFactory._get_field_docstrings": "73eec38356e5",
+            "megatron.core.dist_checkpointing.strategies.filesystem_async:get_write_results_queue": "5528981e75e7",
         },
         MEGATRON,
         "Megatron speaks to torch.cuda by name, and refuses some layouts without it. On a CPU `ranks/cpu/` answers for "
