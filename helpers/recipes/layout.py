@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from math import lcm
 
-from helpers.machine import quietly
+from helpers.machine import megatron_definitions
 from helpers.recipes.flag import Flag
 
 
@@ -108,9 +108,8 @@ def rank_groups(layout: Layout) -> dict[str, list[list[int]]]:
         For each of "tensor", "pipeline", "data", "context", "expert": the list of groups, each a list of ranks.
         Expert groups follow Megatron's second generator, in which context parallelism plays no part.
     """
-    with quietly():
-        from megatron.core.parallel_state import RankGenerator
-
+    names = ("RankGenerator", "generate_masked_orthogonal_rank_groups")
+    RankGenerator = megatron_definitions("core/parallel_state.py", *names).RankGenerator
     order = "tp-cp-ep-dp-pp"
     dense = RankGenerator(
         tp=layout.tensor_parallel,

@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from dataclasses import asdict, replace
 
 import pytest
@@ -5,7 +7,7 @@ from ask_megatron import ask_megatron, described, placed
 from machines import H200, TWO_H200
 
 from helpers import recipes, runs
-from helpers.machine import CPU, GPU, Machine
+from helpers.machine import CPU, GPU, PROJECT, Machine
 from helpers.recipes import Layout, accounting
 from helpers.recipes.accounting import megatron_estimate
 from helpers.recipes.settings import Model, Speed
@@ -226,6 +228,13 @@ def test_beside_megatrons_own_estimate():
         states = ours["weights"] + ours["gradients"] + ours["optimizer"]
         assert states == pytest.approx(theirs["weights and optimizer"], rel=0.01), recipe.layout.name
         assert 0.3 < ours["activations"] / theirs["activations"] < 3
+
+
+def test_megatrons_estimate_is_read_from_its_file_alone():
+    asked = "import sys; from helpers import recipes; from helpers.recipes import accounting;"
+    asked += "print(accounting.megatron_memory(recipes.gpt3_345m())['activations'] > 0, 'torch' in sys.modules)"
+    told = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, cwd=PROJECT)
+    assert told.stdout.split() == ["True", "False"], told.stderr
 
 
 def test_readable():

@@ -1,12 +1,16 @@
 """Megatron's own estimate of a rank's memory."""
 
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
-from helpers.machine import quietly
+from helpers.machine import megatron_definitions
 from helpers.show.arguments import checked
 
 if TYPE_CHECKING:
     from helpers.recipes.recipe import Recipe
+
+WEIGHTS = "compute_weight_and_optimizer_memory"
+ACTIVATIONS, PRECISE = "compute_activation_memory_without_sp", "compute_activation_memory"
 
 
 @checked
@@ -14,25 +18,22 @@ def megatron_memory(recipe: "Recipe") -> dict[str, float]:
     """Megatron's own estimate, bytes on the fullest rank: `weights and optimizer` and `activations`.
 
     From `megatron/training/theoretical_memory_usage.py`. It assumes bf16 and knows neither context parallelism nor
-    FP8, flash attention or full recomputation. Imports Megatron (seconds).
+    FP8, flash attention or full recomputation.
     """
-    with quietly():
-        from megatron.training import theoretical_memory_usage as theory
-
+    names = (WEIGHTS, ACTIVATIONS, PRECISE, "NUM_BYTES_IN_MEGABYTE")
+    theory = megatron_definitions("training/theoretical_memory_usage.py", *names)
     arguments = megatron_arguments(recipe)
     micro_batches = recipe.batch.global_batch_size // (recipe.batch.micro_batch_size * recipe.layout.data_parallel)
     precise = recipe.layout.sequence_parallel and recipe.batch.recompute == "selective"
-    estimate = theory.compute_activation_memory if precise else theory.compute_activation_memory_without_sp
+    estimate = getattr(theory, PRECISE if precise else ACTIVATIONS)
     return {
-        "weights and optimizer": theory.compute_weight_and_optimizer_memory(arguments),
+        "weights and optimizer": getattr(theory, WEIGHTS)(arguments),
         "activations": estimate(arguments, micro_batches),
     }
 
 
 def megatron_arguments(recipe: "Recipe"):
     """The arguments that Megatron's accounting functions read, under Megatron's names."""
-    from types import SimpleNamespace
-
     model, layout, batch = recipe.model, recipe.layout, recipe.batch
     chunks = layout.virtual_pipeline_chunks
     return SimpleNamespace(
