@@ -6,10 +6,12 @@ from statistics import median
 
 from helpers.machine import Machine
 from helpers.planner import elsewhere, timelines
+from helpers.planner.plans import Plan
 from helpers.recipes import accounting, costs
-from helpers.runs import records
+from helpers.runs import Run, records
 from helpers.runs.results import after_warm_up
 from helpers.show import frames
+from helpers.show.arguments import checked
 
 FOLDERS = ("h200", "h200/steps", "h200/twins", "h100-80gb-hbm3/twins")
 # Left out: what the rates and the constants of `recipes.costs` were taken from.
@@ -121,6 +123,17 @@ def with_records() -> Comparison:
             peak = run.peak_memory_bytes and run.peak_memory_bytes / 1e9
             found.append(Compared(folder, run.path.stem, measured, step.milliseconds, peak, memory))
     return Comparison("Our records", tuple(found))
+
+
+@checked
+def with_own(pairs: Iterable[tuple[Plan, Run]]) -> Comparison:
+    """Plans of a learner's own beside the runs that they were made for."""
+    found = []
+    for plan, run in pairs:
+        measured = float(after_warm_up(run.series("iteration-time")).median() * 1e3)
+        peak = run.peak_memory_bytes and run.peak_memory_bytes / 1e9
+        found.append(Compared(run.recipe_name, plan.name, measured, plan.step.milliseconds, peak, plan.gigabytes))
+    return Comparison("Here", tuple(found))
 
 
 def with_others(tables: Iterable[str] = ()) -> Comparison:

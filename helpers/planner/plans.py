@@ -1,15 +1,19 @@
 """Every layout that can train a recipe on a machine, by predicted speed."""
 
+import html
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from helpers.machine import Machine, here
+from helpers.planner.calibration import calibrated
 from helpers.recipes import accounting, candidates, costs
 from helpers.recipes.candidates import Candidate
-from helpers.recipes.costs import Step
+from helpers.recipes.costs import Rates, Step
 from helpers.recipes.layout import Layout
 from helpers.recipes.recipe import Recipe
 from helpers.show import frames, numbers
 from helpers.show.arguments import checked
+from helpers.show.tables import whole_sentences
 
 ROOM = 0.95  # of a GPU's memory: what the allocator loses in gaps is not planned
 SHOWN = 11
@@ -51,8 +55,25 @@ class Plan:
             or "a little of each"
         )
 
+    def table(self):
+        """The parts of the step: milliseconds, and their share."""
+        import pandas as pd
+
+        step = self.step
+        rows = [
+            (name, numbers.duration_ms(seconds), f"{seconds / step.seconds:.1%}")
+            for name, seconds in step.parts.items()
+            if seconds > 0
+        ]
+        rows.append(("together", numbers.duration_ms(step.seconds), ""))
+        return pd.DataFrame(rows, columns=["part", "a step", "share"]).set_index("part")
+
+    def _repr_html_(self) -> str:
+        return f"<p>{html.escape(repr(self))}</p>" + frames.to_html(self.table())
+
     def __repr__(self) -> str:
-        return f"{self.name}: {self.tokens_per_second_per_gpu:,.0f} tokens/s/GPU, {self.gigabytes:.1f} GB"
+        speed = f"{self.tokens_per_second_per_gpu:,.0f} tokens/s/GPU, {self.gigabytes:.1f} GB on the fullest rank"
+        return f"{self.recipe.name} on {self.step.machine.name}, {self.name}: {speed}"
 
 
 @dataclass(frozen=True, repr=False)
@@ -102,7 +123,12 @@ def predict(recipe: Recipe, machine: Machine | None = None) -> Plan:
         ValueError: for a machine whose GPU no data sheet describes.
     """
     machine = machine or here()
-    return Plan(recipe, costs.step(recipe, machine), accounting.memory(recipe, machine))
+    return Plan(recipe, costs.step(recipe, machine, rates_of(machine)), accounting.memory(recipe, machine))
+
+
+def rates_of(machine: Machine) -> Rates:
+    """What is known of a machine: its calibration where it is this one and has one, else `costs.of`."""
+    return (calibrated() if machine == here() else None) or costs.of(machine)
 
 
 @checked
@@ -117,7 +143,7 @@ def search(recipe: Recipe, machine: Machine | None = None) -> Search:
         ValueError: the model fits nowhere; the message says what is missing.
     """
     machine = machine or here()
-    rates = costs.of(machine)
+    rates = rates_of(machine)
     tried = candidates.candidates(recipe, machine, ROOM)
     fitting = [one for one in tried if one.fits]
     if not fitting:
@@ -133,6 +159,26 @@ def best(recipe: Recipe, machine: Machine | None = None) -> Recipe:
     machine = machine or here()
     fastest = search(recipe, machine).best.recipe
     return replace(fastest, scaled_for=machine.name)
+
+
+@checked
+def across(recipe: Recipe, machines: Iterable[Machine]):
+    """The best plan of one recipe on several machines, a row each; where it fits nowhere, what is missing."""
+    import pandas as pd
+
+    rows = []
+    for machine in machines:
+        try:
+            plan = search(recipe, machine).best
+        except ValueError as nowhere:
+            rows.append((machine.name, "–", "–", "–", "–", str(nowhere).partition(": ")[2]))
+            continue
+        largest = sorted(plan.step.parts.items(), key=lambda part: -part[1])[1:3]
+        most = ", ".join(f"{name} {seconds / plan.step.seconds:.0%}" for name, seconds in largest)
+        speed, step = f"{plan.tokens_per_second_per_gpu:,.0f}", numbers.duration_ms(plan.step.seconds)
+        rows.append((machine.name, plan.name, speed, step, f"{plan.gigabytes:.1f}", f"after the GEMMs: {most}"))
+    columns = ["machine", "best layout", "tokens/s/GPU", "step", "GB", "what else"]
+    return whole_sentences(pd.DataFrame(rows, columns=columns).set_index("machine"))
 
 
 def _nowhere(recipe: Recipe, machine: Machine, tried: list[Candidate]) -> str:

@@ -26,6 +26,7 @@ PART_COLOURS = {
     "p2p": "#77C9AE",
     "pipeline bubble": COLOURS["pipeline"],
     "DP collectives": COLOURS["data"],
+    "cores shared": "#999999",
 }
 LEAST = 0.001  # of the longest bar: shorter parts are not drawn
 

@@ -77,5 +77,5 @@ def test_kendall_by_hand():
 def test_a_comparison_says_its_worst():
     runs = (Compared("t", "good", 100, 101, 10, 10), Compared("t", "bad", 100, 80, None, 9))
     said = repr(Comparison("Two runs", runs))
-    assert said.startswith("Two runs: 2 runs, off by 10% in the median, -20% at worst (bad).") or "-20%" in said
+    assert said.startswith("Two runs: 2 runs, off by 10% in the median, -20% at worst (bad).")
     assert "out of memory" in repr(Comparison("", (*runs, Compared("t", "none", None, 5, None, 99))))

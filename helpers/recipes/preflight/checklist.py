@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from helpers.machine import Machine, here
 from helpers.recipes import accounting
-from helpers.recipes.preflight import one_rank, precision, sizes
+from helpers.recipes.preflight import one_rank, precision, ranges, sizes
 from helpers.recipes.preflight.changes import changes
 from helpers.recipes.preflight.data import corpus_problems, no_corpus, reading_ahead
 from helpers.recipes.preflight.directory import directory, loaded
@@ -52,7 +52,7 @@ def check(
             rank needs a GPU. None: the whole job runs.
     """
     machine = machine or here()
-    if found := [*words(recipe), *sizes.values(recipe), *no_corpus(data)]:
+    if found := [*words(recipe), *ranges.values(recipe), *no_corpus(data)]:
         return found
     if stage is not None:
         machine = one_rank.on_as_many(recipe, machine)

@@ -1,0 +1,151 @@
+"""The fields of a recipe, each by itself: its kind, as the dataclass declares it, and its range."""
+
+from collections.abc import Iterator
+from dataclasses import fields
+from math import isfinite
+from types import NoneType
+from typing import TYPE_CHECKING, get_args
+
+from helpers.recipes.preflight.problem import Problem, error
+from helpers.recipes.settings import PARTS
+
+if TYPE_CHECKING:
+    from helpers.recipes.recipe import Recipe
+
+KNOWN = {
+    "normalization": ("LayerNorm", "RMSNorm"),
+    "activation": ("gelu", "swiglu"),
+    "position_embedding": ("learned_absolute", "rope", "none"),
+    "dtype": ("bf16", "fp16", "fp32"),
+    "fp8_format": (None, "hybrid", "e4m3"),
+    "fp8_recipe": ("tensorwise", "delayed", "blockwise", "mxfp8"),
+    "recompute": (None, "selective", "full"),
+    "wandb_mode": ("offline", "online"),
+}
+
+
+def values(recipe: "Recipe") -> Iterator[Problem]:
+    """Fields outside the values they can take. The other rules divide by these, so they only run when all is well."""
+    parts = {name: (getattr(recipe, name), kind) for name, kind in PARTS.items()}
+    wrong = {name: (value, kind) for name, (value, kind) in parts.items() if not isinstance(value, kind)}
+    for name, (value, kind) in wrong.items():
+        why = f"This part of a recipe is a recipes.{kind.__name__}."
+        yield error(f"{name}={value!r}", why, f"recipe.with_({fields(kind)[0].name}=…) changes one field of it.")
+    if wrong:
+        return
+    kinds = {field.name: field.type for kind in PARTS.values() for field in fields(kind)}
+    given = {name: value for part, _ in parts.values() for name, value in vars(part).items()}
+    broken = False
+    for name, value in given.items():
+        for problem in _value(name, value, kinds[name]):
+            broken = True
+            yield problem
+    if broken:
+        return
+    s = recipe.schedule
+    if s.eval_interval is None:
+        why = "Megatron divides by it even when it never evaluates, and stops at the first step."
+        yield error("eval_interval=None", why, f"eval_interval={s.train_iters} looks once, at the end.")
+
+
+def _value(name: str, value, kind) -> Iterator[Problem]:
+    """One field: its kind, as the dataclass declares it, then its range."""
+    kinds = get_args(kind) or (kind,)
+    may_be_none = NoneType in kinds or name in _MAY_BE_NONE
+    if name in KNOWN:
+        if value not in KNOWN[name]:
+            choices = ", ".join(repr(choice) for choice in KNOWN[name])
+            yield error(f"{name}={value!r}", "Megatron has no such choice.", f"{name} is one of {choices}.")
+    elif value is None and may_be_none:
+        return
+    elif bool in kinds:
+        if not isinstance(value, bool):
+            yield error(f"{name}={value!r}", "It is a switch.", f"{name}=True or {name}=False.")
+    elif str in kinds:
+        if not isinstance(value, str):
+            change = f"{name}={EXAMPLES.get(name, 'my_name')!r}, say" + (", or None." if may_be_none else ".")
+            yield error(f"{name}={value!r}", "It is a string.", change)
+    elif name in _COUNTS:
+        if not _is_whole(value) or value < 1:
+            why = f"{_COUNTS[name]} is counted in whole numbers from 1."
+            yield error(f"{name}={value!r}", why, f"{name}=1 or more.")
+    elif int in kinds:
+        if not _is_whole(value) or value < 0:
+            why = f"{_NUMBERS[name]} is a whole number from 0."
+            yield error(f"{name}={value!r}", why, f"{name}=0 or more.")
+        elif name == "seed" and value > 2**31:
+            yield error(f"{name}={value!r}", "NumPy's generator takes 32 bits.", "seed=1234, say.")
+    elif name in _SHARES:
+        if not _is_number(value) or not 0 <= value < 1:
+            why, change = _SHARES[name]
+            yield error(f"{name}={value!r}", why, change)
+    elif not _is_number(value) or value < 0:
+        yield error(f"{name}={value!r}", f"{_NUMBERS[name]} is a number from 0.", f"{name}=0 or more.")
+
+
+def _is_whole(value) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
+
+
+EXAMPLES = {"split": "90,5,5"}
+_SHARES = {
+    "dropout": (
+        "It is the share of activations set to zero: at 1 nothing is left.",
+        "dropout=0 or more, below 1, such as 0.1.",
+    ),
+    "adam_beta2": (
+        "It is the share of the second moment that a step keeps: at 1 Adam never learns the gradients' size.",
+        "adam_beta2=0 or more, below 1, such as 0.95.",
+    ),
+}
+_NUMBERS = {
+    "seed": "The seed",
+    "rotary_base": "The base of the rotations",
+    "fp8_amax_history_len": "The number of steps whose largest value counts",
+    "init_method_std": "The size of the first weights",
+    "lr": "The highest learning rate",
+    "min_lr": "The lowest learning rate",
+    "lr_warmup_iters": "The number of steps to climb",
+    "weight_decay": "The pull towards zero",
+    "clip_grad": "The longest gradient",
+    "eval_iters": "The number of batches of an evaluation",
+}
+_MAY_BE_NONE = {
+    "ffn_hidden_size",
+    "num_query_groups",
+    "num_experts",
+    "processes",
+    "expert_tensor_parallel",
+    "eval_interval",
+    "exit_interval",
+    "save_interval",
+}
+_COUNTS = {
+    "num_layers": "The number of layers",
+    "hidden_size": "The width",
+    "num_attention_heads": "The number of heads",
+    "sequence_length": "The length of a sample",
+    "vocab_size": "The number of embedding rows",
+    "ffn_hidden_size": "The width of the MLP",
+    "num_query_groups": "The number of key and value heads",
+    "num_experts": "The number of experts",
+    "moe_router_topk": "The number of experts a token visits",
+    "processes": "The number of ranks",
+    "tensor_parallel": "A parallel size",
+    "pipeline_parallel": "A parallel size",
+    "virtual_pipeline_chunks": "The number of chunks",
+    "context_parallel": "A parallel size",
+    "expert_parallel": "A parallel size",
+    "expert_tensor_parallel": "A parallel size",
+    "micro_batch_size": "The micro-batch",
+    "global_batch_size": "The global batch",
+    "train_iters": "The number of steps",
+    "eval_interval": "The distance between evaluations",
+    "exit_interval": "The step to stop at",
+    "save_interval": "The distance between checkpoints",
+    "keep": "The number of checkpoints kept",
+}
