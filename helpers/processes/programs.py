@@ -3,11 +3,10 @@
 import contextlib
 import shutil
 import sys
-import tempfile
 import time
 from pathlib import Path
 
-from helpers.machine import PROJECT, Machine, here, runs_root, short_path
+from helpers.machine import PROJECT, Machine, here, short_path
 from helpers.machine.variables import device_environment
 from helpers.processes import checkpoints, control, diagnosis, logs, run_directory
 from helpers.show.arguments import checked
@@ -63,6 +62,7 @@ def ranks(
 
     Raises:
         FileNotFoundError: there is no such script.
+        OSError: nothing can be written where runs go.
         ValueError: `count` is below 1.
         TrainingFailed: a rank failed, or `timeout_seconds` were not enough.
     """
@@ -73,7 +73,7 @@ def ranks(
     path = Path(script).expanduser().resolve() if own else PROJECT / "helpers" / "ranks" / f"{script}.py"
     if not path.is_file():
         raise FileNotFoundError(f"There is no {path} for torchrun to start: give the path of a .py file that is there.")
-    directory = Path(tempfile.mkdtemp(prefix=f"{path.stem}-", dir=run_directory.made(runs_root().resolve() / ".ranks")))
+    directory = run_directory.scratch(path.stem)
     program = [sys.executable, "-m", "helpers.ranks.torchrun", "--nproc-per-node", str(count)]
     program += [str(path), *map(str, arguments)]
     threads = {"OMP_NUM_THREADS": ("1", "what torchrun sets by itself, and warns of")}

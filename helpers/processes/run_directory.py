@@ -12,11 +12,12 @@ import os
 import platform
 import re
 import shlex
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from helpers.machine import PROJECT, Machine, cuda_libraries, driver_versions, short_path
+from helpers.machine import PROJECT, Machine, cuda_libraries, driver_versions, runs_root, short_path
 from helpers.processes import checkpoints, control, locks, trust
 from helpers.processes.run_files import read_json, why_damaged
 from helpers.ranks.repairs import table
@@ -84,8 +85,9 @@ def unfinished(parent: Path, identity: dict) -> Path | None:
 
 
 def _say_what_is_damaged(parent: Path) -> None:
+    """Of this user's runs: another's are theirs."""
     for directory in sorted(path for path in parent.glob("*") if path.is_dir()):
-        if why := why_damaged(directory):
+        if directory.stat().st_uid == os.getuid() and (why := why_damaged(directory)):
             print(f"{why} That run is not picked up; move its directory away and this line goes.")
 
 
@@ -123,6 +125,20 @@ def new_directory(parent: Path) -> Path:
         except FileExistsError:
             continue
     raise FileExistsError(f"a thousand directories in one second under {parent}")
+
+
+def scratch(name: str) -> Path:
+    """A directory for a program that is no training, made here and now under the runs.
+
+    Raises:
+        OSError: it cannot be made; the message says where another place is named.
+    """
+    place = runs_root() / ".ranks"
+    try:
+        return Path(tempfile.mkdtemp(prefix=f"{name}-", dir=made(place)))
+    except OSError as refusal:
+        elsewhere = "MEGATRON_TOUR_RUNS=<a folder of yours> in the environment puts it elsewhere."
+        raise type(refusal)(f"Nothing can be written in {place}: {refusal.strerror}. {elsewhere}") from None
 
 
 def made(directory: Path) -> Path:

@@ -1,6 +1,7 @@
 """The files of a run directory: whether each is what it must be, told in words before anything reads on."""
 
 import json
+import os
 import stat
 from pathlib import Path
 from typing import Literal
@@ -43,6 +44,19 @@ def read_text(path: Path) -> str:
         return path.read_text(errors="replace") if path.is_file() else ""
     except OSError:
         return ""
+
+
+def why_closed(directory: Path) -> str | None:
+    """What of a run directory this user may not read, in words; None where nothing is closed."""
+    for path in (directory, *(directory / name for name in (*FOLDERS, *FILES) if name != ".lock")):
+        try:
+            if path.is_dir():
+                os.scandir(path).close()
+            elif path.is_file():
+                path.open("rb").close()
+        except PermissionError:
+            return f"{path} belongs to user {path.owner()}, who lets nobody else read it."
+    return None
 
 
 def why_damaged(directory: Path) -> str | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from helpers.machine import given, given_folder, runs_root
 from helpers.processes import checkpoints, control
 from helpers.processes.run_directory import why_no_name
-from helpers.processes.run_files import read_json, read_text, why_damaged
+from helpers.processes.run_files import read_json, read_text, why_closed, why_damaged
 from helpers.runs import events
 from helpers.runs.results import Results
 from helpers.show import numbers
@@ -144,12 +144,14 @@ def load(path) -> Run:
 
     Raises:
         FileNotFoundError: there is no such directory.
+        PermissionError: it is another user's, and not to be read.
         ValueError: one of its files is damaged; the message names it.
         TypeError: that is no path.
     """
     path = given(path, "runs.load({})")
     if not os.path.isdir(path):
         raise FileNotFoundError(f"There is no run directory {path}. runs.latest(name) finds the newest of a recipe.")
+    _refuse_what_is_closed(path)
     run = Run(path.resolve())
     try:
         why = why_damaged(path) or run.recipe and None
@@ -166,11 +168,20 @@ def latest(name: str, runs_dir: Path | str | None = None) -> Run:
     Raises:
         ValueError: no recipe can have that name.
         FileNotFoundError: that recipe was never trained here.
+        PermissionError: it is another user's, and not to be read.
     """
     if why := why_no_name(name):
         raise ValueError(f"runs.latest({name!r}): it takes the name of a recipe. {why}")
     root = runs_root() if runs_dir is None else given_folder(runs_dir, "runs.latest(runs_dir={})")
+    _refuse_what_is_closed(root / name)
     found = sorted(path.parent for path in (root / name).glob("*/recipe.json"))
     if not found:
+        for closed in sorted((root / name).glob("*/"), reverse=True):
+            _refuse_what_is_closed(closed)
         raise FileNotFoundError(f"No run of {name} lies under {root}. Make one: launch.train(recipe, data).")
     return load(found[-1])
+
+
+def _refuse_what_is_closed(folder: Path) -> None:
+    if why := why_closed(folder):
+        raise PermissionError(f"{why} They can open it: chmod -R a+rX {folder}.")

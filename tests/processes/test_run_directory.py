@@ -2,8 +2,10 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from other_users import NOBODY, as_nobody, only_root, open_folder
 
 from helpers.machine import PROJECT
 from helpers.processes import run_directory
@@ -60,3 +62,31 @@ def test_good_names_make_folders(name, tmp_path):
 )
 def test_other_names_are_refused(name):
     assert "names a folder" in run_directory.why_no_name(name)
+
+
+@only_root
+def test_another_users_closed_run_beside_ones_own_is_passed_by():
+    with open_folder() as folder:
+        folder.chmod(0o777)
+        theirs = run_directory.new_directory(folder)
+        (theirs / "recipe.json").write_text("null")
+        theirs.chmod(0o700)
+
+        def claim():
+            with run_directory.claim(folder, {}, fresh=False) as (directory, _):
+                return directory
+
+        mine = as_nobody(claim)
+        assert Path(mine).parent == folder and Path(mine) != theirs and Path(mine).stat().st_uid == NOBODY
+
+
+@only_root
+def test_a_place_for_programs_that_another_user_keeps_is_told_with_the_way_out(monkeypatch):
+    with open_folder() as folder:
+        monkeypatch.setenv("MEGATRON_TOUR_RUNS", str(folder))
+        run_directory.scratch("probe")
+        refusal = as_nobody(lambda: run_directory.scratch("probe"))
+    assert refusal == (
+        f"PermissionError: Nothing can be written in {folder}/.ranks: Permission denied. "
+        "MEGATRON_TOUR_RUNS=<a folder of yours> in the environment puts it elsewhere."
+    )

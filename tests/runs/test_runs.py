@@ -13,6 +13,7 @@ from pathlib import Path
 import checkpoint_files
 import pandas as pd
 import pytest
+from other_users import as_nobody, only_root, open_folder
 from records import RECIPE, TOKENS_PER_STEP, curves, make_run, write_events
 
 from helpers import machine, runs
@@ -149,6 +150,25 @@ def test_checkpoints_that_may_not_be_deleted_are_not_told_as_freed():
             for path in (Path(folder), run.path, checkpoint.parent, checkpoint):
                 path.chmod(0o755)
         assert run.checkpoints().index.tolist() == [10]
+
+
+@only_root
+@pytest.mark.parametrize("closed", ["", "status.json", "recipe.json", "checkpoints"])
+def test_what_another_user_keeps_closed_is_not_told_as_damaged_or_missing(closed):
+    with open_folder() as folder:
+        run = make_run(folder / "tiny" / "20260101-000000")
+        (run.path / "checkpoints").mkdir()
+        assert as_nobody(lambda: runs.load(run.path).state) == "finished"
+        (run.path / closed).chmod(0o700 if (run.path / closed).is_dir() else 0o600)
+        refusal = (
+            f"PermissionError: {run.path / closed} belongs to user root, who lets nobody else read it. They can open"
+        )
+        assert as_nobody(lambda: runs.load(run.path)).startswith(refusal)
+        assert as_nobody(lambda: runs.latest("tiny", folder)).startswith(refusal)
+        (folder / "tiny").chmod(0o700)
+        assert as_nobody(lambda: runs.latest("tiny", folder)).startswith(
+            f"PermissionError: {folder / 'tiny'} belongs to"
+        )
 
 
 def test_load_and_latest(tmp_path):
