@@ -7,5 +7,5 @@ if __name__ == "__main__":
     table.apply()
     from helpers.ranks import pretrain_gpt
 
-    one_rank.watch_steps(warm_up=0, profiled=0, used_before=0)
+    one_rank.watch_steps(warm_up=0, profiled=0)
     pretrain_gpt.main()

@@ -15,7 +15,8 @@ import torch
 import torch.distributed as dist
 from torch.distributed import distributed_c10d
 
-NAME = "c10d::instead"  # in a profile the collectives themselves are called c10d::…, too
+COLLECTIVE = "c10d::"  # how PyTorch's own collectives begin in a profile
+NAME = f"{COLLECTIVE}instead"
 
 
 def fill(tensor: torch.Tensor) -> None:

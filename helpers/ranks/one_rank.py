@@ -29,6 +29,7 @@ from helpers.ranks import lifetime
 if __name__ == "__main__":
     lifetime.end_with_torchrun()
 
+import pynvml
 import torch
 from torch.distributed.elastic.multiprocessing.errors import record
 
@@ -47,6 +48,18 @@ def on_gpu() -> bool:
     return torch.cuda.get_device_name() != "cpu"
 
 
+def used_memory() -> int | None:
+    """Bytes of the first visible GPU's memory that are taken, by whomever; None where NVML has no number.
+
+    Asked of NVML itself: torch's function for it would begin by taking some.
+    """
+    with contextlib.suppress(pynvml.NVMLError):
+        pynvml.nvmlInit()
+        handle = pynvml.nvmlDeviceGetHandleByIndex(torch.cuda._get_nvml_device_index(0))
+        return pynvml.nvmlDeviceGetMemoryInfo(handle).used
+    return None
+
+
 def tell(found: dict) -> None:
     print(MARK + json.dumps(found), flush=True)
 
@@ -57,7 +70,7 @@ class Watch:
     Steps are numbered from 1: those after `warm_up` are timed, those after `timed` run under the profiler.
     """
 
-    def __init__(self, step, warm_up: int, timed: int, steps: int, used_before: int):
+    def __init__(self, step, warm_up: int, timed: int, steps: int, used_before: int | None):
         self.step, self.warm_up, self.timed, self.steps = step, warm_up, timed, steps
         self.used_before = used_before
         self.milliseconds: list[float] = []
@@ -82,7 +95,9 @@ class Watch:
 
     def found(self) -> dict:
         peak, reserved = torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved()
-        outside = torch.cuda.device_memory_used() - self.used_before - torch.cuda.memory_reserved()
+        outside = None
+        if on_gpu() and self.used_before is not None:
+            outside = used_memory() - self.used_before - torch.cuda.memory_reserved()
         medians = {name: statistics.median(one[name] for one in self.profiles) for name in (self.profiles or [{}])[0]}
         return {
             "milliseconds": self.milliseconds[self.warm_up : self.timed],
@@ -91,7 +106,7 @@ class Watch:
             "kernels": medians.get("kernels"),
             "peak_bytes": peak,
             "reserved_bytes": reserved,
-            "outside_bytes": outside if on_gpu() else None,
+            "outside_bytes": outside,
         }
 
 
@@ -107,25 +122,34 @@ def profiler(wanted: bool):
 def work(events) -> dict:
     """Of one step's profile: milliseconds and number of the kernels and copies, those inside of collectives apart.
 
-    Kernels of two streams that ran at once count once.
+    Kernels of two streams that ran at once count once. The names that torch gives to stretches of time are no kernels.
     """
-    kernels = [event for event in events if event.device_type == torch.autograd.DeviceType.CUDA]
-    inside = [event for event in events if event.name.startswith("c10d::") and event not in kernels]
-    instead = sum(event.device_time_total for event in inside)
+    gpu = torch.autograd.DeviceType.CUDA
+    spans = [event.time_range for event in events if event.device_type == gpu and not event.is_user_annotation]
+    instead = [kernel for event in events if is_collective(event) for kernel in launched(event)]
     ends, busy = 0.0, 0.0
-    for start, end in sorted((event.time_range.start, event.time_range.end) for event in kernels):
+    for start, end in sorted((span.start, span.end) for span in spans):
         busy += max(0.0, end - max(start, ends))
         ends = max(ends, end)
+    spent = sum(kernel.duration for kernel in instead)
     return {
-        "busy_milliseconds": (busy - instead) / 1e3,
-        "instead_milliseconds": instead / 1e3,
-        "kernels": len(kernels) - sum(launched(event) for event in inside),
+        "busy_milliseconds": (busy - spent) / 1e3,
+        "instead_milliseconds": spent / 1e3,
+        "kernels": len(spans) - len(instead),
     }
 
 
-def launched(event) -> int:
-    """The kernels that an operation launched, itself or by others."""
-    return len(event.kernels) + sum(launched(child) for child in event.cpu_children)
+def is_collective(event) -> bool:
+    """Whether a processor entered a collective there, and was in none yet."""
+    by_processor = event.device_type == torch.autograd.DeviceType.CPU and event.name.startswith(alone.COLLECTIVE)
+    return by_processor and not (event.cpu_parent and event.cpu_parent.name.startswith(alone.COLLECTIVE))
+
+
+def launched(event) -> Iterator:
+    """The kernels that an operation launched, itself or by others; its own name, told of the GPU, is none."""
+    yield from (kernel for kernel in event.kernels if kernel.name != event.name)
+    for child in event.cpu_children:
+        yield from launched(child)
 
 
 # ---- what lies in memory -----------------------------------------------------------------------------------------
@@ -164,7 +188,7 @@ def moments(optimizer) -> Iterator[torch.Tensor]:
 
 
 # ---- the run -----------------------------------------------------------------------------------------------------
-def watch_steps(warm_up: int, profiled: int, used_before: int) -> None:
+def watch_steps(warm_up: int, profiled: int, used_before: int | None = None) -> None:
     """Measure every step of the `pretrain` that comes next, as many as --train-iters says."""
     from megatron.training import training
 
@@ -193,9 +217,9 @@ def build_its_own_index(pretrain_gpt) -> None:
 def main() -> None:
     rank, world_size, warm_up, profiled = (int(sys.argv.pop(1)) for _ in range(4))
     become(rank, world_size)
+    used_before = used_memory()
     alone.give_numbers()
     table.apply()  # imports Megatron, which binds the collectives by name
-    used_before = torch.cuda.device_memory_used()
     alone.begin_with_an_embedding()
     from helpers.ranks import pretrain_gpt
 

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from torch.autograd.profiler_util import FunctionEvent
 
 from helpers.machine import PROJECT
 from helpers.ranks import one_rank
@@ -45,25 +46,32 @@ def test_what_others_would_have_sent_is_a_number():
     assert buffer == [float(number) for number in range(8)] and counts == [0] * 4
 
 
-def kernel(start: float, end: float):
-    """A kernel in a profile, from `start` to `end` µs."""
-    time_range = SimpleNamespace(start=start, end=end)
-    return SimpleNamespace(name="gemm", device_type=torch.autograd.DeviceType.CUDA, time_range=time_range)
+def ran(name: str, start: float, end: float, is_user_annotation: bool = False) -> FunctionEvent:
+    """What a GPU did from `start` to `end` µs, as PyTorch's profiler gives it."""
+    gpu = torch.autograd.DeviceType.CUDA
+    return FunctionEvent(0, name, 7, start, end, device_type=gpu, is_user_annotation=is_user_annotation)
 
 
-def operation(name: str, kernels: int, microseconds: float, *children):
-    device = torch.autograd.DeviceType.CPU
-    return SimpleNamespace(
-        name=name, device_type=device, kernels=[None] * kernels, cpu_children=children, device_time_total=microseconds
-    )
+def operation(name: str, *launched: FunctionEvent, children: tuple[FunctionEvent, ...] = ()) -> FunctionEvent:
+    """What a processor did: it launched that."""
+    event = FunctionEvent(0, name, 1, 0, 1)
+    for kernel in launched:
+        event.append_kernel(kernel.name, 0, kernel.time_range.elapsed_us())
+    for child in children:
+        event.append_cpu_child(child)
+        child.set_cpu_parent(event)
+    return event
 
 
 def test_kernels_at_once_count_once_and_those_of_collectives_not_at_all():
-    copy = operation("aten::copy_", 1, 500)
-    events = [operation("aten::mm", 1, 1000), operation("c10d::_allgather_base_", 0, 500, copy), copy]
-    events += [kernel(0, 1000), kernel(500, 1500), kernel(2000, 2500)]
+    gemm, beside, moved, drawn = ran("g", 0, 1000), ran("b", 500, 1500), ran("m", 2000, 2500), ran("d", 3000, 3100)
+    stretch, step = ran("c10d::instead", 3000, 3100, True), ran("Optimizer.step", 0, 9000, True)
+    copy, fill = operation("aten::copy_", moved), operation("aten::normal_", drawn)
+    inner = operation("c10d::_allgather_base_", children=(copy,))
+    events = [operation("aten::mm", gemm, beside), copy, fill, inner, operation("c10d::outer", children=(inner,))]
+    events += [operation("c10d::instead", stretch, children=(fill,)), gemm, beside, moved, drawn, stretch, step]
     found = one_rank.work(events)
-    assert found == {"busy_milliseconds": 1.5, "instead_milliseconds": 0.5, "kernels": 2}
+    assert found == {"busy_milliseconds": 1.5, "instead_milliseconds": 0.6, "kernels": 2}
 
 
 def test_a_step_whose_optimizer_was_left_out_is_not_measured():
