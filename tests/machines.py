@@ -10,6 +10,7 @@ RTX_3090 = GPU("NVIDIA GeForce RTX 3090", 24 * 2**30, (8, 6))
 RTX_5090 = GPU("NVIDIA GeForce RTX 5090", 32 * 2**30, (12, 0))
 V100 = GPU("Tesla V100-SXM2-16GB", 16 * 2**30, (7, 0))
 
+ONE_H100 = Machine(gpus=(H100,), transformer_engine=True)
 ONE_H200 = Machine(gpus=(H200,), transformer_engine=True)
 TWO_H200 = Machine(gpus=(H200,) * 2, transformer_engine=True)
 EIGHT_H200 = Machine(gpus=(H200,) * 8, transformer_engine=True)

@@ -29,8 +29,8 @@ ROWS = (  # of `planner.elsewhere`, by table; the first are wanted most
     ("280", "TP8+SP"),
     ("280", "TP8, recomputed"),
     ("101", "GBS 128, DP8+DistOpt"),
-    ("502", "E64, distributed_optimizer=True"),
-    ("502", "E64, expert_parallel=8"),
+    ("502", "E64, DP8+DistOpt"),
+    ("502", "E64, EP8×DP8"),
     ("301", "4K, CP2 p2p"),
     ("301", "4K, CP8 *"),
     ("203", "GBS 8, TP[248]"),  # TP1 stands in table 202

@@ -3,14 +3,13 @@
 import dataclasses
 import sys
 
-from machines import H100
+from machines import ONE_H100
 
 from helpers import recipes, runs
 from helpers.machine import CPU, Machine
 from helpers.runs import one_rank, records
 
 RECIPE = recipes.gpt3_345m().with_(pipeline_parallel=8, global_batch_size=256)
-ONE_H100 = Machine(gpus=(H100,), transformer_engine=True)
 FIGURES = (
     '"milliseconds": [560.0, 564.0, 570.0], "busy_milliseconds": 420.5, "instead_milliseconds": 1.5, "kernels": 12345, '
     '"peak_bytes": 52400000000, "reserved_bytes": 54000000000, "outside_bytes": 900000000, '

@@ -11,13 +11,17 @@ if TYPE_CHECKING:
     from helpers.recipes.recipe import Recipe
 
 CHECKPOINT = "A checkpoint is written and read by all ranks together, and the others are not there."
+FSDP = "What FSDP holds from step to step lies in buffers of its own, which are not counted here."
+OPTIONS = "It sets options of NCCL, and the process group that stands in for the others takes none."
 OWN_STEPS = "The first steps are not timed and the last ones are profiled, so their number is set for you."
 NOT_ALONE = {  # a flag, or the beginning of several: why it does not work for a rank alone
     "--save": CHECKPOINT,
     "--load": CHECKPOINT,
     "--pretrained-checkpoint": CHECKPOINT,
-    "--use-torch-fsdp2": "PyTorch's FSDP talks to the other ranks past the process group that stands in for them.",
-    "--use-megatron-fsdp": "Its buffers wait for gradients and weights of the other ranks.",
+    "--use-torch-fsdp2": FSDP,
+    "--use-megatron-fsdp": FSDP,
+    "--high-priority-stream-groups": OPTIONS,
+    "--nccl-communicator-config-path": OPTIONS,
     "--tp-comm-overlap": "Its kernels write into the memory of the other GPUs.",
     "--moe-enable-deepep": "Its kernels write into the memory of the other GPUs.",
     "--cuda-graph-impl": "In a recorded step the kernels that stand in for collectives cannot be told from the others.",
