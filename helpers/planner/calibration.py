@@ -105,7 +105,7 @@ def from_measurements(told: dict, recipe: Recipe, machine: Machine) -> Rates:
         versions=_versions(),
     )
     found = replace(found, launch=_launch(told["floor"], recipe, machine, found))
-    beyond = statistics.median(told["steps"][2:]) - costs.step(recipe, machine, found).seconds
+    beyond = statistics.quantiles(told["steps"][2:], n=4)[0] - costs.step(recipe, machine, found).seconds
     return replace(found, step=max(0.0, beyond))
 
 

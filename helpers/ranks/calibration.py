@@ -36,14 +36,16 @@ from helpers.ranks import micro_batches, pretrain_gpt
 MARK = "CALIBRATION "
 DROPPED = 0.1
 # tokens, outputs, inputs of GEMMs: of small layers on a CPU, of GPT3-345M and Llama3-8B on a GPU
-CPU_SHAPES = ((512, 384, 128), (512, 128, 128), (512, 512, 128), (512, 128, 512), (128, 256, 64), (1024, 2048, 128))
+CPU_SHAPES = ((128, 256, 64), (512, 384, 128), (512, 512, 128), (512, 128, 512), (512, 4096, 128))
 SLOW_SHAPES = ((64, 128, 64), (128, 128, 128))  # for bf16 where a CPU has no instruction for it
 GPU_SHAPES = ((4096, 1024, 1024), (8192, 3072, 1024), (32768, 4096, 1024), (32768, 1024, 4096))
 GPU_SHAPES += ((8192, 6144, 4096), (8192, 28672, 4096), (8192, 4096, 14336))
 FP8_SHAPES = GPU_SHAPES[-3:] + ((4096, 4096, 4096),)
 GPU_SIZES = (2**18, 2**22, 2**26, 2**28)  # bytes of a collective's whole
 CPU_SIZES = (2**14, 2**18, 2**20, 2**22)
-CHUNK, LEAST = {True: 0.02, False: 0.003}, 5  # seconds of calls that are timed together, and how often, on a GPU or not
+CHUNK = {True: 0.02, False: 0.002}  # seconds of calls that are timed together, on a GPU or not
+BUDGET = {True: 0.25, False: 0.1}  # seconds for one case: a GPU shall come to the clock that its power allows
+LEAST = 5  # chunks
 TINY = 1000  # kernels of one element in a CUDA graph
 
 
@@ -56,8 +58,9 @@ def clock() -> float:
     return time.perf_counter() if on_gpu() else time.process_time()
 
 
-def seconds(function, budget: float = 0.1) -> float:
-    """Of one call among many in a row, waited for in the end: the lower quartile."""
+def seconds(function, budget: float | None = None) -> float:
+    """Of one call among many in a row, waited for in the end: the median; on a CPU, where others get in between, the
+    lowest tenth."""
     for _ in range(2):
         torch.cuda.synchronize()
         start = clock()
@@ -65,14 +68,14 @@ def seconds(function, budget: float = 0.1) -> float:
         torch.cuda.synchronize()
         once = clock() - start
     together = max(1, int(CHUNK[on_gpu()] / once))
-    times, begin = [], clock()
-    while len(times) < LEAST or clock() - begin < budget:
+    times, end = [], clock() + (budget or BUDGET[on_gpu()])
+    while len(times) < LEAST or clock() < end:
         start = clock()
         for _ in range(together):
             function()
         torch.cuda.synchronize()
         times.append((clock() - start) / together)
-    return statistics.quantiles(times, n=4)[0]
+    return statistics.median(times) if on_gpu() else statistics.quantiles(times, n=10)[0]
 
 
 def random(*shape, dtype=torch.float32, **options) -> torch.Tensor:
@@ -112,8 +115,7 @@ def products_in_fp8(rounds: int = 5) -> list[list[float]]:
                 output = layer(x)
             output.backward(output.detach())
 
-        for _ in range(3):
-            forward_backward()
+        seconds(forward_backward)  # it warms the GPU up
         kernels = sorted(
             micro_batches.kernel_microseconds(lambda call=forward_backward: [call() for _ in range(rounds)])
         )
@@ -121,18 +123,18 @@ def products_in_fp8(rounds: int = 5) -> list[list[float]]:
     return found
 
 
-def elementwise() -> list[list[float]]:
-    """On a GPU norm and GELU, forward (an element read, one written) and backward (two read, one written). On a CPU,
-    where Megatron's functions run operation by operation, four of these."""
+def elementwise(model) -> list[list[float]]:
+    """On a GPU the model's norm and GELU, forward (an element read, one written) and backward (two read, one written).
+    On a CPU, where Megatron's functions run operation by operation, four of these."""
     if not on_gpu():
         x, y = random(512, 512), random(512, 512)
         cases = ((3, torch.mul, (x, y)), (3, torch.add, (x, y)), (2, torch.tanh, (x,)), (2, torch.exp, (x,)))
         return [[passes * 4 * x.numel(), seconds(partial(function, *inputs))] for passes, function, inputs in cases]
-    rows, width = 32768, 4096
-    x, scale = (random(*shape, dtype=working(), requires_grad=True) for shape in ((rows, width), (width,)))
+    x = random(2**16, model.config.hidden_size, dtype=working(), requires_grad=True)
     found = []
-    for function in (lambda: F.layer_norm(x, (width,), scale, scale), lambda: F.gelu(x, approximate="tanh")):
-        found += [[passes * 2 * x.numel(), taken] for passes, taken in zip((2, 3), both(function, x), strict=True)]
+    for function in (model.decoder.final_layernorm, partial(F.gelu, approximate="tanh")):
+        taken = both(partial(function, x), x)
+        found += [[passes * 2 * x.numel(), one] for passes, one in zip((2, 3), taken, strict=True)]
     return found
 
 
@@ -212,7 +214,7 @@ def alone(model) -> dict:
         formats = {"fp32": products(CPU_SHAPES, torch.float32), "bf16": products(slow, torch.bfloat16)}
     return {
         "products": formats,
-        "elementwise": elementwise(),
+        "elementwise": elementwise(model),
         "attention": attention(model),
         "dropout": dropout(),
         "kernel": kernel(),
