@@ -37,13 +37,17 @@ class PutOff(types.ModuleType):
     __file__ = None
 
     def __getattr__(self, name):
-        if sys.modules.get(self.__name__) is self:
-            del sys.modules[self.__name__]
-        return getattr(importlib.import_module(self.__name__), name)
+        return getattr(_real(self.__name__), name)
 
 
 def _put_off(name: str) -> PutOff:
     return sys.modules.setdefault(name, PutOff(name))
+
+
+def _real(name: str) -> types.ModuleType:
+    if isinstance(sys.modules.get(name), PutOff):
+        del sys.modules[name]
+    return importlib.import_module(name)
 
 
 class Compiler(PutOff):
@@ -55,3 +59,7 @@ class Compiler(PutOff):
     disable = staticmethod(as_written)
     graph_break = staticmethod(lambda *args, **options: None)
     trace_rules = types.SimpleNamespace(clear_lru_cache=lambda: None)
+
+    def __getattr__(self, name):
+        _real("torch._meta_registrations")  # the compiler needs it whole
+        return super().__getattr__(name)
