@@ -1,5 +1,6 @@
 """What a step will take before it runs, on machines that are here or not, and which layout wins."""
 
+from helpers.planner import elsewhere
 from helpers.planner.calibration import calibrate, calibrated
 from helpers.planner.comparison import with_others, with_own, with_records
 from helpers.planner.plans import across, best, predict, search

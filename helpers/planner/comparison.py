@@ -132,7 +132,8 @@ def with_own(pairs: Iterable[tuple[Plan, Run]]) -> Comparison:
     for plan, run in pairs:
         measured = float(after_warm_up(run.series("iteration-time")).median() * 1e3)
         peak = run.peak_memory_bytes and run.peak_memory_bytes / 1e9
-        found.append(Compared(run.recipe_name, plan.name, measured, plan.step.milliseconds, peak, plan.gigabytes))
+        tensors = plan.gigabytes - plan.memory["other"] / 1e9
+        found.append(Compared(run.recipe_name, plan.name, measured, plan.step.milliseconds, peak, tensors))
     return Comparison("Here", tuple(found))
 
 

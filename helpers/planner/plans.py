@@ -173,10 +173,11 @@ def across(recipe: Recipe, machines: Iterable[Machine]):
         except ValueError as nowhere:
             rows.append((machine.name, "–", "–", "–", "–", str(nowhere).partition(": ")[2]))
             continue
-        largest = sorted(plan.step.parts.items(), key=lambda part: -part[1])[1:3]
+        others = {name: seconds for name, seconds in plan.step.parts.items() if name != "GEMMs"}
+        largest = sorted(others.items(), key=lambda part: -part[1])[:2]
         most = ", ".join(f"{name} {seconds / plan.step.seconds:.0%}" for name, seconds in largest)
         speed, step = f"{plan.tokens_per_second_per_gpu:,.0f}", numbers.duration_ms(plan.step.seconds)
-        rows.append((machine.name, plan.name, speed, step, f"{plan.gigabytes:.1f}", f"after the GEMMs: {most}"))
+        rows.append((machine.name, plan.name, speed, step, f"{plan.gigabytes:.1f}", f"beside the GEMMs: {most}"))
     columns = ["machine", "best layout", "tokens/s/GPU", "step", "GB", "what else"]
     return whole_sentences(pd.DataFrame(rows, columns=columns).set_index("machine"))
 

@@ -61,7 +61,9 @@ def step_parts(plans: Sequence["Plan"]) -> Picture:
         times.invert_yaxis()
         sizes.tick_params(axis="y", length=0)
         _legend(figure, times, sizes)
-        times.set_title(f"Predicted: {plans[0].recipe.name} on {plans[0].step.machine.name}")
+        names = {plan.recipe.name for plan in plans}
+        of = f"{names.pop()} on " if len(names) == 1 else "on "
+        times.set_title(f"Predicted: {of}{plans[0].step.machine.name}")
     words = [f"{plan.name}: {numbers.duration_ms(plan.step.seconds)}, {plan.gigabytes:.1f} GB" for plan in plans]
     return Picture(figure, f"Predicted steps on {plans[0].step.machine.name}. " + "; ".join(words) + ".")
 
