@@ -8,7 +8,7 @@ from helpers.corpus import Blend, Corpus
 from helpers.lessons.exercises import check, told
 from helpers.machine import GPU, PROJECT, Machine, here
 from helpers.recipes import Recipe, accounting, preflight
-from helpers.recipes.preflight import ranges, sizes
+from helpers.recipes.preflight import sizes
 from helpers.recipes.settings import Batch, Speed
 from helpers.runs.results import Results
 from helpers.show.message import Message, Text
@@ -41,7 +41,7 @@ def gpt3_small(recipe, gigabytes, data: Corpus | Blend | None = None, machine: M
     if wrong:
         words = ", ".join(f"{key}={value}" for key, value in wrong.items())
         return Message("wrong", f"{name}: not GPT-3 Small yet, look at {words}: table 2.1 of Brown et al. 2020.")
-    if problems := [*ranges.values(recipe)] or [*sizes.shapes(recipe)]:
+    if problems := preflight.wrong_values(recipe) or [*sizes.shapes(recipe)]:
         return Message("wrong", f"{name}: {problems[0].asked}. {problems[0].why} {problems[0].change}")
     machine = machine or here()
     parts = accounting.memory(recipe, machine if machine.device == "cuda" else None)

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Mapping
 
 from helpers.corpus import Corpus, data_split
-from helpers.recipes import Recipe, accounting
+from helpers.recipes import Recipe, accounting, preflight
 from helpers.recipes.settings import Model
 from helpers.runs.micro_batches import MicroBatches
 from helpers.runs.results import Results
@@ -210,6 +210,7 @@ def memory_plan(recipe: Recipe, *changes: dict, megatron: bool = True):
     rows = {}
     for change in changes:
         changed = recipe.with_(**change)
+        preflight.require_values(changed)
         parts = {part: size / 1e9 for part, size in accounting.memory(changed).items()}
         total = sum(parts.values())
         row = {"GPUs": changed.layout.world_size, **{part: round(size, 1) for part, size in parts.items()}}

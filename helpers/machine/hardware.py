@@ -38,6 +38,13 @@ class GPU:
     memory_bytes: int
     compute_capability: tuple[int, int]
 
+    def __post_init__(self):
+        capability = self.compute_capability
+        if not isinstance(self.memory_bytes, int | float) or self.memory_bytes <= 0:
+            raise TypeError(f"GPU(memory_bytes={self.memory_bytes!r}): it is a number of bytes, 80 * 2**30 say.")
+        if not isinstance(capability, tuple) or not all(isinstance(number, int) for number in capability):
+            raise TypeError(f"GPU(compute_capability={capability!r}): it is two whole numbers, (9, 0) of an H100.")
+
     @property
     def supports_bf16(self) -> bool:
         """Ampere (8.0) and newer have bf16 tensor cores."""
@@ -75,6 +82,12 @@ class Machine:
     fast_cpu_bf16: bool = True
     nodes: int = 1
     between_nodes_gbps: float | None = None
+
+    def __post_init__(self):
+        if not isinstance(self.gpus, tuple) or not all(isinstance(gpu, GPU) for gpu in self.gpus):
+            raise TypeError(
+                f"Machine(gpus={self.gpus!r}): it is a tuple of GPUs: (GPU(name, bytes, (9, 0)),) * 8, say."
+            )
 
     @classmethod
     def from_json(cls, described: dict) -> "Machine":

@@ -30,7 +30,8 @@ def given(path, asked: str) -> Path:
         TypeError: it is no path. ValueError: its ~ is nobody's home.
     """
     if not isinstance(path, str | os.PathLike):
-        raise TypeError(f"{asked.format(repr(path))}: it takes a path, as a text or a pathlib.Path.")
+        shown = repr(path) if isinstance(path, int | float | bytes | None) else type(path).__name__
+        raise TypeError(f"{asked.format(shown)}: it takes a path, as a text or a pathlib.Path.")
     try:
         return Path(path).expanduser()
     except RuntimeError:

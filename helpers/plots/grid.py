@@ -6,6 +6,7 @@ from helpers.plots.shapes import PALE, canvas, rounded, tint
 from helpers.plots.sizes import MODEL_PARTS
 from helpers.recipes import Layout
 from helpers.recipes.layout import rank_groups
+from helpers.recipes.preflight import ranges
 from helpers.show import style
 from helpers.show.arguments import checked
 from helpers.show.style import COLOURS, GREY, INK, RUN_COLOURS, Picture
@@ -33,8 +34,10 @@ def rank_grid(layout: Layout, rank: int = 0) -> Picture:
         rank: whose partners are coloured.
 
     Raises:
-        ValueError: when the layout has no such rank.
+        ValueError: when the layout has no such rank, or is none.
     """
+    for problem in ranges.of_part(layout):
+        raise ValueError(f"plots.rank_grid: {problem.asked}. {problem.why} {problem.change}")
     if not 0 <= rank < layout.world_size:
         raise ValueError(f"{layout.name} has ranks 0 to {layout.world_size - 1}: there is no rank {rank}")
     groups = rank_groups(layout)

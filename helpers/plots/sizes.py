@@ -5,7 +5,7 @@ from functools import partial
 
 from helpers.machine import Machine
 from helpers.plots.shapes import canvas, on
-from helpers.recipes import Recipe, accounting
+from helpers.recipes import Recipe, accounting, preflight
 from helpers.recipes.settings import Model
 from helpers.runs.results import Results
 from helpers.show import style
@@ -23,6 +23,7 @@ def sizes(recipe: Recipe, compared_with: Recipe | None = None) -> Picture:
     Args:
         compared_with: another recipe, whose totals are drawn as lines.
     """
+    preflight.require_values(recipe)
     counts = accounting.parameter_counts(recipe.model)
     memory = accounting.memory(recipe)
     counted = partial(short_count, tenths=True)
@@ -80,6 +81,7 @@ def memory(recipe: Recipe, run: Results | None = None, machine: Machine | None =
         run: a run of that recipe; its machine is taken for the prediction.
         machine: where to predict for; None plans for GPUs with Transformer Engine.
     """
+    preflight.require_values(recipe)
     machine = _machine_of(run) if run is not None else machine
     bars = {"predicted": accounting.memory(recipe, machine)}
     colours = dict(MEMORY_PARTS)

@@ -1,12 +1,13 @@
 """Programs on ranks, started, waited for and, where one fails, told in words: which rank, why, and the fix."""
 
 import contextlib
+import os
 import shutil
 import sys
 import time
 from pathlib import Path
 
-from helpers.machine import PROJECT, Machine, here, short_path
+from helpers.machine import PROJECT, Machine, given, here, short_path
 from helpers.machine.variables import device_environment
 from helpers.processes import checkpoints, control, diagnosis, logs, run_directory
 from helpers.show.arguments import checked
@@ -70,9 +71,10 @@ def ranks(
         raise ValueError(f"launch.ranks(count={count}): it is how many processes torchrun starts, 1 or more.")
     machine = machine or here()
     own = str(script).endswith(".py")
-    path = Path(script).expanduser().resolve() if own else PROJECT / "helpers" / "ranks" / f"{script}.py"
-    if not path.is_file():
+    path = given(script, "launch.ranks({})") if own else PROJECT / "helpers" / "ranks" / f"{script}.py"
+    if not os.path.isfile(path):
         raise FileNotFoundError(f"There is no {path} for torchrun to start: give the path of a .py file that is there.")
+    path = path.resolve()
     directory = run_directory.scratch(path.stem)
     program = [sys.executable, "-m", "helpers.ranks.torchrun", "--nproc-per-node", str(count)]
     program += [str(path), *map(str, arguments)]

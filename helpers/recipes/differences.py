@@ -41,7 +41,7 @@ def diff(recipe: "Recipe", other, data=None, machine: Machine | None = None, gro
     import pandas as pd
 
     groups, by_default = recipe.flag_groups(data, machine), False
-    if hasattr(other, "flag_groups"):
+    if hasattr(other, "flag_groups") and not isinstance(other, type):
         name = other.name if other.name != recipe.name else f"{other.name} (other)"
         theirs = other.flag_groups(data, machine)
     elif isinstance(other, str | os.PathLike):

@@ -42,7 +42,7 @@ def fit(recipe: "Recipe", machine: Machine) -> "Recipe":
     while True:
         if found := _fastest(shrunk, machine):
             return found
-        if shrunk.model.hidden_size <= 512:
+        if shrunk.model.hidden_size <= 512 or shrunk.model.num_attention_heads < 2:
             raise ValueError(
                 f"{recipe.name} does not fit {machine.name} even at width {shrunk.model.hidden_size}: "
                 "train on the CPU with scaled_to('cpu')."

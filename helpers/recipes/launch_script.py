@@ -71,6 +71,7 @@ def read(path) -> LaunchScript:
         text = data.decode()
     except UnicodeDecodeError:
         text = data.decode("latin-1")
+    text = text.replace("\r\n", "\n")
     if path.suffix == ".py" or re.match(r"#!.*python", text):
         raise ValueError(f"{path} is a Python program. Give the bash script that starts it, with its flags.")
     try:

@@ -9,7 +9,7 @@ from typing import Literal
 
 from helpers.corpus import Blend, Corpus
 from helpers.machine import CPU, PROJECT, Machine, here
-from helpers.recipes import accounting, differences, fit
+from helpers.recipes import accounting, differences, fit, preflight
 from helpers.recipes.changes import stock_asked
 from helpers.recipes.command import Command, data_flags, device_flags, run_variables, speed_flags
 from helpers.recipes.flag import Flag, require_group
@@ -90,6 +90,7 @@ class Recipe:
     @checked
     def scaled_to(self, machine: Machine | Literal["cpu"]) -> "Recipe":
         """The same architecture at a size that trains there: see `fit.fit`."""
+        preflight.require_values(self)
         return fit.fit(self, CPU if machine == "cpu" else machine)
 
     @checked
@@ -101,6 +102,7 @@ class Recipe:
         entry_script: Path | str | None = None,
     ) -> dict[str, list[Flag]]:
         """Every flag of the run with its reason, by subject. `data` is a corpus, a blend, or None for `--mock-data`."""
+        preflight.require_values(self)
         machine = machine or here()
         groups = {
             "model": self.model.flags(),
@@ -196,9 +198,12 @@ class Recipe:
     def _table(self):
         import pandas as pd
 
+        if problems := preflight.wrong_values(self):
+            told = {problem.asked: f"{problem.why} {problem.change}" for problem in problems}
+            return pd.DataFrame({"": {"recipe": f"{self.name} cannot work"} | told})
         m, b, s = self.model, self.batch, self.schedule
         rows = {
-            "recipe": self.name + (f" (scaled to {self.scaled_for})" if self.scaled_for else ""),
+            "recipe": f"{self.name}" + (f" (scaled to {self.scaled_for})" if self.scaled_for else ""),
             "model": f"{m.num_layers} layers × {m.hidden_size}, {m.num_attention_heads} heads, "
             f"sequence {m.sequence_length:,}, vocabulary {m.vocab_size:,}",
             "parameters": f"{accounting.parameters(m)['parameters'].sum():,}",

@@ -26,6 +26,8 @@ MAX_POINTS = 1000  # of one series in a result.json
 class Recorded(Results):
     """A run of a named machine, from `notebooks/recorded/<label>/<name>.json`: asked like a run of this machine."""
 
+    IN_WORDS = "a recorded run"
+
     path: Path
     described: dict = field(hash=False)
     environment: dict = field(hash=False)
@@ -35,6 +37,13 @@ class Recorded(Results):
     wall_seconds: float | None
     peak_memory_bytes: float | None
     packed: dict = field(hash=False)
+
+    def __getattr__(self, name: str):
+        if hasattr(Run, name):
+            raise AttributeError(
+                f"A recorded run has no {name}: it keeps its curves and figures. Ask a run that is here."
+            )
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     @property
     def state(self) -> str:
@@ -65,7 +74,11 @@ def recorded(machine_label: str, name: str | None = None) -> Recorded | None | l
     """
     folder = RECORDED / machine_label
     if name is None or set("*[") & set(name):
-        return [read_result(path) for path in sorted(folder.glob(f"{name or '*'}.json"), key=_by_numbers)]
+        try:
+            found = sorted(folder.glob(f"{name or '*'}.json"), key=_by_numbers)
+        except ValueError as odd:
+            raise ValueError(f"runs.recorded(name={name!r}): that is no pattern of names ({odd}).") from None
+        return [read_result(path) for path in found]
     return read_result(folder / f"{name}.json") if os.path.isfile(folder / f"{name}.json") else None
 
 

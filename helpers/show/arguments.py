@@ -95,7 +95,7 @@ def what_is_wrong(function: Callable, signature: inspect.Signature, arguments: t
     try:
         given = signature.bind(*arguments, **named).arguments
     except TypeError as error:
-        return f"{name}: {error}. It takes {signature}."
+        return f"{name}: {error}. It takes {_without_kinds(signature)}."
     kinds = _kinds(function)
     for parameter, value in given.items():
         kind, several = kinds.get(parameter, typing.Any), signature.parameters[parameter].kind
@@ -107,6 +107,11 @@ def what_is_wrong(function: Callable, signature: inspect.Signature, arguments: t
                 swapped = f" What stands at {there[0]} is one: they are swapped." if there else ""
                 return f"{name}({parameter}={_shown(one)}): it takes {in_words(kind)}{_but(one, kind)}.{swapped}"
     return None
+
+
+def _without_kinds(signature: inspect.Signature) -> inspect.Signature:
+    empty = inspect.Parameter.empty
+    return inspect.Signature([one.replace(annotation=empty) for one in signature.parameters.values()])
 
 
 def _odd_ones(value, kind) -> list:
@@ -155,9 +160,13 @@ def _called(function: Callable) -> str:
     owner, _, name = function.__qualname__.rpartition(".")
     if owner:
         return f"{owner.lower()}.{name}"
-    package, _, module = function.__module__.rpartition(".")
-    handed_on = hasattr(sys.modules.get(package), name)
-    return f"{package.rpartition('.')[2] if handed_on else module}.{name}"
+    packages = function.__module__.split(".")[:-1]
+    for face in [part for part in sys.modules if part.startswith("helpers.") and part.count(".") == 1] + [
+        ".".join(packages)
+    ]:
+        if getattr(getattr(sys.modules.get(face), name, None), "__wrapped__", None) is function:
+            return f"{face.rpartition('.')[2]}.{name}"
+    return f"{function.__module__.rpartition('.')[2]}.{name}"
 
 
 def _shown(value) -> str:

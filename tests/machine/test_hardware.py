@@ -199,3 +199,19 @@ def test_a_relative_folder_holds_for_processes_started_elsewhere(monkeypatch, tm
 def test_importing_brings_no_torch():
     code = "import sys, helpers.machine; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: GPU("mine", "80GB", (9, 0)), "GPU(memory_bytes='80GB'): it is a number of bytes"),
+        (lambda: GPU("mine", 0, (9, 0)), "GPU(memory_bytes=0)"),
+        (lambda: GPU("mine", 80 * 2**30, "9.0"), "GPU(compute_capability='9.0'): it is two whole numbers"),
+        (lambda: Machine(gpus=8), "Machine(gpus=8): it is a tuple of GPUs"),
+        (lambda: Machine(gpus=("H100",)), "Machine(gpus=('H100',)): it is a tuple of GPUs"),
+    ],
+)
+def test_a_machine_made_by_hand_of_something_else_is_refused(make, words):
+    with pytest.raises(TypeError) as refused:
+        make()
+    assert words in str(refused.value)

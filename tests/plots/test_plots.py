@@ -189,6 +189,8 @@ def test_nothing_is_left_open_and_no_setting_leaks(run):
         (lambda run: plots.layer_timeline(run), "it takes a dict"),
         (lambda run: plots.shards([]), "no rank said what it holds"),
         (lambda run: plots.rank_grid(run.recipe), "it takes a layout"),
+        (lambda run: plots.rank_grid(recipes.Layout(tensor_parallel=0)), "tensor_parallel=0"),
+        (lambda run: plots.memory(run.recipe.with_(num_layers="24")), "num_layers='24'"),
         (lambda run: plots.micro_batches(run), "not a run"),
         (lambda run: plots.number_line([1.0]), "it takes a Tensor"),
     ],

@@ -316,3 +316,28 @@ def test_a_group_that_no_flag_has_is_named_with_those_there_are(group, words):
     for call in (lambda: recipe.explain(group=group), lambda: recipe.diff(recipe.with_(lr=1e-3), group=group)):
         with pytest.raises(ValueError, match=rf"group={group!r}: a recipe's flags have no such group. .*{words}"):
             call()
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("num_layers", "4"), ("lr", "3e-4"), ("hidden_size", 1e3), ("tensor_parallel", 0), ("recompute", True),
+     ("clip_grad", None), ("split", "a,b,c"), ("extra_flags", (5,))],
+)  # fmt: skip
+def test_a_recipe_with_an_impossible_value_is_shown_and_refused_in_words(field, value):
+    recipe = recipes.gpt3_345m().with_(**{field: value})
+    assert f"{field}={value!r}" in repr(recipe) and field in recipe._repr_html_()
+    for call in (
+        lambda: recipe.explain(),
+        lambda: recipe.command(None),
+        lambda: recipe.diff(recipes.gpt3_345m()),
+        lambda: recipe.scaled_to("cpu"),
+        lambda: recipe.scaled_to(TWO_H200),
+    ):
+        with pytest.raises(preflight.PreflightError) as refused:
+            call()
+        assert f"{field}={value!r}" in str(refused.value)
+
+
+def test_a_model_beyond_all_gpus_is_refused_in_words():
+    with pytest.raises(ValueError, match="does not fit"):
+        recipes.gpt3_345m().with_(hidden_size=10**12).scaled_to(TWO_H200)

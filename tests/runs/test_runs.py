@@ -352,3 +352,11 @@ def test_records_of_impossible_names_are_not_there():
     for name in ("n" * 300, "a\0b"):
         assert runs.recorded(name, "x") is None and runs.recorded("h200", name) is None
         assert "recorded yet" in str(runs.timeline.recorded("h200", name))
+
+
+def test_a_record_says_what_only_a_run_that_is_here_has():
+    (record, *_) = runs.recorded("h200")
+    for name in ("log", "checkpoints", "stop", "log_text"):
+        with pytest.raises(AttributeError, match=f"A recorded run has no {name}: it keeps its curves"):
+            getattr(record, name)
+    assert not hasattr(record, "nothing_of_that_name")

@@ -64,7 +64,7 @@ def test_what_fits_passes(call):
         (lambda: serve(Dish(), spoons="2"), "(spoons='2'): it takes a number, not a str."),
         (lambda: serve(Dish(), hot=1), "(hot=1): it takes True or False, not an int."),
         (lambda: serve(Dish(), note=5), "(notes=5): it takes a text, not an int."),
-        (lambda: serve(), "serve: missing a required argument: 'dish'. It takes (dish: "),
+        (lambda: serve(), "serve: missing a required argument: 'dish'. It takes (dish, to=None, "),
         (lambda: serve(Dish(), plates=2, hot=True, note=[]), "(notes=2): it takes a text, not an int."),
         (lambda: count(Dish()), "One alone is put in brackets: [it]."),
         (lambda: count("soup"), "it takes a list, each of it a dish, such as soup(), or None, not a str."),

@@ -15,7 +15,7 @@ from helpers.recipes.preflight.data import corpus_problems, no_corpus, reading_a
 from helpers.recipes.preflight.directory import directory, loaded
 from helpers.recipes.preflight.memory import memory
 from helpers.recipes.preflight.problem import Problem
-from helpers.recipes.preflight.words import extra_flags, logging, words
+from helpers.recipes.preflight.words import extra_flags, logging, name, words
 from helpers.show.arguments import checked
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def check(
             rank needs a GPU. None: the whole job runs.
     """
     machine = machine or here()
-    if found := [*words(recipe), *ranges.values(recipe), *no_corpus(data)]:
+    if found := [*name(recipe), *wrong_values(recipe), *no_corpus(data)]:
         return found
     if stage is not None:
         machine = one_rank.on_as_many(recipe, machine)
@@ -82,6 +82,22 @@ def split(recipe: "Recipe", machine: Machine) -> list[Problem]:
     return found
 
 
+def wrong_values(recipe: "Recipe") -> list[Problem]:
+    """Fields that are of another kind, or outside the range, that a count or a flag can be made of."""
+    return [*words(recipe), *ranges.values(recipe)]
+
+
+def require_values(recipe: "Recipe") -> None:
+    """Nothing for a recipe without `wrong_values`.
+
+    Raises:
+        PreflightError: it has some.
+    """
+    if found := wrong_values(recipe):
+        raise PreflightError(found)
+
+
+@checked
 def refuse(problems: list[Problem]) -> list[Problem]:
     """What `check` found, if it is only warnings.
 

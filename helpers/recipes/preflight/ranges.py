@@ -6,6 +6,7 @@ from math import isfinite
 from types import NoneType
 from typing import TYPE_CHECKING, get_args
 
+from helpers.corpus import data_split
 from helpers.recipes.preflight.problem import Problem, error
 from helpers.recipes.settings import PARTS
 
@@ -33,19 +34,23 @@ def values(recipe: "Recipe") -> Iterator[Problem]:
         yield error(f"{name}={value!r}", why, f"recipe.with_({fields(kind)[0].name}=…) changes one field of it.")
     if wrong:
         return
-    kinds = {field.name: field.type for kind in PARTS.values() for field in fields(kind)}
-    given = {name: value for part, _ in parts.values() for name, value in vars(part).items()}
-    broken = False
-    for name, value in given.items():
-        for problem in _value(name, value, kinds[name]):
-            broken = True
-            yield problem
-    if broken:
+    if broken := [problem for part, _ in parts.values() for problem in of_part(part)]:
+        yield from broken
         return
     s = recipe.schedule
+    try:
+        data_split.parse(s.split)
+    except ValueError as odd:
+        yield error(f"split={s.split!r}", str(odd), 'split="90,5,5".')
     if s.eval_interval is None:
         why = "Megatron divides by it even when it never evaluates, and stops at the first step."
         yield error("eval_interval=None", why, f"eval_interval={s.train_iters} looks once, at the end.")
+
+
+def of_part(part) -> Iterator[Problem]:
+    """Fields of one part of a recipe, a layout say, that are outside the values they can take."""
+    for field in fields(part):
+        yield from _value(field.name, getattr(part, field.name), field.type)
 
 
 def _value(name: str, value, kind) -> Iterator[Problem]:

@@ -42,10 +42,14 @@ if TYPE_CHECKING:
     from helpers.recipes.recipe import Recipe
 
 
-def words(recipe: "Recipe") -> Iterator[Problem]:
-    """A name that cannot be a folder's, flags that are no tuple of words."""
+def name(recipe: "Recipe") -> Iterator[Problem]:
+    """A name that cannot be a folder's."""
     if why := why_no_name(recipe.name):
         yield error(f"name={recipe.name!r}", why, 'name="my_run", say.')
+
+
+def words(recipe: "Recipe") -> Iterator[Problem]:
+    """A tokenizer and names that are no texts, flags that are no tuple of words."""
     if not isinstance(recipe.tokenizer, str) or not recipe.tokenizer:
         why = "It is what corpus.prepare(tokenizer=…) takes."
         yield error(f"tokenizer={recipe.tokenizer!r}", why, 'tokenizer="gpt2", say.')
@@ -57,12 +61,12 @@ def words(recipe: "Recipe") -> Iterator[Problem]:
     if not isinstance(recipe.without, tuple) or not all(isinstance(word, str) for word in recipe.without):
         why = "It is a tuple of names of changes that we make to Megatron."
         yield error(f"without={recipe.without!r}", why, 'without=("gelu",), say, or without=().')
-    for name in ("wandb_project", "wandb_entity", "wandb_run_name"):
-        value = getattr(recipe.logging, name, None)
-        if isinstance(value, str) and not (WANDB_PROJECT if name == "wandb_project" else ONE_LINE).fullmatch(value):
+    for field in ("wandb_project", "wandb_entity", "wandb_run_name"):
+        value = getattr(recipe.logging, field, None)
+        if isinstance(value, str) and not (WANDB_PROJECT if field == "wandb_project" else ONE_LINE).fullmatch(value):
             why = "It is one line of up to 128 characters that does not begin with a -"
-            why += r", and W&B takes none of / \ # ? % : in a project's name." if name == "wandb_project" else "."
-            yield error(f"{name}={value!r}", why, f'{name}="my_project", say.')
+            why += r", and W&B takes none of / \ # ? % : in a project's name." if field == "wandb_project" else "."
+            yield error(f"{field}={value!r}", why, f'{field}="my_project", say.')
 
 
 def extra_flags(
