@@ -19,21 +19,22 @@ def notebook(request) -> Path:
 
 
 def test_every_notebook_is_executed_by_a_test_file_of_its_own():
-    """And its number is the place in the row, so that none is missing."""
-    assert [path.stem[:2] for path in NOTEBOOKS] == [f"{number:02}" for number in range(len(NOTEBOOKS))]
+    assert len({path.stem[:2] for path in NOTEBOOKS}) == len(NOTEBOOKS)
     files = [path for path in Path(__file__).parent.glob("test_[0-9][0-9]_*.py") if "runs_whole(" in path.read_text()]
     assert sorted(path.stem for path in files) == [f"test_{path.stem}" for path in NOTEBOOKS]
 
 
 def test_the_readme_has_the_minutes_that_the_tour_measured():
-    row = r"\(notebooks/(\w+\.ipynb)\).* \| ([\d.]+) min \| ([\d.]+) min \| (?:.*: )?([\d.]+) min \|"
+    """A machine on which a page was not measured yet has a dash."""
+    row = r"\(notebooks/(\w+\.ipynb)\).* \| ([\d.]+ min|–) \| ([\d.]+ min|–) \| (?:.*: )?([\d.]+ min|–) \|"
     found = re.findall(row, (PROJECT / "README.md").read_text())
     assert [name for name, *_ in found] == [path.name for path in NOTEBOOKS]
     for name, on_cpu, without_avx_512, on_gpu in found:
         measured = nbformat.read(PROJECT / "notebooks" / name, 4).metadata["megatron_tour"]
-        said = {machine: f"{minutes:.1f}" for machine, minutes in measured.items()}
-        assert on_cpu == said.pop("2-core CPU") and without_avx_512 == said.pop("2-core CPU without AVX-512"), name
-        assert on_gpu in said.values(), name
+        said = {machine: f"{minutes:.1f} min" for machine, minutes in measured.items()}
+        assert on_cpu == said.pop("2-core CPU", "–"), name
+        assert without_avx_512 == said.pop("2-core CPU without AVX-512"), name
+        assert on_gpu in (said.values() or ["–"]), name
 
 
 def test_committed_outputs_are_of_one_whole_run(notebook):

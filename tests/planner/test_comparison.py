@@ -3,6 +3,7 @@
 import pytest
 
 from helpers import planner
+from helpers.machine import PROJECT
 from helpers.planner import comparison
 from helpers.planner.comparison import Compared, Comparison, kendall
 
@@ -79,3 +80,14 @@ def test_a_comparison_says_its_worst():
     said = repr(Comparison("Two runs", runs))
     assert said.startswith("Two runs: 2 runs, off by 10% in the median, -20% at worst (bad).")
     assert "out of memory" in repr(Comparison("", (*runs, Compared("t", "none", None, 5, None, 99))))
+
+
+def test_the_readme_says_how_far_off_the_planner_is(ours, others):
+    said = (PROJECT / "README.md").read_text()
+    assert (
+        f"our other {len(ours.timed)} recorded runs the step is off by {ours.median_error:.0%}".replace("%", " %")
+        in said
+    )
+    assert f"{abs(ours.worst.error):.0%} at worst; against {len(others.timed)} runs".replace("%", " %") in said
+    assert f"by {others.median_error:.0%} and {abs(others.worst.error):.0%}".replace("%", " %") in said
+    assert f"held against {len(ours.timed) + len(others.timed)} measured runs" in said

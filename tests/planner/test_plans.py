@@ -8,7 +8,7 @@ import pytest
 from machines import TWO_H200
 
 from helpers import planner, recipes
-from helpers.machine import described
+from helpers.machine import CPU, described
 from helpers.recipes import costs, preflight
 from helpers.recipes.layout import Layout
 
@@ -106,6 +106,22 @@ def test_an_unknown_gpu_has_no_prediction():
     unknown = replace(TWO_H200, gpus=tuple(replace(gpu, name="NVIDIA Unheard Of") for gpu in TWO_H200.gpus))
     with pytest.raises(ValueError, match="No data sheet here describes"):
         planner.predict(recipes.gpt3_345m(), unknown)
+
+
+def test_a_cpu_that_nobody_measured_is_told_how_to(monkeypatch, tmp_path):
+    monkeypatch.setattr(costs.rates, "RECORDED", tmp_path)
+    costs.rates.recorded.cache_clear()
+    with pytest.raises(ValueError, match=r"planner\.calibrate\(\) measures this one"):
+        costs.of(CPU)
+    costs.rates.recorded.cache_clear()
+
+
+def test_a_gpu_is_known_by_its_data_sheet_whatever_the_driver_calls_it():
+    assert costs.of(described("H200")) is costs.of(TWO_H200)
+    carried = costs.of(described("H100"))
+    assert "carried over from NVIDIA H200" in carried.sources[0]
+    assert carried.bandwidth == pytest.approx(costs.of(TWO_H200).bandwidth * 3.35 / 4.8)
+    assert "fp8" not in costs.of(described("A100 80GB")).products
 
 
 def test_a_search_for_a_thousand_gpus_ends():

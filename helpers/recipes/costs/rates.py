@@ -125,6 +125,7 @@ def write(rates: Rates, path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(rates.as_json(), indent=1) + "\n")
     recorded.cache_clear()
+    _of_this_gpu.cache_clear()
     return path
 
 
@@ -132,9 +133,14 @@ def of(machine: Machine) -> Rates:
     """The rates of a machine: those recorded of its kind, else carried over from the H200's by the data sheets.
 
     Raises:
-        ValueError: for a GPU that no data sheet here describes.
+        ValueError: for a GPU that no data sheet here describes, and a CPU that was not measured.
     """
-    found = recorded(machine.label) or _carried_over(machine)
+    if machine.device == "cpu":
+        found = recorded(machine.label)
+        if found is None:
+            raise ValueError("No CPU was measured yet: planner.calibrate() measures this one in about 20 seconds.")
+    else:
+        found = _of_this_gpu(data_sheets.of(machine.gpus[0].name).name) or _carried_over(machine)
     if machine.nodes > 1:
         found = replace(found, between_nodes=_network(machine))
     return found
@@ -144,6 +150,14 @@ def nearest(machine: Machine) -> Rates:
     """`of`, and for a GPU without a data sheet those of the H200: good enough to tell which layout is the faster."""
     known = machine.device == "cpu" or data_sheets.find(machine.gpus[0].name)
     return of(machine) if known else recorded(MEASURED_ELSEWHERE)
+
+
+@cache
+def _of_this_gpu(name: str) -> Rates | None:
+    """The rates that were measured on a GPU of a data sheet's name, whatever its driver calls it."""
+    labels = (path.parents[1].name for path in sorted(RECORDED.glob(f"*/{FILE}")))
+    found = (recorded(label) for label in labels)
+    return next((one for one in found if (sheet := data_sheets.find(one.machine)) and sheet.name == name), None)
 
 
 def _carried_over(machine: Machine) -> Rates:
