@@ -9,8 +9,13 @@ from pathlib import Path
 from helpers.processes import checkpoints
 
 
-def write(directory: Path, iteration: int, whole: bool = True, bytes_: int = 1000, ranks: int = 2) -> Path:
-    """`iter_<iteration>` under `directory`, one shard a rank; without `whole` the last files are missing."""
+def write(
+    directory: Path, iteration: int, whole: bool = True, bytes_: int = 1000, ranks: int = 2, torchs: bool = False
+) -> Path:
+    """`iter_<iteration>` under `directory`, one shard a rank; without `whole` the last files are missing.
+
+    With `torchs` it is as torch writes it without Megatron (--ckpt-format torch_dcp, fsdp_dtensor).
+    """
     from torch.distributed.checkpoint.filesystem import _StorageInfo
     from torch.distributed.checkpoint.metadata import Metadata, MetadataIndex
 
@@ -24,8 +29,11 @@ def write(directory: Path, iteration: int, whole: bool = True, bytes_: int = 100
         stored[MetadataIndex(f"weight.{rank}")] = _StorageInfo(name, 0, half)
         stored[MetadataIndex(f"bias.{rank}")] = _StorageInfo(name, half, bytes_ - half)
     if whole:
-        (path / ".metadata").write_bytes(pickle.dumps(Metadata({}, storage_data=stored)))
-        (path / "metadata.json").write_text(json.dumps({"sharded_backend": "torch_dist", "sharded_backend_version": 1}))
+        flattened = {"model.weight": ("model", "weight")} if torchs else None
+        (path / ".metadata").write_bytes(pickle.dumps(Metadata({}, flattened, stored)))
+        if not torchs:
+            megatrons = {"sharded_backend": "torch_dist", "sharded_backend_version": 1}
+            (path / "metadata.json").write_text(json.dumps(megatrons))
         (directory / checkpoints.TRACKER).write_text(str(iteration))
     return path
 

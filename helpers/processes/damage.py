@@ -22,12 +22,13 @@ def of(checkpoint: Path) -> str | None:
     checkpoint = Path(checkpoint)
     if legacy := sorted(checkpoint.glob(LEGACY)):
         return next((f"{path.parent.name}/{path.name} is cut off" for path in legacy if not _is_whole_zip(path)), None)
+    if not was_finished(checkpoint):
+        return "it was never finished"
     try:
         if (checkpoint / MEGATRONS_LAST).is_fifo():
             return f"{MEGATRONS_LAST} is a pipe"
-        json.loads((checkpoint / MEGATRONS_LAST).read_text())["sharded_backend"]
-    except FileNotFoundError:
-        return "it was never finished"
+        if not _is_torchs(checkpoint):
+            json.loads((checkpoint / MEGATRONS_LAST).read_text())["sharded_backend"]
     except (OSError, ValueError, KeyError, TypeError):
         return f"{MEGATRONS_LAST} cannot be read"
     try:
@@ -72,7 +73,19 @@ def inside(checkpoint: Path, seconds: float) -> str | None:
 
 def was_finished(checkpoint: Path) -> bool:
     """Whether Megatron came to the end of writing it."""
-    return (checkpoint / MEGATRONS_LAST).exists() or any(checkpoint.glob(LEGACY))
+    return (checkpoint / MEGATRONS_LAST).exists() or any(checkpoint.glob(LEGACY)) or _is_torchs(checkpoint)
+
+
+def _is_torchs(checkpoint: Path) -> bool:
+    """Whether torch wrote it by itself (--ckpt-format torch_dcp, fsdp_dtensor): there `.metadata` is what comes last.
+
+    Its planner notes in it how the state was flattened; Megatron's own does not.
+    """
+    try:
+        with open(checkpoint / ".metadata", "rb") as file:
+            return _Inert(file).load().planner_data is not None
+    except Exception:  # a damaged pickle raises whatever it likes
+        return False
 
 
 def _is_whole_zip(path: Path) -> bool:

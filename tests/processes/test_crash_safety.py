@@ -93,6 +93,16 @@ def test_damage_is_told_in_words(tmp_path, break_it, words):
     assert words in damage.of(path)
 
 
+def test_a_checkpoint_that_torch_wrote_by_itself_is_kept(tmp_path):
+    """--ckpt-format torch_dcp and fsdp_dtensor have no metadata.json: they passed for unfinished, and were removed."""
+    path = checkpoint_files.write(tmp_path, 10, torchs=True)
+    assert checkpoints.repair(tmp_path) == [] and checkpoints.saved(tmp_path) == [10]
+    checkpoint_files.cut_in_half(path / "__1_0.distcp")
+    assert damage.of(path) == "__1_0.distcp has 500 of 1,000 bytes"
+    (path / ".metadata").unlink()
+    assert damage.of(path) == "it was never finished"
+
+
 def test_a_legacy_checkpoint_cut_in_half_is_damaged(tmp_path):
     file = tmp_path / "iter_0000010" / "mp_rank_00" / "model_optim_rng.pt"
     file.parent.mkdir(parents=True)
