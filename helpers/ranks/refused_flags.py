@@ -106,6 +106,32 @@ BROKEN = (
         lambda given: find_spec("einops") is None,
         anywhere=True,
     ),
+    Broken(
+        "--use-megatron-fsdp",
+        "Megatron's FSDP takes no other format of checkpoints than its own, even where none is saved.",
+        "Add --ckpt-format fsdp_dtensor.",
+        lambda given: given.get("--ckpt-format") != ["fsdp_dtensor"],
+        anywhere=True,
+    ),
+    Broken(
+        "--use-megatron-fsdp",
+        "It scales gradients while it sums them, which NCCL can do and gloo cannot.",
+        "Add --calculate-per-token-loss: then they are scaled after the sum.",
+        lambda given: "--calculate-per-token-loss" not in given,
+    ),
+    Broken(
+        "--use-megatron-fsdp",
+        "Saving hangs on several ranks: they list different numbers of tensors, and one waits forever for the other.",
+        "Save nothing (in a recipe, save_interval=None), or take --use-torch-fsdp2, which saves as torch_dist.",
+        lambda given: "--save" in given,
+    ),
+    Broken(
+        "--ckpt-format",
+        "Megatron 0.19 saves torch_dcp and cannot load it: its optimizers do not know the argument that loading gives.",
+        "Take --ckpt-format torch_dist: --use-torch-fsdp2 saves and loads that as well.",
+        lambda given: given["--ckpt-format"] == ["torch_dcp"] and "--load" in given,
+        anywhere=True,
+    ),
 )
 
 

@@ -54,11 +54,29 @@ def test_what_works_is_left_alone(flags):
     assert list(refused_flags.broken(flags.split(), on_cpu=True)) == []
 
 
-def test_megatrons_fsdp_asks_for_einops(monkeypatch):
-    for there in True, False:
-        monkeypatch.setattr(refused_flags, "find_spec", lambda name, there=there: there or None)
-        found = [row.change for row in refused_flags.broken(["--use-megatron-fsdp"], on_cpu=False)]
-        assert found == ([] if there else ["uv pip install einops."])
+FSDP = "--use-megatron-fsdp --ckpt-format fsdp_dtensor"
+FSDP_ON_A_CPU = f"{FSDP} --calculate-per-token-loss"
+
+
+@pytest.mark.parametrize(
+    ("flags", "on_cpu", "ways_out"),
+    [
+        ("--use-megatron-fsdp", False, ["--ckpt-format fsdp_dtensor"]),
+        (f"{FSDP} --save folder", False, []),
+        (FSDP, True, ["--calculate-per-token-loss"]),
+        (f"{FSDP_ON_A_CPU} --save folder", True, ["save_interval=None"]),
+        (FSDP_ON_A_CPU, True, []),
+        ("--use-torch-fsdp2 --ckpt-format torch_dcp --load folder", False, ["--ckpt-format torch_dist"]),
+        ("--use-torch-fsdp2 --ckpt-format torch_dcp", False, []),
+    ],
+)
+def test_what_of_fsdp_breaks_or_hangs_is_named(monkeypatch, flags, on_cpu, ways_out):
+    for einops in True, False:
+        monkeypatch.setattr(refused_flags, "find_spec", lambda name, there=einops: there or None)
+        found = [row.change for row in refused_flags.broken(flags.split(), on_cpu)]
+        if not einops and "--use-megatron-fsdp" in flags:
+            assert found.pop(0) == "uv pip install einops."
+        assert len(found) == len(ways_out) and all(way in change for way, change in zip(ways_out, found, strict=True))
 
 
 @pytest.mark.parametrize("script", ["ours", "somebody else's"])
