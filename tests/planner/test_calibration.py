@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from machines import EIGHT_H200, ONE_H200
 
-from helpers import planner
+from helpers import planner, recipes
 from helpers.machine import CPU, here
 from helpers.planner import calibration, lines
 from helpers.recipes import costs
@@ -193,6 +193,27 @@ def test_more_ranks_than_cores_take_as_long_as_the_cores_need():
     assert one["cores shared"] == two["cores shared"] == 0.0 < eight["cores shared"]
     roomy = replace(CPU, cpu_count=8)
     assert costs.step(recipe.with_(processes=8, global_batch_size=8), roomy, found).parts["cores shared"] == 0.0
+
+
+def test_a_cpu_hides_no_collective_and_runs_its_functions_operation_by_operation():
+    _, found = from_told()
+    recipe = recipes.gpt3_345m().scaled_to("cpu")
+    split = recipe.with_(tensor_parallel=2)
+    once = 2 * 0.5 * 512 * 128 * 4 / found.links[2].bandwidth + found.links[2].start  # an all-reduce
+    assert costs.step(split, CPU, found).parts["TP collectives"] == pytest.approx(2 * 4 * 4 * once)
+    logits = 2 * 512 * 4096
+    assert costs.step(recipe, CPU, found).parts["loss"] == pytest.approx(logits * 40 / found.bandwidth)
+    wider = recipe.with_(ffn_hidden_size=1024)
+    gelu = 2 * 4 * 512 * 512 * 4 * (23 + 45 + 1) / found.bandwidth  # 512 more; 1 for the gradient of their bias
+    unfused = 12 * 2 * 4 * 2 * 128 * 512 / found.bandwidth  # weights' gradients added up after their products
+    grown, before = (costs.step(one, CPU, found).parts["norms, elementwise"] for one in (wider, recipe))
+    assert grown - before == pytest.approx(gelu + unfused, rel=1e-3)
+
+
+def test_a_cpu_of_which_nothing_is_known_is_told_what_to_do(monkeypatch):
+    monkeypatch.setattr(rates, "recorded", lambda label: None)
+    with pytest.raises(ValueError, match=r"No CPU was measured yet: planner.calibrate\(\) measures this one"):
+        costs.of(CPU)
 
 
 @pytest.mark.train

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 # A collective behind a GEMM takes its bandwidth and some of its SMs: of the time that it is hidden for, this much comes
 # back as a slower GEMM (1.2B, TP2+SP on two H200: 330 µs of collectives behind FC1's backward cost 206 µs).
 SLOWED = 0.6
+ON_A_CPU = 1.0  # the cores that compute carry the bytes themselves: nothing is hidden
 PIECES_SECONDS = 25e-6  # what `--tp-comm-overlap` takes for each product that it cuts to pieces
 
 

@@ -80,6 +80,7 @@ def layer(recipe: "Recipe", machine: Machine, rates: Rates) -> tuple[Counter, Co
     casts = _seconds(passes.casts(recipe), rates) + passes.MORE_IN_FP8 * rates.kernel * (format == "fp8")
     if recipe.speed.overlap_tensor_parallel:
         sent, sent_back, hidden = _overlapped(once, sent, sent_back, hidden)
+    slowed = exchange.ON_A_CPU if machine.device == "cpu" else exchange.SLOWED
     gaps = {way: passes.kernels(recipe, way) * rates.kernel for way in ("forward", "backward")}
     weights = sum(one.n * one.k * one.count for one in products)
     unfused = passes.unfused_gradients(recipe, machine, weights) / rates.bandwidth
@@ -100,7 +101,7 @@ def layer(recipe: "Recipe", machine: Machine, rates: Rates) -> tuple[Counter, Co
             "attention": scored_back,
             "norms, elementwise": _seconds(passes.backward(recipe, machine), rates) + gaps["backward"] + unfused,
             "FP8 casts": casts * 2 / 3,
-            "TP collectives": sent_back + exchange.SLOWED * hidden,
+            "TP collectives": sent_back + slowed * hidden,
             "CP exchange": max(0.0, 2 * ring - scored_back) + exchange.SLOWED * min(2 * ring, scored_back),
             "EP all-to-all": there,
         }
