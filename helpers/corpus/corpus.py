@@ -13,12 +13,14 @@ import html
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 
 from helpers import machine
 from helpers.corpus import encoder, files, hub, index, sources
 from helpers.corpus import tokenizer as tokenizers
+from helpers.show.arguments import checked
 from helpers.show.tables import visible_spaces
 
 FORMAT = 1
@@ -88,16 +90,19 @@ class Corpus:
         shares = counts[counts > 0] / counts.sum()
         return float(-(shares * np.log(shares)).sum())
 
-    def fields(self, first: int = 3):
+    @checked
+    def fields(self, first: Annotated[int, range(10_001)] = 3):
         """The .idx file field by field: see index.fields."""
         return index.fields(self.prefix, first)
 
-    def sample(self, n: int = 3) -> list[str]:
+    @checked
+    def sample(self, n: Annotated[int, range(10_001)] = 3) -> list[str]:
         """The text of `n` documents, evenly spaced, decoded from the .bin."""
         opened = self.open_index()
         picked = np.unique(np.linspace(0, opened.sequences - 1, n).astype(int)) if opened.sequences else []
         return [self.decode(opened.sequence(i)) for i in picked]
 
+    @checked
     def encode(self, text: str) -> list[int]:
         """Token ids of a text, as training sees them, without an end-of-document token."""
         return self._backend.encode(text).ids
@@ -107,6 +112,7 @@ class Corpus:
         ids = [int(i) for i in np.asarray(ids).reshape(-1)]
         return self._backend.decode(ids, skip_special_tokens=False)
 
+    @checked
     def pieces(self, text: str):
         """A text cut into tokens, as a table: token (a space shows as "·"), id, bytes (UTF-8)."""
         import pandas as pd
@@ -145,6 +151,7 @@ class Corpus:
         return f"<b>Corpus {html.escape(self.name)}</b><table>{rows}</table>{texts}"
 
 
+@checked
 def compare(*corpora: Corpus):
     """Corpora side by side, a row each, as a table indexed by tokenizer.
 

@@ -8,6 +8,7 @@ import html
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from helpers.corpus.blends import Blend
 from helpers.corpus.corpus import Corpus, CorpusError
 from helpers.machine import quietly
 from helpers.show import frames
+from helpers.show.arguments import COUNT, checked
 
 
 @dataclass(frozen=True)
@@ -79,13 +81,14 @@ class Samples:
         return f"<b>{html.escape(repr(self))}</b>{frames.to_html(self.parts, index=False)}"
 
 
+@checked
 def draw(
     data: Corpus | Blend,
-    sequence_length: int,
+    sequence_length: Annotated[int, COUNT],
     *,
     split: str = "969,30,1",
     part: str = "train",
-    count: int = 4,
+    count: Annotated[int, COUNT] = 4,
     seed: int = 1234,
     reset_position_ids: bool = False,
     eod_mask_loss: bool = False,

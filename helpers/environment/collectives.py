@@ -7,6 +7,7 @@ from helpers.environment import gpus
 from helpers.environment.finding import Finding
 from helpers.environment.probe import last_line, told
 from helpers.machine import Machine, here
+from helpers.show.arguments import checked
 from helpers.show.numbers import binary_bytes, bytes_per_second
 from helpers.show.tables import Table
 
@@ -65,6 +66,7 @@ class Collectives(Table):
         )
 
 
+@checked
 def all_reduce(processes: int = 2, machine: Machine | None = None, sizes: Sequence[int] | None = None) -> Collectives:
     """Let real processes add tensors up under torchrun and check every sum.
 

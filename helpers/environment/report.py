@@ -14,6 +14,7 @@ from helpers.environment.probe import HUB_SECONDS, ask, ask_hub
 from helpers.lessons import catalogue
 from helpers.lessons.catalogue import Plan
 from helpers.machine import Machine, here
+from helpers.show.arguments import checked
 from helpers.show.tables import SYMBOLS, Table
 
 
@@ -53,6 +54,7 @@ class Report(Table):
         return f"Fix these first: {', '.join(problems)}."
 
 
+@checked
 def check(machine: Machine | None = None) -> Report:
     """Look at everything that training needs: system, drivers, packages, limits, network; on GPUs also what they reach.
 

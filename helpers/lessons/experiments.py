@@ -1,7 +1,8 @@
 """Several launches that make one experiment: a setting swept, layouts compared, a run whose plug is pulled."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from IPython.display import display
 
@@ -73,7 +74,7 @@ def floor(recipe: Recipe, data, machine: Machine | None = None) -> micro_batches
 
 
 @checked
-def layouts(recipe: Recipe, data, *changes: dict, machine: Machine | None = None) -> list[runs.Run]:
+def layouts(recipe: Recipe, data, *changes: Mapping[str, Any], machine: Machine | None = None) -> list[runs.Run]:
     """Train `recipe` under several layouts: `layouts(recipe, data, {}, {"tensor_parallel": 2})`, one run each."""
     finished = []
     for change in changes:
@@ -86,7 +87,9 @@ def layouts(recipe: Recipe, data, *changes: dict, machine: Machine | None = None
 
 
 @checked
-def look_inside(recipe: Recipe, data, *changes: dict, machine: Machine | None = None) -> list[dict[str, list[dict]]]:
+def look_inside(
+    recipe: Recipe, data, *changes: Mapping[str, Any], machine: Machine | None = None
+) -> list[dict[str, list[dict]]]:
     """Build the recipe's model on its ranks and take one layer through forward and backward, listening.
 
     Then again, on the same ranks, with each of `changes`: `look_inside(recipe, data, {}, {"sequence_parallel": True})`.

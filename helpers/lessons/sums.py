@@ -2,9 +2,11 @@
 
 import math
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from helpers.corpus import Corpus, data_split
 from helpers.recipes import Recipe, accounting, preflight
+from helpers.recipes.preflight import ranges
 from helpers.recipes.settings import Model
 from helpers.runs.micro_batches import MicroBatches
 from helpers.runs.results import Results
@@ -20,6 +22,7 @@ def parameters(model: Model):
     """Parameters part by part, their share, and the formula that counts them (pandas)."""
     import pandas as pd
 
+    ranges.require(model)
     parts = accounting.parameters(model)
     total = parts["parameters"].sum()
     rows = [(part, f"{row.parameters:,}", f"{row.share:.1%}", row.formula) for part, row in parts.iterrows()]
@@ -44,6 +47,7 @@ def first_loss(model: Model, run: Results | None = None, data: Corpus | None = N
     import numpy as np
     import pandas as pd
 
+    ranges.require(model)
     guessing = math.log(model.vocab_size)
     spread = model.init_method_std**2 * model.hidden_size / 2
     sigma, rows = f"{model.init_method_std:g}", [("ln V", guessing, f"V = {model.vocab_size:,} tokens, all alike")]
@@ -91,6 +95,7 @@ def flops_of_a_token(model: Model):
     """FLOPs one training token costs, forward and backward, part by part, beside the rule of thumb 6N (pandas)."""
     import pandas as pd
 
+    ranges.require(model)
     parts = accounting.flops_by_part(model)
     total, parameters = sum(parts.values()), int(accounting.parameters(model)["parameters"].sum())
     rows = [(part, flops / 1e6, f"{flops / total:.0%}") for part, flops in parts.items()]
@@ -199,7 +204,7 @@ def scaling(several: Iterable[Results]):
 
 
 @checked
-def memory_plan(recipe: Recipe, *changes: dict, megatron: bool = True):
+def memory_plan(recipe: Recipe, *changes: Mapping[str, Any], megatron: bool = True):
     """GB on the fullest rank for several changes of a recipe, part by part, and which GPUs hold that (pandas).
 
     `Megatron` is its own estimate (`training/theoretical_memory_usage.py`), which takes bf16 for granted and knows

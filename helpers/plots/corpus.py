@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
 from helpers.corpus import Corpus, data_split, index
 from helpers.corpus.sample_order import Order
 from helpers.corpus.samples import Samples
 from helpers.plots import shapes
 from helpers.show import style, tables
-from helpers.show.arguments import checked
+from helpers.show.arguments import COUNT, checked
 from helpers.show.style import FAINT, GREY, INK, REFERENCE, RUN_COLOURS, Picture
 
 
 @checked
-def document_lengths(corpus: Corpus, sequence_length: int = 1024) -> Picture:
+def document_lengths(corpus: Corpus, sequence_length: Annotated[int, COUNT] = 1024) -> Picture:
     """How long the documents of a `corpus.Corpus` are, in tokens, beside the length of one sample. Logarithmic."""
     import numpy as np
     from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
@@ -91,7 +92,7 @@ INDEX_SECTIONS = {  # field of the index -> section, which gives its colour
 
 
 @checked
-def index_bytes(prefix: Path | str, first: int = 2) -> Picture:
+def index_bytes(prefix: Path | str, first: Annotated[int, range(101)] = 2) -> Picture:
     """The bytes of `<prefix>.idx`, one line a field: where it lies, its bytes as hexadecimal boxes, what they say.
 
     Args:
@@ -193,6 +194,8 @@ def pieces(text: str, *corpora: Corpus) -> Picture:
     """
     from matplotlib.patches import FancyBboxPatch
 
+    if not text or not corpora:
+        raise ValueError('plots.pieces: there is nothing to cut. It takes a text and corpora: pieces("a text", data).')
     cut = {corpus.tokenizer: [corpus.decode([i]) for i in corpus.encode(text)] for corpus in corpora}
     width = LETTER * (len(text) + 0.45 * max(map(len, cut.values()))) + 0.2
     height = 0.72 * len(cut)
@@ -218,7 +221,7 @@ def pieces(text: str, *corpora: Corpus) -> Picture:
 
 
 @checked
-def token_bytes(data: Corpus, count: int = 16) -> Picture:
+def token_bytes(data: Corpus, count: Annotated[int, range(1, 201)] = 16) -> Picture:
     """The first tokens of a `.bin`: where each lies, its bytes in hexadecimal, the id they say, its text.
 
     One colour per document (of the index's sequences), and one row; end-of-document tokens have a dark edge.

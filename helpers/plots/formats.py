@@ -92,7 +92,7 @@ def _span(tensor, result) -> tuple[int, int]:
     low, high = -18, 17
     if tensor is not None:
         for values in (tensor.detach().float(), tensor.detach().float() * result.scale):
-            logs = values.abs()[values != 0].log2()
+            logs = values.abs()[(values != 0) & values.isfinite()].log2()
             if logs.numel():
                 low = min(low, int(logs.kthvalue(1 + logs.numel() // 500).values) - 1)
                 high = max(high, int(logs.max()) + 2)
@@ -155,6 +155,8 @@ def quantization_error(table: pd.DataFrame) -> Picture:
     Args:
         table: from `formats.cast_errors` or `product_errors`: index (what, recipe).
     """
+    if "relative_error" not in table or table.index.nlevels != 2:
+        raise ValueError("plots.quantization_error: it takes a table of formats.cast_errors or formats.product_errors.")
     errors = table["relative_error"]
     groups = list(dict.fromkeys(table.index.get_level_values(0)))
     recipes = [r for r in RECIPE_STYLE if r in table.index.get_level_values(1)]

@@ -36,8 +36,7 @@ def rank_grid(layout: Layout, rank: int = 0) -> Picture:
     Raises:
         ValueError: when the layout has no such rank, or is none.
     """
-    for problem in ranges.of_part(layout):
-        raise ValueError(f"plots.rank_grid: {problem.asked}. {problem.why} {problem.change}")
+    ranges.require(layout)
     if not 0 <= rank < layout.world_size:
         raise ValueError(f"{layout.name} has ranks 0 to {layout.world_size - 1}: there is no rank {rank}")
     groups = rank_groups(layout)

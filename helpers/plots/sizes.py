@@ -6,6 +6,7 @@ from functools import partial
 from helpers.machine import Machine
 from helpers.plots.shapes import canvas, on
 from helpers.recipes import Recipe, accounting, preflight
+from helpers.recipes.preflight import ranges
 from helpers.recipes.settings import Model
 from helpers.runs.results import Results
 from helpers.show import style
@@ -105,6 +106,10 @@ def memory(recipe: Recipe, run: Results | None = None, machine: Machine | None =
 @checked
 def parameters(*models: Recipe | Model) -> Picture:
     """Parameters by part, one stacked bar for each `recipes.Recipe` (or `settings.Model`)."""
+    if not models:
+        raise ValueError("plots.parameters: there is no model. It takes recipes: plots.parameters(recipe, other).")
+    for one in models:
+        ranges.require(getattr(one, "model", one))
     names = [getattr(m, "name", None) or f"{m.num_layers} × {m.hidden_size}" for m in models]
     bars = {n: accounting.parameter_counts(getattr(m, "model", m)) for n, m in zip(names, models, strict=True)}
     present = {part: MODEL_PARTS[part] for part in MODEL_PARTS if any(part in parts for parts in bars.values())}

@@ -68,8 +68,9 @@ def loss_difference(one: Results | None, other: Results | None) -> Picture:
     if len(pair) < 2:
         raise ValueError("A difference needs two runs that have taken steps.")
     distance = (one.losses - other.losses).abs().dropna()
+    distance = distance[distance < math.inf]
     if not len(distance):
-        raise ValueError("The two runs have no step in common.")
+        raise ValueError("The two runs have no step in common at which both losses are numbers.")
     differing = distance[distance > 0]
     with style.apply():
         figure, (above, below) = style.new_figure(2, 1, height=5.0, sharex=True, height_ratios=(3, 2))

@@ -221,9 +221,13 @@ def number_line(tensors: torch.Tensor | Mapping[str, torch.Tensor], format: str 
     named = tensors if isinstance(tensors, Mapping) else {"tensor": tensors}
     if not named:
         raise ValueError("widgets.number_line: there is no tensor. It takes one, or several by name.")
+    if format not in FORMATS:
+        raise ValueError(f"widgets.number_line(format={format!r}): there are {', '.join(FORMATS)}.")
     shown = {}
     for name, tensor in named.items():
-        matrix = tensor.detach().float().reshape(-1, tensor.shape[-1])
+        if not tensor.numel():
+            raise ValueError(f"widgets.number_line: the tensor {name!r} has no element.")
+        matrix = tensor.detach().float().reshape(-1, tensor.shape[-1] if tensor.ndim else 1)
         rows = max(1, SMALL_TENSOR // matrix.shape[1])
         label = name if len(matrix) <= rows else f"{name} (first {rows:,} of {len(matrix):,} rows)"
         shown[name] = matrix[:rows], label, "weight" if "weight" in name else "activation"

@@ -27,6 +27,7 @@ NAMES = {  # of the kinds that Python brings along; a class of ours says it itse
 }
 PLAIN = (str, bytes, int, float, types.NoneType, os.PathLike)
 IMPORTED_LATE = {"torch": "torch", "pd": "pandas"}  # names in annotations of modules that import them in functions
+COUNT = range(1, 2**63)  # in Annotated[int, COUNT]: a whole number from 1
 SHOWN = 60  # characters of a value in a message
 
 
@@ -40,7 +41,8 @@ def refuse(wrong: str):
 def checked(function: Callable, refuse: Callable[[str], object] = refuse) -> Callable:
     """The function, which hands what is of another kind than its annotations say to `refuse`, in words.
 
-    A parameter without an annotation takes anything. `Iterable[X]` and `Mapping[K, V]` are looked into.
+    A parameter without an annotation takes anything. `Iterable[X]` and `Mapping[K, V]` are looked into, and
+    `Annotated[int, range(1, 9)]` is a whole number of that range.
 
     Raises:
         TypeError: from `refuse`, unless it is given another one, whose answer is then returned.
@@ -62,6 +64,8 @@ def fits(value, kind) -> bool:
         return True
     if origin is typing.Literal:
         return isinstance(value, str) and value in parts
+    if origin is typing.Annotated:
+        return fits(value, parts[0]) and int(value) in parts[1]
     if origin in (types.UnionType, typing.Union):
         return any(fits(value, part) for part in parts)
     if kind in (int, float):
@@ -78,6 +82,9 @@ def in_words(kind) -> str:
     origin, parts = typing.get_origin(kind), typing.get_args(kind)
     if origin is typing.Literal:
         return " or ".join(map(repr, parts))
+    if origin is typing.Annotated:
+        end = f" to {parts[1].stop - 1:,}" if parts[1].stop < COUNT.stop else ""
+        return f"{in_words(parts[0])} from {parts[1].start}{end}"
     if origin in (types.UnionType, typing.Union):
         return ", or ".join(dict.fromkeys(map(in_words, parts)))
     if origin is not None and issubclass(origin, Mapping):
@@ -128,6 +135,8 @@ def _but(value, kind) -> str:
     """What the value is instead."""
     for part in typing.get_args(kind) if typing.get_origin(kind) in (types.UnionType, typing.Union) else [kind]:
         origin, parts = typing.get_origin(part), typing.get_args(part)
+        if origin is typing.Annotated and fits(value, parts[0]):
+            return ""
         if isinstance(origin, type) and isinstance(value, origin) and (odd := _odd_ones(value, part)):
             return f"; {_shown(odd[0])} in it is {_kind_of(odd[0])}"
         if isinstance(origin, type) and not issubclass(origin, Mapping) and fits(value, parts[0]):

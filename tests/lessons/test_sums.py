@@ -79,6 +79,9 @@ def test_a_run_without_a_step_is_named(call, tmp_path):
         (lambda run: sums.launching(), "there is nothing measured"),
         (lambda run: sums.parameters(run.recipe), "it takes a model, such as recipe.model, not a recipe"),
         (lambda run: sums.epochs(run.recipe, "folder"), "it takes a corpus"),
+        (lambda run: sums.memory_plan(run.recipe, {5: 2}), "5 in it is an int"),
+        (lambda run: sums.memory_plan(run.recipe, {"tensor_parallel": 0}), "tensor_parallel=0"),
+        (lambda run: sums.first_loss(run.recipe.with_(vocab_size=0).model), "vocab_size=0"),
         (lambda run: sums.largest_difference(run, None), "(other=None): it takes a run"),
     ],
 )

@@ -56,3 +56,22 @@ def test_a_blends_samples_are_drawn_one_by_one(small_blend):
     colours = [cell.get_facecolor() for cell in cells]
     assert len(cells) == 30 and len(set(colours)) == 2 and colours[1] == colours[4] != colours[0]
     assert "small: 24 of 40 samples, 60.0% (asked for: 70.0%)" in picture.alt
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda data: plots.token_bytes(data, 0), "(count=0): it takes a whole number from 1 to 200."),
+        (lambda data: plots.index_bytes(data.prefix, 10**9), "it takes a whole number from 0 to 100."),
+        (lambda data: plots.pieces("", data), "there is nothing to cut"),
+        (lambda data: plots.document_lengths("text"), "it takes a corpus"),
+        (lambda data: data.sample(-1), "corpus.sample(n=-1): it takes a whole number from 0"),
+        (lambda data: data.encode(5), "corpus.encode(text=5): it takes a text"),
+        (lambda data: corpus.draw(data, 0), "corpus.draw(sequence_length=0): it takes a whole number from 1."),
+        (lambda data: corpus.compare("text"), "it takes a corpus"),
+    ],
+)
+def test_what_cannot_be_drawn_of_a_corpus_is_told(call, words, small_corpus):
+    with pytest.raises((TypeError, ValueError)) as refused:
+        call(small_corpus)
+    assert words in str(refused.value)

@@ -5,6 +5,7 @@ import math
 
 import matplotlib.colors
 import numpy as np
+import pandas as pd
 import pytest
 from machines import TWO_H200
 from records import RECIPE, curves, make_run
@@ -193,6 +194,9 @@ def test_nothing_is_left_open_and_no_setting_leaks(run):
         (lambda run: plots.memory(run.recipe.with_(num_layers="24")), "num_layers='24'"),
         (lambda run: plots.micro_batches(run), "not a run"),
         (lambda run: plots.number_line([1.0]), "it takes a Tensor"),
+        (lambda run: plots.parameters(), "there is no model"),
+        (lambda run: plots.parameters(run.recipe.with_(num_layers="24")), "num_layers='24'"),
+        (lambda run: plots.quantization_error(pd.DataFrame()), "it takes a table of formats.cast_errors"),
     ],
 )
 def test_another_kind_than_is_drawn_is_refused(call, words, run):
@@ -204,3 +208,11 @@ def test_another_kind_than_is_drawn_is_refused(call, words, run):
 def test_figures_of_nothing_are_sentences():
     for picture in (plots.layer_timeline({}), plots.time_shares({}), plots.micro_batches()):
         assert "recorded yet" in repr(picture)
+
+
+def test_losses_that_are_no_numbers_are_left_out_of_a_difference(run, tmp_path):
+    scalars = curves() | {"lm loss": {1: 10.5, 2: math.inf, 3: math.nan}}
+    picture = plots.loss_difference(run, make_run(tmp_path / "diverged", scalars=scalars))
+    assert "over 1 common steps" in picture.alt
+    with pytest.raises(ValueError, match="no step in common at which both losses are numbers"):
+        plots.loss_difference(run, make_run(tmp_path / "lost", scalars={"lm loss": {1: math.inf}}))

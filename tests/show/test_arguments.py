@@ -2,13 +2,13 @@
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import pytest
 
 from helpers.show import arguments
-from helpers.show.arguments import checked
+from helpers.show.arguments import COUNT, checked
 
 
 class Dish:
@@ -22,6 +22,11 @@ class Guest:
 @checked
 def serve(dish: Dish, to: Guest | None = None, *, hot: bool = True, cups: int = 1, spoons: float = 1, **notes: str):
     return "served"
+
+
+@checked
+def lay(plates: Annotated[int, range(1, 9)], forks: Annotated[int, COUNT] | None = None):
+    return "laid"
 
 
 @checked
@@ -45,6 +50,7 @@ def listed(*dishes: Dish, names: Mapping[str, Dish] | None = None):
         lambda: count({1: Dish()}.values()),
         lambda: listed(Dish(), names={"a": Dish()}),
         lambda: listed(),
+        lambda: lay(8, 10**9),
     ],
 )
 def test_what_fits_passes(call):
@@ -74,6 +80,9 @@ def test_what_fits_passes(call):
         (lambda: count([], how="slow"), "(how='slow'): it takes 'fast', not a str."),
         (lambda: listed(Dish(), None), "(dishes=None): it takes a dish, such as soup(), not None."),
         (lambda: listed(names={5: Dish()}), "; 5 in it is an int."),
+        (lambda: lay(9), "(plates=9): it takes a whole number from 1 to 8."),
+        (lambda: lay("2"), "(plates='2'): it takes a whole number from 1 to 8, not a str."),
+        (lambda: lay(1, 0), "(forks=0): it takes a whole number from 1, or None."),
     ],
 )
 def test_another_kind_is_told_in_a_sentence(call, words):

@@ -47,6 +47,16 @@ def values(recipe: "Recipe") -> Iterator[Problem]:
         yield error("eval_interval=None", why, f"eval_interval={s.train_iters} looks once, at the end.")
 
 
+def require(part) -> None:
+    """Nothing for a part of a recipe whose fields have values that they can take.
+
+    Raises:
+        ValueError: one of them has not; the message names it.
+    """
+    for problem in of_part(part):
+        raise ValueError(f"{problem.asked}: {problem.why} {problem.change}")
+
+
 def of_part(part) -> Iterator[Problem]:
     """Fields of one part of a recipe, a layout say, that are outside the values they can take."""
     for field in fields(part):
