@@ -208,7 +208,8 @@ def memory_plan(recipe: Recipe, *changes: Mapping[str, Any], megatron: bool = Tr
     """GB on the fullest rank for several changes of a recipe, part by part, and which GPUs hold that (pandas).
 
     `Megatron` is its own estimate (`training/theoretical_memory_usage.py`), which takes bf16 for granted and knows
-    neither context parallelism nor FP8; "–" where it does not apply. "other" is CUDA's context and work space.
+    neither context parallelism nor FP8; "–" where it does not apply; `megatron=False` leaves it out. "other" is CUDA's
+    context and work space.
     """
     import pandas as pd
 
@@ -220,8 +221,9 @@ def memory_plan(recipe: Recipe, *changes: Mapping[str, Any], megatron: bool = Tr
         total = sum(parts.values())
         row = {"GPUs": changed.layout.world_size, **{part: round(size, 1) for part, size in parts.items()}}
         row["together"] = round(total, 1)
-        applies = megatron and changed.layout.context_parallel == 1
-        row["Megatron"] = f"{sum(accounting.megatron_memory(changed).values()) / 1e9:.1f}" if applies else "–"
+        if megatron:
+            applies = changed.layout.context_parallel == 1
+            row["Megatron"] = f"{sum(accounting.megatron_memory(changed).values()) / 1e9:.1f}" if applies else "–"
         row["fits"] = next((name for name, room in GPU_ROOM.items() if total < 0.95 * room), "none of these")
         besides = [key.replace("_", " ") for key in change if not hasattr(changed.layout, key)]
         rows[", ".join([changed.layout.name, *besides])] = row

@@ -140,7 +140,7 @@ def _losses(axes, several, reference: bool, data) -> str:
     if data is not None:
         level = data.unigram_entropy
         alt += f" Knowing how often each token occurs would give {level:.2f}."
-        _line(axes, level, "{:.2f} (knowing how often each token occurs)")
+        _line(axes, level, "{:.2f} (unigram entropy)")
     if alone:
         axes.set_title(f"{names[0]}{_on_machine(several[0])}")
         axes.lines[0].set_label("in training")

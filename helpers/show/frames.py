@@ -9,6 +9,8 @@ import re
 from helpers.show.numbers import is_number
 
 WHOLE_SHOWN = 60  # rows, as in pandas; of a longer table the first and the last ten
+LONG_WORD = re.compile(r"[^\s<>&]{30,}")  # a name of a function, a path
+JOINTS = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[._/])(?=\w)")  # where it may go on in the next line
 THOUSANDS = re.compile(r"-?\d{4,}(?:\.\d+)?")
 
 
@@ -88,5 +90,10 @@ def _look(texts: list[str]) -> str:
 def _row(texts, looks: list[str], labels: int) -> str:
     """A line of the table; its first `labels` cells are headings."""
     kinds = ["th" if place < labels else "td" for place in range(len(texts))]
-    cells = zip(kinds, looks, texts, strict=True)
-    return f"<tr>{''.join(f'<{kind} style="{look}">{html.escape(text)}</{kind}>' for kind, look, text in cells)}</tr>"
+    shown = [_breakable(html.escape(text)) for text in texts]
+    cells = zip(kinds, looks, shown, strict=True)
+    return f"<tr>{''.join(f'<{kind} style="{look}">{text}</{kind}>' for kind, look, text in cells)}</tr>"
+
+
+def _breakable(text: str) -> str:
+    return LONG_WORD.sub(lambda word: JOINTS.sub("<wbr>", word[0]), text)

@@ -4,6 +4,9 @@ import html
 import os
 from dataclasses import dataclass
 
+# Jupyter breaks a long line anywhere, and an HTML page of a notebook has another font.
+BETWEEN_WORDS = "white-space: pre-wrap; word-break: normal; overflow-wrap: anywhere; font-family: monospace"
+
 
 @dataclass(frozen=True)
 class Absence:
@@ -25,7 +28,7 @@ class Text(str):
         return str(self)
 
     def _repr_html_(self) -> str:
-        return f'<pre style="white-space: pre-wrap">{html.escape(self)}</pre>'
+        return f'<pre style="{BETWEEN_WORDS}">{html.escape(self)}</pre>'
 
 
 def nothing_recorded(what: str) -> Absence:

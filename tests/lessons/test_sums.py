@@ -89,3 +89,9 @@ def test_sums_of_something_else_are_refused(call, words, tmp_path):
     with pytest.raises((TypeError, ValueError)) as refused:
         call(make_run(tmp_path / "a"))
     assert words in str(refused.value)
+
+
+def test_a_memory_plan_has_megatrons_estimate_where_it_is_asked_for():
+    llama = recipes.llama3_8b()
+    assert sums.memory_plan(llama, {}, {"context_parallel": 2})["Megatron"].tolist()[1] == "–"
+    assert "Megatron" not in sums.memory_plan(llama, {}, megatron=False).columns

@@ -36,7 +36,7 @@ def test_the_losses_of_both_parts_are_drawn_and_told(run, data):
     assert marks.get_linestyle() == "None"
     assert drawn(axes, "in training").get_xdata().tolist() == list(range(1, 21))
     shown = {text.get_text() for text in axes.texts}
-    assert shown == {"ln V = 8.32 (guessing)", "6.50 (knowing how often each token occurs)"}
+    assert shown == {"ln V = 8.32 (guessing)", "6.50 (unigram entropy)"}
     assert "On the validation part gpt3_345m_small had 9.100 at step 20." in picture.alt
     assert "Knowing how often each token occurs would give 6.50." in picture.alt
 

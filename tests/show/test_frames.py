@@ -87,3 +87,10 @@ def test_a_kernel_shows_every_table_so(monkeypatch):
         assert "text-align: left" in shown["text/html"] and "because" in shown["text/plain"]
     finally:
         InteractiveShell.clear_instance()
+
+
+def test_a_long_name_may_go_on_in_the_next_line():
+    """Else its column takes the room of the columns with sentences."""
+    shown = frames.to_html(pd.DataFrame({"replaces": ["LanguageModule.compute_language_model_loss", "bias_gelu"]}))
+    assert "Language<wbr>Module.<wbr>compute_<wbr>language_<wbr>model_<wbr>loss<" in shown
+    assert ">bias_gelu<" in shown
