@@ -15,6 +15,12 @@ SET_ASIDE = "damaged_"
 LOW_DISK_BYTES = 32 * 2**20
 
 
+def folder_of(path: Path) -> Path:
+    """The folder that Megatron loads from: a run's `checkpoints`, or the one that is named itself."""
+    inside = Path(path) / "checkpoints"
+    return inside if inside.is_dir() else Path(path)
+
+
 def folders(directory: Path) -> list[Path]:
     """What Megatron calls a checkpoint, whole or not, by name: a copy called iter_0000040_mine is the learner's own."""
     return sorted(path for path in Path(directory).glob("iter_*") if re.fullmatch(r"iter_\d+", path.name))

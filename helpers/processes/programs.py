@@ -5,6 +5,7 @@ import os
 import shutil
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from helpers.machine import PROJECT, Machine, given, here, short_path
@@ -53,13 +54,15 @@ def ranks(
     machine: Machine | None = None,
     timeout_seconds: float = 300,
     variables: dict[str, tuple[str, str]] | None = None,
+    hear: Callable[[str], None] | None = None,
 ) -> str:
     """Run `helpers/ranks/<script>.py`, or a `.py` file of yours, in `count` processes under torchrun.
 
     Returns what they printed.
 
     The same rules of life and death as in `train` hold. `arguments` go to the script as they are; `variables` (name →
-    (value, why), as a recipe's command has them) are set for it where the learner has not set them.
+    (value, why), as a recipe's command has them) are set for it where the learner has not set them. `hear` is given
+    what they print while they run, in whole lines.
 
     Raises:
         FileNotFoundError: there is no such script.
@@ -84,9 +87,13 @@ def ranks(
     with control.held(directory) as lock:
         supervisor = control.start(directory, lock, processes=count, hang_timeout_seconds=timeout_seconds, trains=False)
     try:
-        deadline = time.monotonic() + timeout_seconds
+        deadline, tail = time.monotonic() + timeout_seconds, logs.Tail(directory / "log.txt")
         while control.state(directory) == "running" and time.monotonic() < deadline:
             time.sleep(0.05)
+            if hear and (said := tail.read()):
+                hear(said)
+        if hear and (said := tail.read(final=True)):
+            hear(said)
         if control.state(directory) == "running":
             control.stop(directory)
             headline = f"{path.name} did not end within {timeout_seconds:.0f} s."

@@ -27,9 +27,11 @@ def fit(recipe: "Recipe", machine: Machine) -> "Recipe":
     pool takes the room. A model made smaller has `_small` behind its name: it is not the one that it is named after.
 
     Raises:
-        ValueError: for GPUs too small for the smallest of these.
+        ValueError: for GPUs too small for the smallest of these; for another size where training is to begin with
+            pretrained weights.
     """
     if machine.device == "cpu":
+        _refuse_another_size(recipe, machine)
         return _to_cpu(recipe)
     precision = recipe.precision
     if precision.fp8_format and not (machine.supports_fp8 and machine.transformer_engine):
@@ -42,12 +44,21 @@ def fit(recipe: "Recipe", machine: Machine) -> "Recipe":
     while True:
         if found := _fastest(shrunk, machine):
             return found
+        _refuse_another_size(recipe, machine)
         if shrunk.model.hidden_size <= 512 or shrunk.model.num_attention_heads < 2:
             raise ValueError(
                 f"{recipe.name} does not fit {machine.name} even at width {shrunk.model.hidden_size}: "
                 "train on the CPU with scaled_to('cpu')."
             )
         shrunk = replace(shrunk, model=_halved(shrunk.model), name=recipe.name + SMALL)
+
+
+def _refuse_another_size(recipe: "Recipe", machine: Machine) -> None:
+    if recipe.pretrained is not None:
+        raise ValueError(
+            f"{recipe.name} begins with pretrained weights, and on {machine.name} scaled_to would make a smaller "
+            "model: train it as it is, or take with_(pretrained=None) first."
+        )
 
 
 def _fastest(recipe: "Recipe", machine: Machine) -> "Recipe | None":
@@ -82,6 +93,8 @@ def _to_cpu(recipe: "Recipe") -> "Recipe":
         sequence_length=128,
         vocab_size=4096,
         dropout=0.0,
+        kv_channels=None,
+        max_positions=None,
     )
     schedule = replace(recipe.schedule, train_iters=100, lr=2e-3, min_lr=2e-4, lr_warmup_iters=10, eval_interval=1000)
     return replace(

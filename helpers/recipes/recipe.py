@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Literal
 
 from helpers.corpus import Blend, Corpus
-from helpers.machine import CPU, PROJECT, Machine, here
+from helpers.machine import CPU, PROJECT, Machine, given, here, short_path
+from helpers.processes import checkpoints
 from helpers.recipes import accounting, differences, fit, preflight
 from helpers.recipes.changes import stock_asked
 from helpers.recipes.command import Command, data_flags, device_flags, run_variables, speed_flags
@@ -31,7 +32,8 @@ class Recipe:
 
     `tokenizer` is what to hand to `corpus.prepare(tokenizer=…)`. `scaled_for` names the machine of `scaled_to`. `stock`
     leaves out every change that we make to Megatron, `without` some by name: `python -m helpers.ranks.repairs` lists
-    them.
+    them. `pretrained` is the folder of the checkpoint whose weights training begins with: a run's, or what
+    `weights.from_hugging_face` made.
     """
 
     IN_WORDS = "a recipe, such as recipes.gpt3_345m()"
@@ -50,6 +52,7 @@ class Recipe:
     scaled_for: str | None = None
     stock: bool = field(default_factory=stock_asked)
     without: tuple[str, ...] = ()
+    pretrained: str | None = None
 
     @classmethod
     def from_json(cls, described: dict) -> "Recipe":
@@ -74,7 +77,9 @@ class Recipe:
             if name in PARTS and not isinstance(value, PARTS[name]):
                 hint = f"with_({fields(PARTS[name])[0].name}=…) changes one field of it."
                 raise TypeError(f"{name}={value!r}: this part of a recipe is a {PARTS[name].__name__}. {hint}")
-            if name in parts:
+            if name == "pretrained" and value is not None:
+                own[name] = str(checkpoints.folder_of(given(value, "recipe.with_, pretrained=")))
+            elif name in parts:
                 own[name] = value
             elif name in owners:
                 updates.setdefault(owners[name], {})[name] = value
@@ -114,6 +119,9 @@ class Recipe:
             "logging and checkpoints": self.logging.flags(str(run_directory))
             + self.checkpoints.flags(f"{run_directory}/checkpoints"),
         }
+        if self.pretrained is not None:
+            why = "weights to begin with, until the run has a checkpoint of its own"
+            groups["logging and checkpoints"].append(Flag("--pretrained-checkpoint", self.pretrained, why))
         if self.checkpoints.save_interval is not None and self.layout.distributed_optimizer:
             why = "the optimizer's state, too, can be loaded by another layout"
             groups["logging and checkpoints"].append(Flag("--dist-ckpt-optim-fully-reshardable", None, why))
@@ -182,11 +190,14 @@ class Recipe:
 
     @checked
     def fingerprint(self, data: Corpus | Blend | None) -> str:
-        """Twelve hex digits that stand for all that decides the weights: model, layout, schedule, corpus, changes."""
+        """Twelve hex digits that stand for all that decides the weights: model, layout, schedule, corpus, changes,
+        the weights it begins with."""
         schedule = replace(self.schedule, exit_interval=None)
         parts = (self.model, self.layout, self.precision, self.speed, self.batch, schedule)
         ours = "stock" if self.stock else tuple(sorted(self.without))
         identity = repr((parts, self.extra_flags, ours, getattr(data, "fingerprint", "mock")))
+        if self.pretrained is not None:
+            identity += repr((self.pretrained, checkpoints.latest(Path(self.pretrained))))
         return hashlib.sha256(identity.encode()).hexdigest()[:12]
 
     def _repr_html_(self) -> str:
@@ -213,6 +224,8 @@ class Recipe:
             "schedule": f"{s.train_iters:,} steps, "
             f"{s.train_iters * b.global_batch_size * m.sequence_length:,} tokens, learning rate {s.lr:g}",
         }
+        if self.pretrained is not None:
+            rows["begins with"] = short_path(self.pretrained)
         if self.stock:
             rows["Megatron"] = "stock: none of our changes"
         elif self.without:

@@ -31,12 +31,15 @@ LLAMA = Model(
 )
 MOE = Model(4, 64, 4, 32, 512, num_experts=4, dropout=0.0)
 MOE_LLAMA = Model(**asdict(LLAMA) | {"num_experts": 4})
+WIDE_HEADS = Model(**asdict(LLAMA) | {"kv_channels": 12, "qkv_bias": True})
+LONG_GPT = Model(**asdict(GPT) | {"max_positions": 64})
 PLAIN_LLAMA = recipes.llama3_8b().with_(
     speed=Speed(), distributed_optimizer=False, fp8_param_gather=False, grad_reduce_in_bf16=False, moments_in_bf16=False
 )
 FULL = [recipe() for recipe in (recipes.gpt3_345m, recipes.gpt3_857m, recipes.llama3_8b, recipes.upstream_345m_label)]
-WHOLE = [recipe.model for recipe in FULL] + [GPT, LLAMA, MOE, MOE_LLAMA]
+WHOLE = [recipe.model for recipe in FULL] + [GPT, LLAMA, MOE, MOE_LLAMA, WIDE_HEADS, LONG_GPT]
 SPLIT = [
+    (WIDE_HEADS, Layout(tensor_parallel=2, pipeline_parallel=2)),
     (GPT, Layout(tensor_parallel=2)),
     (GPT, Layout(pipeline_parallel=2)),
     (GPT, Layout(pipeline_parallel=4)),

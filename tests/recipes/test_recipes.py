@@ -5,7 +5,7 @@ from pathlib import Path
 import megatron_parser
 import pytest
 import yaml
-from machines import H100, H200, ONE_2080, ONE_3090, RTX_2080, RTX_3090, TWO_H200
+from machines import H100, H200, ONE_2080, ONE_3090, ONE_H200, RTX_2080, RTX_3090, TWO_H200
 from records import DATA
 
 from helpers import launch, recipes
@@ -341,3 +341,12 @@ def test_a_recipe_with_an_impossible_value_is_shown_and_refused_in_words(field, 
 def test_a_model_beyond_all_gpus_is_refused_in_words():
     with pytest.raises(ValueError, match="does not fit"):
         recipes.gpt3_345m().with_(hidden_size=10**12).scaled_to(TWO_H200)
+
+
+def test_scaled_to_keeps_pretrained_weights_or_says_that_it_cannot(tmp_path):
+    published = recipes.gpt3_345m().with_(pretrained=tmp_path, kv_channels=96, max_positions=2048)
+    with pytest.raises(ValueError, match="begins with pretrained weights, and on .*-core CPU scaled_to would make"):
+        published.scaled_to("cpu")
+    assert published.scaled_to(ONE_H200).model == published.model
+    small = published.with_(pretrained=None).scaled_to("cpu").model
+    assert (small.kv_channels, small.max_positions) == (None, None)

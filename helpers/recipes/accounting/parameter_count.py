@@ -34,7 +34,7 @@ def parameter_counts(model: Model) -> dict[str, int]:
     norm = _norm_size(model) * h
     counts = {
         "embedding": model.vocab_size * h,
-        "position": model.sequence_length * h if model.position_embedding == "learned_absolute" else 0,
+        "position": model.positions * h if model.position_embedding == "learned_absolute" else 0,
         "attention": model.num_layers * layer["attention"],
         "MLP": model.num_layers * layer["MLP"],
         "experts": model.num_layers * (layer["experts"] + layer["router"]),
@@ -50,7 +50,7 @@ def _layer_parameters(model: Model) -> dict[str, int]:
     q, k = model.head_size * model.num_attention_heads, model.head_size * model.query_groups
     up = 2 * f if model.activation == "swiglu" else f
     bias = model.linear_bias
-    attention = h * (q + 2 * k) + q * h + bias * (q + 2 * k + h)
+    attention = h * (q + 2 * k) + q * h + (bias or model.qkv_bias) * (q + 2 * k) + bias * h
     mlp = h * up + f * h + bias * (up + h)
     experts = model.num_experts or 0
     return {
@@ -77,10 +77,12 @@ def _formulas(model: Model) -> dict[str, str]:
     if model.linear_bias:
         attention += f" + {q + 2 * k + h:,}"
         mlp += f" + {up + h:,}"
+    elif model.qkv_bias:
+        attention += f" + {q + 2 * k:,}"
     router = f"{h + model.linear_bias:,}"
     return {
         "embedding": f"{V:,}·{h:,}",
-        "position": f"{model.sequence_length:,}·{h:,}",
+        "position": f"{model.positions:,}·{h:,}",
         "attention": f"{L}·({attention})",
         "MLP": f"{L}·({mlp})",
         "experts": f"{L}·{model.num_experts}·({mlp} + {router})",
@@ -142,7 +144,7 @@ def rank_parameters(model: Model, layout: Layout, pipeline_rank: int = 0) -> tup
     first, last = pipeline_rank == 0, pipeline_rank == pp - 1
     embedding = model.vocab_size * h / t
     if first:
-        dense += embedding + (model.sequence_length * h if model.position_embedding == "learned_absolute" else 0)
+        dense += embedding + (model.positions * h if model.position_embedding == "learned_absolute" else 0)
     if last:
         dense += _norm_size(model) * h
         dense += embedding if not model.tied_embeddings or not first else 0

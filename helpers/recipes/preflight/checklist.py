@@ -12,7 +12,7 @@ from helpers.recipes import accounting
 from helpers.recipes.preflight import one_rank, precision, ranges, sizes
 from helpers.recipes.preflight.changes import changes
 from helpers.recipes.preflight.data import corpus_problems, no_corpus, reading_ahead
-from helpers.recipes.preflight.directory import directory, loaded
+from helpers.recipes.preflight.directory import directory, loaded, pretrained
 from helpers.recipes.preflight.memory import memory
 from helpers.recipes.preflight.problem import Problem
 from helpers.recipes.preflight.words import extra_flags, logging, name, words
@@ -62,7 +62,7 @@ def check(
     splits_evenly = not any(problem.severity == "error" for problem in found)
     found += [*precision.precision(recipe, machine), *precision.speed(recipe, machine)]
     found += [*changes(recipe, machine), *extra_flags(recipe, data, machine, entry_script is None), *logging(recipe)]
-    found += loaded(recipe)
+    found += [*loaded(recipe), *pretrained(recipe)]
     if data is not None:
         found += corpus_problems(recipe, data)
     if run_directory is not None:

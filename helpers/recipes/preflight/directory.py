@@ -5,6 +5,7 @@ import resource
 import shutil
 import tempfile
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,9 +15,14 @@ from helpers.processes.run_directory import unfinished
 from helpers.processes.run_files import read_json, why_damaged
 from helpers.recipes import accounting
 from helpers.recipes.preflight.problem import Problem, error
+from helpers.recipes.settings import Model
 from helpers.show import numbers
 
 LOADING = "--pretrained-checkpoint"
+SHAPING = (  # what of a model decides its tensors
+    "num_layers", "hidden_size", "num_attention_heads", "query_groups", "head_size", "ffn_size", "vocab_size",
+    "normalization", "activation", "position_embedding", "tied_embeddings", "linear_bias", "qkv_bias", "num_experts",
+)  # fmt: skip
 
 if TYPE_CHECKING:
     from helpers.corpus.corpus import Corpus
@@ -70,6 +76,32 @@ def loaded(recipe: "Recipe") -> Iterator[Problem]:
         if flag == LOADING and (why := trust.why_not(PROJECT / folder)):
             change = f'runs.trust("{folder}") if you know its author.'
             yield error(f"extra_flags {flag} {folder}", why, change)
+
+
+def pretrained(recipe: "Recipe") -> Iterator[Problem]:
+    """The checkpoint that training is to begin with: is it there, whole, known, and of the same model?"""
+    if recipe.pretrained is None:
+        return
+    folder = Path(recipe.pretrained)
+    asked = f"pretrained={str(folder)!r}"
+    step = checkpoints.latest(folder)
+    if step is None or step not in checkpoints.saved(folder):
+        why = "There is no whole checkpoint in it: no iter_… folder that latest_checkpointed_iteration.txt names."
+        yield error(asked, why, "A run that saved one, run.path, or a recipe of weights.from_hugging_face.")
+        return
+    if why := trust.why_not(folder):
+        yield error(asked, why, f'runs.trust("{folder}") if you know its author.')
+    begun = read_json(folder.parent / "recipe.json").get("model")
+    if begun:
+        theirs = Model(**{field.name: begun[field.name] for field in fields(Model) if field.name in begun})
+        differs = [name for name in SHAPING if getattr(theirs, name) != getattr(recipe.model, name)]
+        if recipe.model.position_embedding == "learned_absolute" and theirs.positions != recipe.model.positions:
+            differs.append("positions")
+        if differs:
+            told = ", ".join(f"{name}={getattr(theirs, name)!r}" for name in differs)
+            ours = ", ".join(f"{name}={getattr(recipe.model, name)!r}" for name in differs)
+            why = f"It holds a model with {told}, and the recipe has {ours}: its tensors have other shapes."
+            yield error(asked, why, "The model as it was trained, or pretrained=None.")
 
 
 def _disk(recipe: "Recipe", folder: Path, there: int) -> Iterator[Problem]:

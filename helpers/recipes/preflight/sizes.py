@@ -19,7 +19,14 @@ def shapes(recipe: "Recipe") -> Iterator[Problem]:
     m, lay = recipe.model, recipe.layout
     heads, groups, tp, pp = m.num_attention_heads, m.query_groups, lay.tensor_parallel, lay.pipeline_parallel
     cp, chunks = lay.context_parallel, lay.virtual_pipeline_chunks
-    if m.hidden_size % heads:
+    if m.sequence_length > m.positions:
+        why = f"The model can place {m.positions} tokens, and a sample has {m.sequence_length}."
+        change = f"sequence_length={m.positions}, or max_positions={m.sequence_length}."
+        yield error(f"sequence_length={m.sequence_length} with max_positions={m.max_positions}", why, change)
+    if m.rope_scaling_factor is not None and m.position_embedding != "rope":
+        why = "It stretches rotations, and these positions have none."
+        yield error(f"rope_scaling_factor={m.rope_scaling_factor:g}", why, "rope_scaling_factor=None.")
+    if m.hidden_size % heads and m.kv_channels is None:
         why = f"Every head has the same width, and {m.hidden_size} / {heads} is not whole."
         change = f"hidden_size={nearest_multiple(m.hidden_size, heads)}"
         change += f", or num_attention_heads={_closest(m.hidden_size, heads)}."

@@ -1,0 +1,181 @@
+"""How well a checkpoint predicts text that it was not trained on."""
+
+import json
+import math
+import shlex
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Literal
+
+import numpy as np
+
+from helpers.corpus import Corpus, data_split, samples
+from helpers.corpus import tokenizer as tokenizers
+from helpers.machine import Machine, for_ranks
+from helpers.recipes import Layout, Recipe
+from helpers.runs import Run
+from helpers.show.arguments import checked
+from helpers.weights import checkpoint, text
+from helpers.weights.error import WeightsError
+
+MARK = "LOSS {"  # what the program prints before its JSON
+
+
+@dataclass(frozen=True, repr=False)
+class Evaluation:
+    """The loss on held-out text: nats a token, over `tokens` of them, which stand for `bytes` of text in UTF-8."""
+
+    what: str
+    loss: float
+    tokens: int
+    bytes: int
+
+    @property
+    def perplexity(self) -> float:
+        """e to the loss: among how many equally likely tokens the model hesitates."""
+        return math.exp(self.loss)
+
+    @property
+    def bits_per_byte(self) -> float:
+        """Bits it takes to tell a byte of the text: comparable between models whose tokenizers differ."""
+        return self.loss * self.tokens / math.log(2) / self.bytes if self.bytes else math.nan
+
+    def _table(self):
+        import pandas as pd
+
+        row = {
+            "loss": round(self.loss, 4),
+            "perplexity": round(self.perplexity, 2),
+            "bits per byte": round(self.bits_per_byte, 3),
+            "tokens": f"{self.tokens:,}",
+        }
+        return pd.DataFrame([row], index=[self.what])
+
+    def __repr__(self) -> str:
+        return (
+            f"{self.what}: loss {self.loss:.4f}, perplexity {self.perplexity:.2f}, {self.bits_per_byte:.3f} bits per "
+            f"byte, over {self.tokens:,} tokens"
+        )
+
+    def _repr_html_(self) -> str:
+        return self._table().to_html()
+
+
+@checked
+def evaluate(
+    source: Run | Recipe,
+    data: Corpus | None = None,
+    *,
+    part: Literal["train", "valid", "test", "all"] = "valid",
+    samples: int | None = None,
+    step: int | None = None,
+    layout: Layout | None = None,
+    machine: Machine | None = None,
+) -> Evaluation:
+    """Loss, perplexity and bits per byte of a checkpoint on text.
+
+    With a corpus: on one part of it, each token predicted once, in the order of the documents. Without: what the run
+    itself looked at when it printed `validation loss at iteration …`, so the loss is the printed one.
+
+    Args:
+        source: a run, or a recipe with pretrained weights.
+        data: a corpus cut with the model's tokenizer: corpus.prepare(…, tokenizer=…).
+        part: "train", "valid" or "test", by the recipe's split, or "all".
+        samples: how many samples of the part at most; all of them if not given.
+        step: of which checkpoint; the newest if not given.
+        layout: how the ranks share the model out; one rank if not given.
+
+    Raises:
+        WeightsError: these weights or this corpus cannot be used, in words.
+        corpus.CorpusError: the part is empty.
+        launch.TrainingFailed: a rank failed.
+    """
+    if samples is not None and samples < 1:
+        raise WeightsError(f"samples={samples}: how many, 1 or more; None takes them all.")
+    saved = checkpoint.of(source, step)
+    layout = checkpoint.for_inference(layout or Layout(), saved.recipe)
+    if data is None:
+        arrays, what = _looked_at(source, saved), f"validation at step {saved.step}"
+    else:
+        arrays, what = _in_order(saved, data, part, samples), f"{data.name}, {part}"
+    machine = machine or for_ranks(layout.world_size)
+    from safetensors.numpy import save_file
+
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "samples.safetensors"
+        save_file(arrays, file)
+        at_once = min(saved.recipe.batch.micro_batch_size, len(arrays["tokens"]))
+        flags = saved.flags(layout, machine)
+        said = checkpoint.ranks("held_out_loss", layout, file, at_once, *flags, machine=machine, recipe=saved.recipe)
+    found = json.loads(next(line[line.index(MARK) + len(MARK) - 1 :] for line in said.splitlines() if MARK in line))
+    predicted = arrays["labels"][arrays["loss_mask"] > 0].tolist()
+    size = text.text_bytes(text.tokenizer_of(saved), predicted) if saved.tokenizer else 0
+    return Evaluation(what, found["sum"] / found["tokens"], found["tokens"], size)
+
+
+def _in_order(saved: checkpoint.Checkpoint, data: Corpus, part: str, count: int | None) -> dict[str, np.ndarray]:
+    """The documents of a part one after the other, cut into samples; what the last one lacks does not count."""
+    if saved.tokenizer and tokenizers.content(saved.tokenizer) != tokenizers.content(data.tokenizer_path):
+        raise WeightsError(
+            f"{data.name} was cut with another tokenizer ({data.tokenizer}) than these weights know: prepare it with "
+            f"corpus.prepare(…, tokenizer={str(saved.tokenizer)!r})."
+        )
+    length, split = saved.recipe.model.sequence_length, saved.recipe.schedule.split
+    opened = data.open_index()
+    first, last = 0, opened.sequences
+    if part != "all":
+        samples.require_part(data, split, part, length)
+        found = data_split.parts(opened, split, length)[data_split.PARTS.index(part)]
+        first, last = found["first"], found["last"]
+    stream: list[np.ndarray] = []
+    wanted = None if count is None else count * length + 1
+    for document in range(first, last):
+        stream.append(np.asarray(opened.sequence(document), dtype=np.int64))
+        if wanted is not None and sum(map(len, stream)) >= wanted:
+            break
+    ids = np.concatenate(stream)[:wanted]
+    if len(ids) < 2:
+        raise WeightsError(f"The {part} part of {data.name} has {len(ids)} tokens: there is nothing to predict.")
+    rows = -(-(len(ids) - 1) // length)
+    padded = np.pad(ids, (0, rows * length + 1 - len(ids)))
+    counts = (np.arange(rows * length) < len(ids) - 1).astype(np.float32)
+    return {
+        "tokens": np.ascontiguousarray(padded[:-1].reshape(rows, length)),
+        "labels": np.ascontiguousarray(padded[1:].reshape(rows, length)),
+        "position_ids": np.tile(np.arange(length), (rows, 1)),
+        "loss_mask": counts.reshape(rows, length),
+    }
+
+
+def _looked_at(run, saved: checkpoint.Checkpoint) -> dict[str, np.ndarray]:
+    """The samples of the run's look at the validation part at the checkpoint's step, or of the last one before.
+
+    As `get_train_valid_test_num_samples` (megatron/training/training.py) counts them: each look takes the next.
+    """
+    recipe, schedule = saved.recipe, saved.recipe.schedule
+    words = shlex.split(getattr(run, "command", ""), comments=True)
+    if "--data-path" not in words:
+        raise WeightsError("These weights come without a corpus that they were trained on: name one, data=….")
+    rest = words[words.index("--data-path") + 1 :]
+    paths = rest[: next(place for place, word in enumerate(rest) if word.startswith("--"))]
+    each = schedule.eval_iters * recipe.batch.global_batch_size
+    looks = max(1, saved.step // schedule.eval_interval)
+    if not each:
+        raise WeightsError("The run never looked at its validation part (eval_iters=0): name a corpus, data=….")
+    with tempfile.TemporaryDirectory() as index_cache:
+        dataset = samples.megatron_dataset(
+            SimpleNamespace(data_path=tuple(paths), tokenizer_path=saved.tokenizer),
+            recipe.model.sequence_length,
+            split=schedule.split,
+            part="valid",
+            count=(schedule.train_iters // schedule.eval_interval + 1) * each,
+            index_cache=index_cache,
+            seed=schedule.seed,
+            reset_position_ids="--reset-position-ids" in recipe.extra_flags,
+            eod_mask_loss="--eod-mask-loss" in recipe.extra_flags,
+        )
+        drawn = [dataset[i] for i in range((looks - 1) * each, looks * each)]
+    names = ("tokens", "labels", "position_ids", "loss_mask")
+    return {name: np.stack([sample[name].numpy() for sample in drawn]) for name in names}

@@ -1,0 +1,92 @@
+"""The loss on held-out text: what training printed, what transformers computes, at any layout."""
+
+import math
+import re
+
+import numpy as np
+import pytest
+
+from helpers import corpus, weights
+from helpers.corpus import data_split
+from helpers.machine import CPU
+from helpers.recipes import Layout
+from helpers.weights import checkpoint, evaluation
+from helpers.weights.evaluation import Evaluation
+
+PRINTED = re.compile(r"validation loss at iteration (\d+) \| lm loss value: (\S+) \|")
+
+
+@pytest.fixture(scope="module")
+def looked(tiny_recipe, small_corpus, tmp_path_factory):
+    """A run that looked at its validation part three times and kept a checkpoint of each."""
+    from helpers import launch
+
+    recipe = tiny_recipe.with_(name="looked", train_iters=12, eval_interval=4, save_interval=4, eval_iters=2, keep=3)
+    return launch.train(recipe, small_corpus, machine=CPU, runs_dir=tmp_path_factory.mktemp("looked"))
+
+
+@pytest.mark.train
+@pytest.mark.parametrize(("step", "layout"), [(12, Layout(pipeline_parallel=2)), (8, Layout(tensor_parallel=2))])
+def test_the_loss_is_the_one_that_training_printed(looked, step, layout):
+    printed = {int(at): float(loss) for at, loss in PRINTED.findall(looked.log_text)}
+    found = weights.evaluate(looked, step=step, layout=layout, machine=CPU)
+    assert found.loss == pytest.approx(printed[step], abs=2e-6)  # it prints seven digits
+    assert found.tokens == 2 * 8 * 64 and 0 < found.bytes < 6 * found.tokens
+
+
+@pytest.mark.train
+def test_a_whole_part_is_predicted_token_by_token(looked, small_corpus, tmp_path):
+    """Every token but the first, once, in the order of the documents; transformers has the same loss on the export."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    found = weights.evaluate(looked, small_corpus, part="test", machine=CPU)
+    documents = data_split.parts(small_corpus.open_index(), looked.recipe.schedule.split, 64)[2]
+    ids = np.concatenate(
+        [small_corpus.open_index().sequence(i) for i in range(documents["first"], documents["last"])]
+    ).astype(np.int64)
+    assert found.tokens == len(ids) - 1
+    text = small_corpus.decode(ids[1:]).replace("<|endoftext|>", "")
+    assert found.bytes == len(text.encode())
+    assert found.bits_per_byte == pytest.approx(found.loss / math.log(2) * found.tokens / found.bytes)
+    assert found.perplexity == pytest.approx(math.exp(found.loss))
+
+    weights.to_hugging_face(looked, tmp_path / "out")
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "out").eval()
+    nats = 0.0
+    with torch.no_grad():
+        for start in range(0, len(ids) - 1, 64):
+            window = torch.tensor(ids[start : start + 65])
+            logits = model(window[None, :-1]).logits[0]
+            nats += torch.nn.functional.cross_entropy(logits, window[1:], reduction="sum").item()
+    assert found.loss == pytest.approx(nats / found.tokens, abs=2e-5)
+
+
+@pytest.mark.train
+def test_another_tokenizers_corpus_is_refused(looked, small_jsonl):
+    other = corpus.prepare(str(small_jsonl), tokenizer="bpe-400")
+    with pytest.raises(weights.WeightsError, match="was cut with another tokenizer"):
+        weights.evaluate(looked, other)
+
+
+def test_samples_in_order(small_corpus, tiny_recipe, tmp_path):
+    saved = checkpoint.Checkpoint(tiny_recipe, tmp_path, 1, small_corpus.tokenizer_path)
+    whole = evaluation._in_order(saved, small_corpus, "all", None)
+    assert whole["loss_mask"].sum() == small_corpus.tokens - 1
+    assert (whole["labels"][:, :-1] == whole["tokens"][:, 1:]).all()
+    few = evaluation._in_order(saved, small_corpus, "all", 3)
+    assert few["tokens"].shape == (3, 64) and few["loss_mask"].all()
+    assert (few["tokens"] == whole["tokens"][:3]).all()
+
+
+def test_what_cannot_be_evaluated(tiny_recipe):
+    with pytest.raises(TypeError, match="it takes 'train' or 'valid' or 'test' or 'all'"):
+        weights.evaluate(tiny_recipe, part="held-out")
+    with pytest.raises(weights.WeightsError, match="samples=0: how many"):
+        weights.evaluate(tiny_recipe, samples=0)
+
+
+def test_bits_per_byte_by_hand():
+    found = Evaluation("text", loss=math.log(2) * 4, tokens=100, bytes=200)
+    assert found.bits_per_byte == pytest.approx(2) and found.perplexity == pytest.approx(16)
+    assert "2.000 bits per byte" in repr(found) and "<table" in found._repr_html_()
