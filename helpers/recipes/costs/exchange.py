@@ -62,15 +62,41 @@ def tensor(recipe: "Recipe", machine: Machine, rates: Rates) -> tuple[float, flo
     return 4 * once, 2 * once, 4 * once
 
 
-def context(recipe: "Recipe", machine: Machine, rates: Rates) -> float:
-    """Seconds in which one layer's keys and values go once around the ring (p2p), forward; backward twice that."""
+def context_way(recipe: "Recipe") -> str:
+    """How keys and values travel: "p2p", a ring, unless Megatron's `--cp-comm-type` says "all_gather" or "a2a"."""
+    flags = recipe.extra_flags
+    return flags[flags.index("--cp-comm-type") + 1] if "--cp-comm-type" in flags[:-1] else "p2p"
+
+
+def context(recipe: "Recipe", machine: Machine, rates: Rates, attention: tuple[float, float]) -> tuple[float, float]:
+    """Seconds of one layer's context-parallel exchange that its attention (seconds, forward and backward) does not
+    hide, with what it slows attention by.
+
+    A ring passes keys and values on n − 1 times behind attention, and backward their gradients, too. An all-gather of
+    both comes before it. All-to-alls trade the sequence for heads, of queries, keys and values, and of the result
+    (Jacobs et al. 2023, DeepSpeed Ulysses).
+    """
     layout, model = recipe.layout, recipe.model
     n = layout.context_parallel
     if n == 1:
-        return 0.0
+        return 0.0, 0.0
     link = rates.link(n, nodes_of(machine, n, layout.tensor_parallel))
-    own = 2 * tokens(recipe) * model.head_size * model.query_groups / layout.tensor_parallel
-    return (n - 1) * (link.start + own * activations.element_bytes(recipe.precision) / link.bandwidth)
+    each = tokens(recipe) * model.head_size * activations.element_bytes(recipe.precision) / layout.tensor_parallel
+    keys, queries = 2 * each * model.query_groups, 2 * each * model.num_attention_heads
+    way = context_way(recipe)
+    if way == "all_gather":
+        once = gather(n * keys, n, link)
+        return once, once
+    if way == "a2a":
+        once = 4 * link.start + (n - 1) / n * (keys + queries) / link.bandwidth
+        return once, once
+    ring = (n - 1) * (link.start + keys / link.bandwidth)
+    ahead, back = attention
+    return _behind(ring, ahead), _behind(2 * ring, back)
+
+
+def _behind(sent: float, beside: float) -> float:
+    return max(0.0, sent - beside) + SLOWED * min(sent, beside)
 
 
 def experts(recipe: "Recipe", machine: Machine, rates: Rates) -> float:

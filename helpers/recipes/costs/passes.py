@@ -13,6 +13,7 @@ from helpers.machine import Machine
 from helpers.recipes.accounting import activations
 from helpers.recipes.changes import acting
 from helpers.recipes.command import loss_kernel
+from helpers.recipes.costs.exchange import context_way
 from helpers.recipes.costs.gemms import tokens
 
 if TYPE_CHECKING:
@@ -36,7 +37,10 @@ SPLIT_PASSES = 5  # over the gradients of QKV
 RECORDED_KERNELS = {"forward": 19, "backward": 34}  # of a GPT layer
 FEWER_WITHOUT_BIAS, MORE_IN_FP8 = 12, 36
 COLLECTIVES = {True: 10, False: 4}  # of tensor parallelism, with and without sequence parallelism
-RING_STEP = 4  # kernels of each exchange of keys and values in a direction: send, attention, two corrections
+# Kernels of context parallelism in a direction: of each step of a ring (send, attention, two corrections), of an
+# all-gather (two gathers, their order, two halves with a correction each), of all-to-alls (three for each of q, k, v
+# and the result: transposed, sent, put in order). Transformer Engine 2.20, dot_product_attention/context_parallel.py.
+RING_STEP, EXCHANGES = 4, {"all_gather": 12, "a2a": 12}
 ROUTING, EXPERT = 15, 2  # kernels that route and sort tokens in a direction, and those of each expert
 
 
@@ -129,7 +133,8 @@ def kernels(recipe: "Recipe", direction: str) -> float:
     number -= FEWER_WITHOUT_BIAS / 2 * (not model.linear_bias) - 3 * (model.position_embedding == "rope")
     number += MORE_IN_FP8 / 2 * (recipe.precision.fp8_format is not None)
     number += COLLECTIVES[layout.sequence_parallel] / 2 * (layout.tensor_parallel > 1)
-    number += RING_STEP * (layout.context_parallel - 1) * ("--cp-comm-type" not in recipe.extra_flags)
+    if layout.context_parallel > 1:
+        number += EXCHANGES.get(context_way(recipe), RING_STEP * (layout.context_parallel - 1))
     if model.num_experts:
         grouped = "--moe-grouped-gemm" in recipe.extra_flags
         number += ROUTING + EXPERT * (1 if grouped else model.num_experts / layout.expert_parallel)

@@ -75,7 +75,7 @@ def layer(recipe: "Recipe", machine: Machine, rates: Rates) -> tuple[Counter, Co
     once = sum(gemms.seconds(one, rates, format) for one in products)
     scored, scored_back = _attention(recipe, machine, rates)
     sent, sent_back, hidden = exchange.tensor(recipe, machine, rates)
-    ring = exchange.context(recipe, machine, rates)
+    around, around_back = exchange.context(recipe, machine, rates, (scored, scored_back))
     there = exchange.experts(recipe, machine, rates)
     casts = _seconds(passes.casts(recipe), rates) + passes.MORE_IN_FP8 * rates.kernel * (format == "fp8")
     if recipe.speed.overlap_tensor_parallel:
@@ -91,7 +91,7 @@ def layer(recipe: "Recipe", machine: Machine, rates: Rates) -> tuple[Counter, Co
             "norms, elementwise": _seconds(passes.forward(recipe, machine), rates) + gaps["forward"],
             "FP8 casts": casts / 3,
             "TP collectives": sent,
-            "CP exchange": max(0.0, ring - scored) + exchange.SLOWED * min(ring, scored),
+            "CP exchange": around,
             "EP all-to-all": there,
         }
     )
@@ -102,7 +102,7 @@ def layer(recipe: "Recipe", machine: Machine, rates: Rates) -> tuple[Counter, Co
             "norms, elementwise": _seconds(passes.backward(recipe, machine), rates) + gaps["backward"] + unfused,
             "FP8 casts": casts * 2 / 3,
             "TP collectives": sent_back + slowed * hidden,
-            "CP exchange": max(0.0, 2 * ring - scored_back) + exchange.SLOWED * min(2 * ring, scored_back),
+            "CP exchange": around_back,
             "EP all-to-all": there,
         }
     )
