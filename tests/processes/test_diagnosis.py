@@ -332,6 +332,17 @@ def test_killed_rank_comes_before_the_lost_connection():
     assert diagnosis.diagnose(log).name == "killed by the kernel"
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "RuntimeError: DataLoader worker (pid 13604) is killed by signal: Killed. ",  # torch/utils/data/_utils
+        "tiny failed: torchrun was killed by signal 9",  # helpers/processes/supervisor.py
+    ],
+)
+def test_a_killed_process_of_a_rank_and_a_killed_torchrun_are_told_before_the_lost_connection(words):
+    assert diagnosis.diagnose(LOGS["lost a rank"] + words).name == "killed by the kernel"
+
+
 def test_a_hang_comes_before_the_crash_of_ending_it():
     assert diagnosis.diagnose("exitcode  : -11 (pid: 7)\nrank 1 hangs: no step for 600 s").name == "hangs"
 

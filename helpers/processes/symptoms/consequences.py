@@ -20,7 +20,7 @@ CONSEQUENCES = (
     ),
     Symptom(
         "killed by the kernel",
-        r"was killed by SIGKILL|exitcode\s+: -9 |Signal 9 \(SIGKILL\)",
+        r"was killed by (?:SIGKILL|signal 9\b)|exitcode\s+: -9 |Signal 9 \(SIGKILL\)|is killed by signal: Killed",
         "Somebody killed the process without warning: most often Linux itself, when main memory was full.",
         "See `dmesg | grep -i oom`. If it was that: lower --micro-batch-size, the number of ranks or --num-workers.",
     ),
