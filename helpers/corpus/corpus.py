@@ -108,9 +108,17 @@ class Corpus:
         return self._backend.encode(text).ids
 
     def decode(self, ids) -> str:
-        """The text of token ids; end-of-document shows as its name."""
-        ids = [int(i) for i in np.asarray(ids).reshape(-1)]
-        return self._backend.decode(ids, skip_special_tokens=False)
+        """The text of token ids; end-of-document shows as its name.
+
+        Raises:
+            CorpusError: they are no token ids.
+        """
+        numbers = np.asarray(ids).reshape(-1)
+        if numbers.size and (numbers.dtype.kind not in "iu" or numbers.min() < 0):
+            raise CorpusError(
+                "corpus.decode takes token ids, whole numbers from 0: corpus.decode(corpus.encode(text))."
+            )
+        return self._backend.decode(numbers.tolist(), skip_special_tokens=False)
 
     @checked
     def pieces(self, text: str):

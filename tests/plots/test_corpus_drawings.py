@@ -67,6 +67,8 @@ def test_a_blends_samples_are_drawn_one_by_one(small_blend):
         (lambda data: plots.document_lengths("text"), "it takes a corpus"),
         (lambda data: data.sample(-1), "corpus.sample(n=-1): it takes a whole number from 0"),
         (lambda data: data.encode(5), "corpus.encode(text=5): it takes a text"),
+        (lambda data: data.decode("text"), "takes token ids"),
+        (lambda data: data.decode([-1]), "takes token ids"),
         (lambda data: corpus.draw(data, 0), "corpus.draw(sequence_length=0): it takes a whole number from 1."),
         (lambda data: corpus.compare("text"), "it takes a corpus"),
     ],
