@@ -86,7 +86,7 @@ def working() -> torch.dtype:
     """The format that layers are computed in here."""
     if not on_gpu():
         return torch.float32
-    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
 
 
 # ---- one device --------------------------------------------------------------------------------------------------
@@ -139,12 +139,11 @@ def elementwise(model) -> list[list[float]]:
 
 
 def both(function, inputs) -> tuple[float, float]:
-    """Seconds of a function of `inputs`, forward and backward."""
-    output = function()
-    gradient = torch.ones_like(output)
-    with torch.no_grad():
-        forward = seconds(function)
-    return forward, seconds(lambda: torch.autograd.grad(output, inputs, gradient, retain_graph=True))
+    """Seconds of a function of `inputs`, forward and backward; each backward after a forward of its own, since
+    Transformer Engine lets go of what it has kept for one."""
+    gradient = torch.ones_like(function())
+    forward = seconds(function)
+    return forward, seconds(lambda: torch.autograd.grad(function(), inputs, gradient)) - forward
 
 
 def attention(model) -> list[dict[str, float]]:
