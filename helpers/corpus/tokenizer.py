@@ -81,8 +81,8 @@ def _describes_tokenizer(path: Path) -> bool:
 
 
 def _directory(name: str) -> Path:
-    path = given(name, "corpus.prepare(tokenizer={})")
-    if not name.strip() or not os.path.isdir(path) or not any(_describes_tokenizer(p) for p in path.iterdir()):
+    path = given(name, "corpus.prepare(tokenizer={})") if name.strip() else None
+    if path is None or not os.path.isdir(path) or not any(_describes_tokenizer(p) for p in path.iterdir()):
         raise TokenizerError(
             f"tokenizer {name!r} is not here: give 'gpt2', 'bpe-4096' (or any bpe-N) or the path of a directory with a "
             "Hugging Face tokenizer (tokenizer.json, tokenizer_config.json)."

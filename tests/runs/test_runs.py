@@ -340,6 +340,8 @@ def test_the_last_lines_of_a_log_are_counted_from_zero(tmp_path):
         (lambda run: runs.record(run, "../x"), "it names one file"),
         (lambda run: runs.latest("x", run.path / ("n" * 300)), "255 bytes"),
         (lambda run: runs.load("~nosuchuser/x"), "the home that ~ stands for is not known"),
+        (lambda run: runs.load(""), "an empty path names nothing"),
+        (lambda run: runs.trust(""), "an empty path names nothing"),
     ],
 )
 def test_strange_requests_are_told_in_words(call, words, tmp_path):
