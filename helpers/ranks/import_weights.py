@@ -38,12 +38,18 @@ class Weights(Mapping):
     def __init__(self, files: list[str]):
         self._found = {}
         for file in files:
-            if file.endswith(".safetensors"):
-                opened = safe_open(file, "pt")
-                self._found |= {self._full(name): (opened, name) for name in opened.keys()}  # noqa: SIM118
-            else:
-                loaded = torch.load(file, map_location="cpu", weights_only=True)
-                self._found |= {self._full(name): (loaded, name) for name in loaded}
+            try:
+                self._add(file)
+            except Exception as error:
+                raise SystemExit(f"REFUSED: {file} cannot be read: {error}") from None
+
+    def _add(self, file: str) -> None:
+        if file.endswith(".safetensors"):
+            opened = safe_open(file, "pt")
+            self._found |= {self._full(name): (opened, name) for name in opened.keys()}  # noqa: SIM118
+        else:
+            loaded = torch.load(file, map_location="cpu", weights_only=True)
+            self._found |= {self._full(name): (loaded, name) for name in loaded}
 
     @staticmethod
     def _full(name: str) -> str:

@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -151,6 +152,7 @@ def ranks(program: str, layout: Layout, *arguments, machine: Machine, recipe: Re
     except programs.TrainingFailed as failed:
         log = (failed.run_directory / "log.txt").read_text(errors="replace")
         if REFUSED in log:
+            shutil.rmtree(failed.run_directory, ignore_errors=True)
             raise WeightsError(log.partition(REFUSED)[2].splitlines()[0]) from None
         raise
 

@@ -24,7 +24,7 @@ LONGEST_SAMPLE = 1024  # a recipe's samples, until the learner asks for others
 
 # What config.json may say besides what is read below: it is of no consequence for the numbers, or the same everywhere.
 OF_NO_CONSEQUENCE = {
-    "_name_or_path", "_attn_implementation", "architectures", "attention_dropout", "attn_pdrop", "bos_token_id",
+    "architectures", "attention_dropout", "attn_pdrop", "bos_token_id",
     "dtype", "embd_pdrop", "eos_token_id", "id2label", "initializer_range", "is_llama_config", "label2id",
     "max_window_layers", "model_type", "n_ctx", "output_router_logits", "pad_token_id", "problem_type",
     "resid_pdrop", "router_aux_loss_coef", "summary_activation", "summary_first_dropout", "summary_proj_to_labels",
@@ -190,7 +190,7 @@ def _refuse_unknown(published: Published) -> None:
     for name, value in raw.items():
         if name in MUST_BE and value != MUST_BE[name]:
             raise _no_counterpart(name, value)
-        known = name in read | OF_NO_CONSEQUENCE or name in MUST_BE
+        known = name in read | OF_NO_CONSEQUENCE or name in MUST_BE or name.startswith("_")
         if not known and value not in (None, False, [], {}):
             raise _no_counterpart(name, value)
 

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 from helpers.weights.error import WeightsError
@@ -70,8 +71,15 @@ def weight_files(folder: Path) -> list[Path]:
         for file in files:
             if file.suffix == ".safetensors":
                 _whole(file)
+            elif _begins(file) == b"PK" and not zipfile.is_zipfile(file):  # its list of contents is at its end
+                raise WeightsError(f"{file} is cut off: its list of contents is missing. Fetch it again.")
         return files
     raise WeightsError(f"{folder} has no weights: neither {SAFETENSORS} nor {PICKLED}, in one file or several.")
+
+
+def _begins(file: Path) -> bytes:
+    with open(file, "rb") as opened:
+        return opened.read(2)
 
 
 def _whole(file: Path) -> None:

@@ -39,7 +39,7 @@ def gguf(file: str, folder: str) -> dict:
     directory, name = str(Path(file).parent), Path(file).name
     model = AutoModelForCausalLM.from_pretrained(directory, gguf_file=name, dtype=torch.float32)
     config = model.config.to_dict()
-    for field in ("quantization_config", "_name_or_path"):
+    for field in ("quantization_config", "_name_or_path", "_model_name_or_path"):
         config.pop(field, None)
     config["rms_norm_eps"] = float(f"{config['rms_norm_eps']:.5g}")  # GGUF keeps 1e-05 as 9.9999997e-06
     plain = type(model)(type(model.config)(**config))

@@ -170,6 +170,11 @@ def config(**settings):
     return lambda folder: tiny_models.set_in_config(folder, **settings)
 
 
+def cut_pickle(folder):
+    (folder / "model.safetensors").unlink()
+    (folder / "pytorch_model.bin").write_bytes(b"PK\x03\x04 the first half of an archive")
+
+
 def shards(folder):
     (folder / "model.safetensors").unlink()
     listed = {"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}
@@ -184,6 +189,7 @@ def shards(folder):
         (without("model.safetensors"), "has no weights: neither model.safetensors nor pytorch_model.bin"),
         (broken, r"is cut off: it has [\d,]+ of [\d,]+ bytes"),
         (lambda folder: (folder / "model.safetensors").write_bytes(b"x" * 99), "its list of tensors cannot be read"),
+        (cut_pickle, "pytorch_model.bin is cut off: its list of contents is missing"),
         (shards, "lacks model-00001-of-00002.safetensors, model-00002-of-00002.safetensors, which"),
         (without("tokenizer.json"), "has no tokenizer.json"),
         (config(vocab_size=400), "knows 512 tokens, and the model has 400"),
@@ -203,6 +209,19 @@ def test_a_folder_that_cannot_be_taken(damage, words, folder_of, tmp_path):
     with pytest.raises(weights.WeightsError, match=words):
         weights.from_hugging_face(folder)
     assert not [path for path in cache_root().glob("weights/*odd*") if path.suffix != ".lock"]
+
+
+@pytest.mark.train
+def test_files_without_a_tensor_are_told_by_its_name(folder_of, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    folder = shutil.copytree(folder_of("llama"), tmp_path / "lacking")
+    held = load_file(folder / "model.safetensors")
+    del held["model.layers.1.mlp.down_proj.weight"]
+    save_file(held, folder / "model.safetensors")
+    with pytest.raises(weights.WeightsError, match="the files hold no tensor 'model.layers.1.mlp.down_proj.weight'"):
+        weights.from_hugging_face(folder)
+    assert not [path for path in cache_root().glob("weights/*lacking*") if path.suffix != ".lock"]
 
 
 def test_a_name_that_is_none(tmp_path, monkeypatch):
