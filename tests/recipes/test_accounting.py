@@ -233,11 +233,14 @@ def test_beside_megatrons_own_estimate():
         assert 0.3 < ours["activations"] / theirs["activations"] < 3
 
 
-def test_megatrons_estimate_is_read_from_its_file_alone():
-    asked = "import sys; from helpers import recipes; from helpers.recipes import accounting;"
-    asked += "print(accounting.megatron_memory(recipes.gpt3_345m())['activations'] > 0, 'torch' in sys.modules)"
+def test_a_plan_and_megatrons_own_estimate_need_neither_torch_nor_megatron():
+    asked = (
+        "import sys; from helpers import recipes; from helpers.recipes import accounting; recipe = recipes.gpt3_345m();"
+    )
+    asked += "print(sum(accounting.memory(recipe).values()) > 0, accounting.megatron_memory(recipe)['activations'] > 0,"
+    asked += "'torch' in sys.modules)"
     told = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, cwd=PROJECT)
-    assert told.stdout.split() == ["True", "False"], told.stderr
+    assert told.stdout.split() == ["True", "True", "False"], told.stderr
 
 
 def test_readable():
