@@ -3,63 +3,67 @@
 from helpers.machine import Machine
 from helpers.planner.plans import rates_of
 from helpers.recipes import Recipe, accounting
-from helpers.recipes.costs import gemms
+from helpers.recipes.costs import exchange, gemms
 from helpers.show import numbers
 from helpers.show.arguments import checked
+
+STATES = ("weights", "gradients", "optimizer")
 
 
 @checked
 def step(recipe: Recipe, machine: Machine):
-    """The four sums that decide a layout, each written out (pandas): work, states, what travels, what waits.
+    """The sums that decide a layout, each written out (pandas): work, states, what travels, what waits.
 
-    N parameters, T tokens a step, G ranks, h width, L layers, d, t, p data-, tensor- and pipeline-parallel ranks, m
-    micro-batches.
+    N parameters that a token visits, T tokens a step, G ranks, L layers of a stage, m micro-batches, d, t, p data-,
+    tensor- and pipeline-parallel ranks, v chunks.
     """
     import pandas as pd
 
     rates, model, layout, batch = rates_of(machine), recipe.model, recipe.layout, recipe.batch
-    count = sum(accounting.parameter_counts(model).values())
     ranks, t, p, d = layout.world_size, layout.tensor_parallel, layout.pipeline_parallel, layout.data_parallel
+    flops = accounting.flops_by_part(model)
+    visited = (sum(flops.values()) - flops["scores"]) / 6
     tokens = batch.global_batch_size * model.sequence_length
     rate = rates.products[gemms.format_of(recipe)].flops
     m = max(1, batch.global_batch_size // (batch.micro_batch_size * d))
-    work = 6 * count * tokens / (ranks * rate)
+    work = 6 * visited * tokens / (ranks * rate)
+    memory = accounting.memory(recipe, machine)
+    held, here = sum(memory[part] for part in STATES), sum(accounting.rank_parameters(model, layout))
+    each = " + ".join(f"{memory[part] / here:.1f}" for part in STATES)
     said = numbers.prefixed
-    states = count / (t * p) * (6 + 12 / d if layout.distributed_optimizer else 18)
     rows = [
         (
             "GEMMs",
             "6 N T ÷ (G × FLOP/s)",
-            f"6 × {count / 1e9:.2f}·10⁹ × {tokens:,} ÷ ({ranks} × {said(rate, 'FLOP/s')})",
+            f"6 × {visited / 1e9:.2f}·10⁹ × {tokens:,} ÷ ({ranks} × {said(rate, 'FLOP/s')})",
             numbers.duration_ms(work),
         ),
         (
             "weights, gradients, Adam",
-            "N (6 + 12 / d) ÷ (t p)" if layout.distributed_optimizer else "18 N ÷ (t p)",
-            f"{count / 1e9:.2f}·10⁹ ÷ ({t} × {p}), d = {d}",
-            numbers.decimal_bytes(states),
+            "bytes a parameter × parameters of a rank",
+            f"({each}) × {here / 1e9:.2f}·10⁹",
+            numbers.decimal_bytes(held),
         ),
     ]
     if t > 1:
-        link = rates.link(t)
-        once = gemms.tokens(recipe) * model.hidden_size * 2 * (t - 1) / t / link.bandwidth
+        layers, parts = model.num_layers / p, exchange.tensor(recipe, machine, rates)
+        how = "4 AG, 4 RS and 2 AG again" if layout.sequence_parallel else "4 AR"
         rows.append(
             (
-                "TP, 8 transfers a layer",
-                "8 L m × tokens h 2 (t − 1)/t ÷ B/s",
-                f"8 × {model.num_layers // p} × {m} × {numbers.duration_ms(once)}",
-                numbers.duration_ms(8 * model.num_layers / p * m * once),
+                f"TP: {how} a layer",
+                "L m × their bytes ÷ B/s",
+                f"{layers:g} × {m} × {numbers.duration_ms(sum(parts))}",
+                numbers.duration_ms(layers * m * sum(parts)),
             )
         )
-    if d > 1:
-        link = rates.link(d)
-        sent = 4 * count / (t * p) * (d - 1) / d / link.bandwidth
+    if d * layout.context_parallel > 1:
+        sent, received, _ = exchange.data(recipe, machine, rates, *accounting.rank_parameters(model, layout))
         rows.append(
             (
-                "DP, once a step",
-                "4 N (d − 1)/d ÷ (t p B/s)",
-                f"4 × {count / 1e9:.2f}·10⁹ × {d - 1}/{d} ÷ ({t} × {p} × {said(link.bandwidth, 'B/s')})",
-                numbers.duration_ms(sent),
+                "DP: gradients, and weights back",
+                "once a step, bytes ÷ B/s",
+                f"{numbers.duration_ms(sent)} + {numbers.duration_ms(received)}",
+                numbers.duration_ms(sent + received),
             )
         )
     if p > 1:

@@ -49,6 +49,7 @@ SHEETS = tuple(
         ("H100 NVL", 835, 94, 3.9, 300, (9, 0)),
         ("H100", 989, 80, 3.35, 450, (9, 0)),
         ("H20", 148, 96, 4.0, 450, (9, 0)),
+        ("A100 40GB", 312, 40, 1.555, 300, (8, 0)),
         ("A100", 312, 80, 2.04, 300, (8, 0)),
         ("A800", 312, 80, 2.04, 200, (8, 0)),
         ("A40", 150, 48, 0.696, 32, (8, 6)),
@@ -66,9 +67,9 @@ SHEETS = tuple(
 
 def find(name: str) -> Sheet | None:
     """The sheet of a device's name; None for a GPU that has none here, or a variant of one that has."""
-    words = f" {name.replace('-', ' ')} "
-    found = next((sheet for sheet in SHEETS if f" {sheet.name} " in words), None)
-    if found is None or VARIANTS.intersection(words.replace(found.name, "").split()):
+    words = set(name.replace("-", " ").split())
+    found = next((sheet for sheet in SHEETS if set(sheet.name.split()) <= words), None)
+    if found is None or VARIANTS & (words - set(found.name.split())):
         return None
     return found
 

@@ -5,10 +5,10 @@ import re
 from helpers.machine import data_sheets
 from helpers.machine.hardware import GPU, Machine
 
-COUNT = re.compile(r"\s*(?:(\d+)\s*(?:×|x|\*)\s*)?(.+?)\s*", re.I)
+COUNT = re.compile(r"(?:(\d+)\s*(?:[×x*]\s*|\s))?\s*([a-z].*)", re.I)
 SIZE = re.compile(r"\b(\d+)\s*GB\b", re.I)
 MOST = 100_000  # GPUs of the largest machine that somebody plans for
-SIZES = {"A100": (40, 80), "GH200": (96, 144), "H100": (80, 64, 96)}  # GB, where one name has several
+SIZES = {"GH200": (96, 144), "H100": (80, 64, 96)}  # GB, where one name has several
 
 
 def described(text: str, nodes: int = 1, between_nodes_gbps: float | None = None) -> Machine:
@@ -24,8 +24,12 @@ def described(text: str, nodes: int = 1, between_nodes_gbps: float | None = None
     """
     if not isinstance(text, str) or not text.strip():
         raise ValueError(f'{text!r} describes no machine: write "8 × H100 80GB", say.')
-    number, name = COUNT.fullmatch(text).groups()
-    count = int(number or 1)
+    if not (said := COUNT.fullmatch(text.strip())):
+        raise ValueError(
+            f'{text!r} describes no machine: a number of GPUs and their name, "8 × H100 80GB"; several nodes: '
+            'described("8 × H100 80GB", nodes=2, between_nodes_gbps=400).'
+        )
+    count, name = int(said.group(1) or 1), said.group(2).upper()
     _whole("GPUs a node", count)
     _whole("nodes", nodes)
     if count * nodes > MOST:
@@ -36,15 +40,16 @@ def described(text: str, nodes: int = 1, between_nodes_gbps: float | None = None
         raise ValueError(f"nodes={nodes} needs the network's rate for each GPU: between_nodes_gbps=400, say.")
     if nodes == 1 and between_nodes_gbps is not None:
         raise ValueError(f"between_nodes_gbps={between_nodes_gbps!r} with one node: there is nothing between. nodes=2?")
-    if nodes > 1 and not (isinstance(between_nodes_gbps, int | float) and 0 < between_nodes_gbps <= 1e5):
+    known = isinstance(between_nodes_gbps, int | float) and not isinstance(between_nodes_gbps, bool)
+    if nodes > 1 and not (known and 0 < between_nodes_gbps <= 1e5):
         raise ValueError(f"between_nodes_gbps={between_nodes_gbps!r}: Gbit/s for each GPU, such as 400.")
-    said = SIZE.search(name)
-    sheet = data_sheets.of(SIZE.sub("", name).strip())
-    gb = int(said.group(1)) if said else sheet.gigabytes
-    known = SIZES.get(sheet.name, (sheet.gigabytes,))
-    if gb not in known:
-        raise ValueError(f"{sheet.name} with {gb} GB: its data sheet has {' or '.join(map(str, known))} GB.")
-    gpu = GPU(f"NVIDIA {sheet.name} {gb}GB", int(sheet.memory_bytes * gb / sheet.gigabytes), sheet.compute_capability)
+    size = SIZE.search(name)
+    sheet = data_sheets.of(name if data_sheets.find(name) else SIZE.sub("", name).strip())
+    gb = int(size.group(1)) if size else sheet.gigabytes
+    if gb not in (sizes := SIZES.get(sheet.name, (sheet.gigabytes,))):
+        raise ValueError(f"{sheet.name} with {gb} GB: its data sheet has {' or '.join(map(str, sizes))} GB.")
+    short = sheet.name.removesuffix(f" {gb}GB")
+    gpu = GPU(f"NVIDIA {short} {gb}GB", int(sheet.memory_bytes * gb / sheet.gigabytes), sheet.compute_capability)
     return Machine(
         gpus=(gpu,) * (count * nodes),
         cpu_count=16 * count,

@@ -14,6 +14,14 @@ from helpers.show import frames
 from helpers.show.arguments import checked
 
 FOLDERS = ("h200", "h200/steps", "h200/twins", "h100-80gb-hbm3/twins")
+UNORDERED = ("NVIDIA", *FOLDERS)  # rows of several models, which nobody chooses among
+SUBJECTS = {  # of other people's tables
+    "DP, TP, recomputation": ("101", "202", "203", "280"),
+    "context parallelism": ("301",),
+    "pipelines": ("401",),
+    "experts": ("502",),
+    "NVIDIA's Llamas": ("NVIDIA",),
+}
 # Left out: what the rates and the constants of `recipes.costs` were taken from.
 TAKEN_FROM = {
     *timelines.RUNS,
@@ -67,6 +75,38 @@ class Comparison:
 
     def share_within(self, error: float) -> float:
         return sum(abs(run.error) <= error for run in self.timed) / len(self.timed)
+
+    def regret(self, table: str) -> float:
+        """What following the plan costs: the measured time of the row planned fastest over the fastest, less 1."""
+        rows = [run for run in self.timed if run.table == table]
+        chosen = min(rows, key=lambda run: run.predicted_ms)
+        return chosen.measured_ms / min(run.measured_ms for run in rows) - 1
+
+    def summary(self):
+        """One row a table: how far off, to which side, whether the order is right, and what following it costs."""
+        import pandas as pd
+
+        rows = []
+        for table in dict.fromkeys(run.table for run in self.timed):
+            errors = [run.error for run in self.timed if run.table == table]
+            near = sum(abs(error) <= 0.2 for error in errors)
+            order = "–" if table in UNORDERED else f"{self.order(table):.2f}"
+            regret = "–" if table in UNORDERED else f"{self.regret(table):.0%}"
+            sign = f"{median(errors):+.0%}"
+            rows.append((table, len(errors), f"{near} of {len(errors)}", sign, order, regret))
+        columns = [
+            "table",
+            "runs",
+            "within 20 %",
+            "median error, signed",
+            "order, Kendall's τ",
+            "best plan against best",
+        ]
+        return pd.DataFrame(rows, columns=columns).set_index("table")
+
+    def by_table(self, groups: dict[str, tuple[str, ...]]) -> list["Comparison"]:
+        """A comparison for each title, of the tables named under it."""
+        return [Comparison(title, tuple(r for r in self.runs if r.table in names)) for title, names in groups.items()]
 
     def order(self, table: str) -> float:
         """Kendall's τ between the measured and the predicted order of a table's rows: 1 is the same order."""

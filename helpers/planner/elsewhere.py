@@ -119,33 +119,40 @@ def _context():
 
 
 def _pipeline():
-    """8.3B, global batch 32: m micro-batches through PP8, then chunks, then TP and both."""
+    """8.3B, global batch 32: m micro-batches through PP8, then chunks, then TP and both.
+
+    The table's "VPP" is what its scripts hand to `--num-layers-per-virtual-pipeline-stage`: layers of a chunk, not
+    chunks. With all layers of a stage in one chunk nothing is interleaved (arguments.py:938).
+    """
     for count, ms, gb in ((1, 2920, 57), (2, 1730, 56), (4, 1130, 57), (8, 875, 55), (16, 1160, 40), (32, 2050, 33)):
         layout = Layout(pipeline_parallel=8)
         yield _row("401", f"PP8, m={count}", _gpt(72, 3072, 32), layout, Batch(32 // count, 32), ms, gb)
-    for chunks, ms, gb in ((3, 715, 57), (9, 880, 55)):
-        layout = Layout(pipeline_parallel=8, virtual_pipeline_chunks=chunks)
-        yield _row("401", f"PP8, m=8, VPP{chunks}", _gpt(72, 3072, 32), layout, Batch(4, 32), ms, gb)
+    for layers, ms, gb in ((3, 715, 57), (9, 880, 55)):
+        layout = Layout(pipeline_parallel=8, virtual_pipeline_chunks=9 // layers)
+        yield _row("401", f"PP8, m=8, {layers} layers a chunk", _gpt(72, 3072, 32), layout, Batch(4, 32), ms, gb)
     layout = Layout(tensor_parallel=8, sequence_parallel=True)
     yield _row("401", "TP8+SP", _gpt(72, 3072, 32, tensor=8), layout, Batch(32, 32), 757, 53)
-    for chunks, ms in ((1, 887), (2, 745), (3, 680), (6, 665), (9, 710), (18, 895)):
-        layout = Layout(tensor_parallel=2, pipeline_parallel=4, virtual_pipeline_chunks=chunks, sequence_parallel=True)
-        name = f"TP2+SP×PP4, m=4, VPP{chunks}"
-        yield _row("401", name, _gpt(72, 3072, 32, tensor=2), layout, Batch(8, 32), ms, None)
+    shared = {"tensor_parallel": 2, "pipeline_parallel": 4, "sequence_parallel": True}
+    both = _gpt(72, 3072, 32, tensor=2)
+    yield _row("401", "TP2+SP×PP4, m=4", both, Layout(**shared), Batch(8, 32), 887, None)
+    for layers, ms in ((2, 745), (3, 680), (6, 665), (9, 710), (18, 895)):
+        layout = Layout(**shared, virtual_pipeline_chunks=18 // layers)
+        yield _row("401", f"TP2+SP×PP4, m=4, {layers} layers a chunk", both, layout, Batch(8, 32), ms, None)
 
 
 def _experts():
     """16 layers × 1024 with 8 of E experts a token, sequence 4096, global batch 32 on 8 GPUs, tokens spread evenly."""
+    shared = {"distributed_optimizer": True}
     shares = (
         (64, {}, 373, 70),
-        (64, {"distributed_optimizer": True}, 337, 48),
-        (64, {"expert_parallel": 8}, 256, 43),
-        (128, {"distributed_optimizer": True}, 527, 64),
-        (128, {"expert_parallel": 8}, 284, 49),
-        (256, {"distributed_optimizer": True}, None, None),
-        (256, {"expert_parallel": 8}, 314, 57),
-        (256, {"expert_parallel": 4, "expert_tensor_parallel": 2}, 473, 62),
-        (256, {"expert_parallel": 2, "expert_tensor_parallel": 4}, 855, 74),
+        (64, shared, 337, 48),
+        (64, {"expert_parallel": 8, **shared}, 256, 43),
+        (128, shared, 527, 64),
+        (128, {"expert_parallel": 8, **shared}, 284, 49),
+        (256, shared, None, None),
+        (256, {"expert_parallel": 8, **shared}, 314, 57),
+        (256, {"expert_parallel": 4, "expert_tensor_parallel": 2, **shared}, 473, 62),
+        (256, {"expert_parallel": 2, "expert_tensor_parallel": 4, **shared}, 855, 74),
     )
     for experts, split, ms, gb in shares:
         model = replace(
@@ -156,8 +163,8 @@ def _experts():
             linear_bias=False,
         )
         layout = Layout(8, **split)
-        shared = split.get("expert_tensor_parallel")
-        name = f"E{experts}, {layout.name}" + (f", {shared} ranks an expert" if shared else "")
+        several = split.get("expert_tensor_parallel")
+        name = f"E{experts}, {layout.name}" + (f", {several} ranks an expert" if several else "")
         yield _row("502", name, model, layout, Batch(4, 32), ms, gb, ("--moe-grouped-gemm",))
 
 

@@ -6,10 +6,11 @@ from dataclasses import dataclass, field, replace
 
 from helpers.machine import Machine, here
 from helpers.planner.calibration import calibrated
-from helpers.recipes import accounting, candidates, costs
+from helpers.recipes import accounting, candidates, costs, preflight
 from helpers.recipes.candidates import Candidate
 from helpers.recipes.costs import Rates, Step
 from helpers.recipes.layout import Layout
+from helpers.recipes.preflight import precision
 from helpers.recipes.recipe import Recipe
 from helpers.show import frames, numbers
 from helpers.show.arguments import checked
@@ -35,6 +36,10 @@ class Plan:
     @property
     def gigabytes(self) -> float:
         return sum(self.memory.values()) / 1e9
+
+    @property
+    def fits(self) -> bool:
+        return sum(self.memory.values()) <= _room(self.step.machine, self.recipe)
 
     @property
     def name(self) -> str:
@@ -72,8 +77,11 @@ class Plan:
         return f"<p>{html.escape(repr(self))}</p>" + frames.to_html(self.table())
 
     def __repr__(self) -> str:
+        machine = self.step.machine
         speed = f"{self.tokens_per_second_per_gpu:,.0f} tokens/s/GPU, {self.gigabytes:.1f} GB on the fullest rank"
-        return f"{self.recipe.name} on {self.step.machine.name}, {self.name}: {speed}"
+        if not self.fits:
+            speed += f", which do not fit in its {_room(machine, self.recipe) / 1e9:.1f} GB"
+        return f"{self.recipe.name} on {machine.name}, {self.name}: {speed}"
 
 
 @dataclass(frozen=True, repr=False)
@@ -116,14 +124,25 @@ class Search:
 
 
 @checked
-def predict(recipe: Recipe, machine: Machine | None = None) -> Plan:
+def predict(recipe: Recipe, machine: Machine | None = None, rates: Rates | None = None) -> Plan:
     """One step of a recipe before it runs: milliseconds by part, and the memory of the fullest rank.
 
+    `rates` are those of the machine, where somebody measured them better than `rates_of` knows.
+
     Raises:
+        PreflightError: the layout cannot run there, whatever its memory; the message says why and what to change.
         ValueError: for a machine whose GPU no data sheet describes.
     """
     machine = machine or here()
-    return Plan(recipe, costs.step(recipe, machine, rates_of(machine)), accounting.memory(recipe, machine))
+    preflight.refuse([*preflight.split(recipe, machine), *precision.precision(recipe, machine)])
+    return Plan(recipe, costs.step(recipe, machine, rates or rates_of(machine)), accounting.memory(recipe, machine))
+
+
+def _room(machine: Machine, recipe: Recipe) -> float:
+    """Bytes that a rank may take."""
+    if machine.gpus:
+        return min(gpu.memory_bytes for gpu in machine.gpus)
+    return machine.memory_bytes / recipe.layout.world_size
 
 
 def rates_of(machine: Machine) -> Rates:
@@ -132,7 +151,7 @@ def rates_of(machine: Machine) -> Rates:
 
 
 @checked
-def search(recipe: Recipe, machine: Machine | None = None) -> Search:
+def search(recipe: Recipe, machine: Machine | None = None, rates: Rates | None = None) -> Search:
     """Every layout of the recipe's model that preflight accepts on a machine, fastest first.
 
     Tensor, pipeline (with chunks), context, expert and data parallelism over all GPUs, or over as many as share the
@@ -140,10 +159,13 @@ def search(recipe: Recipe, machine: Machine | None = None) -> Search:
     fit without; the distributed optimizer wherever there are ranks to share it. Tensor parallelism stays in a node.
 
     Raises:
+        PreflightError: the recipe's number formats are none of that machine.
         ValueError: the model fits nowhere; the message says what is missing.
     """
     machine = machine or here()
-    rates = rates_of(machine)
+    formats = replace(recipe, layout=replace(recipe.layout, distributed_optimizer=True))
+    preflight.refuse(list(precision.precision(formats, machine)))
+    rates = rates or rates_of(machine)
     tried = candidates.candidates(recipe, machine, ROOM)
     fitting = [one for one in tried if one.fits]
     if not fitting:
@@ -194,7 +216,8 @@ def _nowhere(recipe: Recipe, machine: Machine, tried: list[Candidate]) -> str:
     size = numbers.decimal_bytes
     said = (
         f"{recipe.name} fits in no layout of {machine.name}: the most frugal, {Plan(least.recipe, None, {}).name}, "
-        f"takes {size(least.bytes)} of each GPU's {size(have)}, {size(least.bytes - ROOM * have)} too much."
+        f"takes {size(least.bytes)} of each GPU's {size(have)}, {size(least.bytes - ROOM * have)} more than the "
+        f"{ROOM:.0%} of it that are planned."
     )
     for doubling in range(1, MOST_DOUBLINGS):
         gpus = len(machine.gpus) << doubling

@@ -1,6 +1,6 @@
 """Plans: the parts of a predicted step beside its memory, and predictions against what was measured."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from helpers.plots.timeline import KERNEL_COLOURS
@@ -28,11 +28,15 @@ PART_COLOURS = {
     "DP collectives": COLOURS["data"],
     "cores shared": "#999999",
 }
+IN_SECONDS = 10_000  # ms: from here on the axis counts seconds
 LEAST = 0.001  # of the longest bar: shorter parts are not drawn
 
 
-def step_parts(plans: Sequence["Plan"]) -> Picture:
-    """Two bars a plan: milliseconds of a step by part, and gigabytes of the fullest GPU against its memory (dashed)."""
+def step_parts(plans: Sequence["Plan"], measured: Mapping["Plan", float] | None = None) -> Picture:
+    """Two bars a plan: the time of a step by part, and gigabytes of the fullest GPU against its memory (dashed).
+
+    `measured`: milliseconds that a plan took, for those that were run; a diamond.
+    """
     gpus = plans[0].step.machine.gpus
     with style.apply():
         figure, (times, sizes) = style.new_figure(
@@ -53,9 +57,14 @@ def step_parts(plans: Sequence["Plan"]) -> Picture:
                 color=INK,
             )
         if gpus:
-            sizes.axvline(gpus[0].memory_bytes / 1e9, **REFERENCE)
-        times.set(xlabel="milliseconds a step", xlim=(0, 1.14 * longest))
-        times.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+            full = gpus[0].memory_bytes / 1e9
+            sizes.axvline(full, **REFERENCE)
+            sizes.set_title(f"dashed: {full:.1f} GB, all of it", fontsize=9, loc="right", color=GREY)
+        seconds = longest >= IN_SECONDS
+        times.set(xlabel="seconds a step" if seconds else "milliseconds a step", xlim=(0, 1.14 * longest))
+        times.xaxis.set_major_formatter(lambda value, _: f"{value / 1e3:g}" if seconds else f"{value:,.0f}")
+        for plan, taken in (measured or {}).items():
+            times.plot(taken, plans.index(plan), "D", color=INK, markersize=6, label="measured")
         sizes.set(xlabel="GB on the fullest GPU" if gpus else "GB of a rank")
         style.name_rows(times, {place: plan.name for place, plan in enumerate(plans)})
         times.invert_yaxis()
@@ -76,9 +85,13 @@ def predicted_and_measured(*comparisons: "Comparison", named: int = 3) -> Pictur
         axes.axhspan(0.8, 1.2, color="#F2F2F2", zorder=0)
         axes.axhspan(0.93, 1.07, color="#E3E3E3", zorder=0)
         axes.axhline(1, **REFERENCE)
+        for share in (0.93, 0.8):
+            axes.annotate(
+                f"{1 - share:.0%}", (1, share), (3, 0), (axes.get_yaxis_transform()), "offset points", va="center"
+            )
         words = []
         for index, one in enumerate(comparisons):
-            colour = (INK, *RUN_COLOURS[1:])[index]
+            colour = (INK, *RUN_COLOURS[1:])[index % len(RUN_COLOURS)]
             points = [(run.measured_ms, 1 + run.error) for run in one.timed]
             axes.plot(
                 *zip(*points, strict=True),
@@ -108,7 +121,7 @@ def predicted_and_measured(*comparisons: "Comparison", named: int = 3) -> Pictur
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
         axes.set(xlabel="measured step (ms)", ylabel="predicted ÷ measured", ylim=(0.6, 1.4))
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:.1f}")
-        axes.legend(loc="upper right")
+        figure.legend(loc="outside lower center", ncols=3)
     return Picture(figure, " ".join(words))
 
 
@@ -126,5 +139,5 @@ def _legend(figure, times, sizes) -> None:
         (sizes, "outside lower right", MEMORY_PARTS, 2),
     ):
         found = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
-        named = [name for name in order if name in found]
+        named = [name for name in (*order, "measured") if name in found]
         figure.legend([found[name] for name in named], named, loc=place, ncols=columns, fontsize=8.5)

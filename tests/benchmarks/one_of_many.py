@@ -25,12 +25,12 @@ from helpers.runs import one_rank, records
 ROWS = (  # of `planner.elsewhere`, by table; the first are wanted most
     ("202", "GBS 8, TP*"),
     ("401", "PP8, m=8"),
-    ("401", "PP8, m=8, VPP3"),
+    ("401", "PP8, m=8, 3 layers a chunk"),
     ("280", "TP8+SP"),
     ("280", "TP8, recomputed"),
     ("101", "GBS 128, DP8+DistOpt"),
     ("502", "E64, DP8+DistOpt"),
-    ("502", "E64, EP8×DP8"),
+    ("502", "E64, EP8×DP8+DistOpt"),
     ("301", "4K, CP2 p2p"),
     ("301", "4K, CP8 *"),
     ("203", "GBS 8, TP[248]"),  # TP1 stands in table 202

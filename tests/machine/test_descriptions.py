@@ -14,13 +14,18 @@ def test_a_machine_is_described_by_a_few_words():
     assert machine.supports_fp8 and machine.gpus[0].peak_bf16_flops == 989e12
     assert described("H200") == described("1x H200") == described("1 × h200".upper())
     assert described("2 × A100 40GB").gpus[0].memory_bytes < described("2 × A100").gpus[0].memory_bytes
+    assert described("8 A100 80GB") == described("8×a100")
 
 
 @pytest.mark.parametrize(
     ("text", "more", "words"),
     [
+        ("-3 × H100", {}, ["'-3 × H100' describes no machine"]),
+        ("8.5 × H100", {}, ["describes no machine"]),
+        ("2 × 8 × H100", {}, ["describes no machine", "nodes=2"]),
+        ("8 × H100", {"nodes": 2, "between_nodes_gbps": True}, ["between_nodes_gbps=True"]),
         ("8 × H1000", {}, ["'H1000'", "Did you mean H100"]),
-        ("8 × TPU v5", {}, ["'TPU v5'", "There are: GB300"]),
+        ("8 × TPU v5", {}, ["'TPU V5'", "There are: GB300"]),
         ("", {}, ["describes no machine"]),
         (8, {}, ["8 describes no machine"]),
         ("0 × H100", {}, ["0 GPUs a node", "whole number from 1"]),
@@ -45,4 +50,5 @@ def test_every_sheet_is_found_by_its_own_name_and_no_variant_by_anothers():
     for sheet in data_sheets.SHEETS:
         assert data_sheets.find(f"NVIDIA {sheet.name}") is sheet, sheet.name
     assert data_sheets.find("NVIDIA H100 80GB HBM3").name == "H100"
+    assert data_sheets.find("NVIDIA A100-SXM4-40GB").name == "A100 40GB"
     assert data_sheets.find("NVIDIA RTX 4090 Laptop GPU") is None

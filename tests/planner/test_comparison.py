@@ -53,12 +53,23 @@ def test_nvidias_llamas_are_predicted(others):
     """8B, 70B on 64 and 405B on 1,024 GPUs."""
     rows = [run for run in others.timed if run.table == "NVIDIA"]
     assert len(rows) == 4 and all(abs(run.error) <= 0.20 for run in rows), rows
+    assert sum(abs(run.error) <= 0.15 for run in rows) >= 3, rows
 
 
 def test_layouts_come_in_the_order_that_was_measured(others):
     orders = {table: others.order(table) for table in TABLES}
     assert all(order >= 0.5 for order in orders.values()), orders
     assert sum(order >= 0.7 for order in orders.values()) >= 6, orders
+
+
+def test_following_the_plan_costs_little(others):
+    """The measured time of the row that is planned to be the fastest, against the fastest row of its table."""
+    regrets = {table: others.regret(table) for table in TABLES}
+    assert all(regret <= 0.15 for regret in regrets.values()), regrets
+    assert sum(regret == 0 for regret in regrets.values()) >= 4, regrets
+    summary = others.summary()
+    assert list(summary.index) == [*TABLES, "NVIDIA"] and summary["runs"].sum() == len(others.timed)
+    assert [len(one.runs) for one in others.by_table(comparison.SUBJECTS)] == [32, 10, 15, 9, 4]
 
 
 def test_what_ran_out_of_memory_is_planned_to(others):

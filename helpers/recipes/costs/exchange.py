@@ -4,7 +4,6 @@ A ring moves (n − 1)/n of the whole for an all-gather (AG) or a reduce-scatter
 NCCL's own arithmetic (nccl-tests, PERFORMANCE.md).
 """
 
-import math
 from typing import TYPE_CHECKING
 
 from helpers.machine import Machine
@@ -37,10 +36,18 @@ def all_to_all(own: float, ranks: int, link: Link) -> float:
     return 0.0 if ranks == 1 else link.start + (ranks - 1) / ranks * own / link.bandwidth
 
 
-def nodes_of(machine: Machine, ranks: int, stride: int) -> int:
-    """Over how many nodes a group of `ranks`, `stride` ranks apart, is spread."""
+def link_of(machine: Machine, rates: Rates, ranks: int, stride: int, each_alone: bool = False) -> Link:
+    """The wires of a group of `ranks`, `stride` ranks apart.
+
+    Where it leaves a node, NCCL's rings use the network cards of all of its ranks there, up to what the links inside
+    carry; `each_alone`: what one rank sends to one other (p2p, all-to-all) has that rank's card alone.
+    """
+    inside = rates.link(ranks)
     each = max(1, len(machine.gpus) // machine.nodes)
-    return min(machine.nodes, max(1, math.ceil(ranks * stride / each)))
+    if machine.nodes == 1 or rates.between_nodes is None or ranks * stride <= each:
+        return inside
+    cards = 1 if each_alone else min(ranks, max(1, each // stride))
+    return Link(rates.between_nodes.start, min(inside.bandwidth, cards * rates.between_nodes.bandwidth))
 
 
 def tensor(recipe: "Recipe", machine: Machine, rates: Rates) -> tuple[float, float, float]:
@@ -53,7 +60,7 @@ def tensor(recipe: "Recipe", machine: Machine, rates: Rates) -> tuple[float, flo
     n = recipe.layout.tensor_parallel
     if n == 1:
         return 0.0, 0.0, 0.0
-    link = rates.link(n, nodes_of(machine, n, 1))
+    link = link_of(machine, rates, n, 1)
     whole = tokens(recipe) * recipe.model.hidden_size * activations.element_bytes(recipe.precision)
     if not recipe.layout.sequence_parallel:
         once = reduce(whole, n, link)
@@ -80,10 +87,10 @@ def context(recipe: "Recipe", machine: Machine, rates: Rates, attention: tuple[f
     n = layout.context_parallel
     if n == 1:
         return 0.0, 0.0
-    link = rates.link(n, nodes_of(machine, n, layout.tensor_parallel))
+    way = context_way(recipe)
+    link = link_of(machine, rates, n, layout.tensor_parallel, each_alone=way != "all_gather")
     each = tokens(recipe) * model.head_size * activations.element_bytes(recipe.precision) / layout.tensor_parallel
     keys, queries = 2 * each * model.query_groups, 2 * each * model.num_attention_heads
-    way = context_way(recipe)
     if way == "all_gather":
         once = gather(n * keys, n, link)
         return once, once
@@ -108,8 +115,8 @@ def experts(recipe: "Recipe", machine: Machine, rates: Rates) -> float:
     own = tokens(recipe) / spread * model.moe_router_topk * model.hidden_size
     own *= activations.element_bytes(recipe.precision)
     n, et = layout.expert_parallel, layout.expert_tensor_parallel or layout.tensor_parallel
-    there = all_to_all(own, n, rates.link(n, nodes_of(machine, n, et)))
-    shared = gather(own * et, et, rates.link(et, nodes_of(machine, et, 1)))
+    there = all_to_all(own, n, link_of(machine, rates, n, et, each_alone=True))
+    shared = gather(own * et, et, link_of(machine, rates, et, 1))
     return 2 * (there + shared)
 
 
@@ -120,15 +127,14 @@ def pipeline(recipe: "Recipe", machine: Machine, rates: Rates) -> float:
         return 0.0
     spread = layout.tensor_parallel if layout.sequence_parallel else 1
     sent = tokens(recipe) * recipe.model.hidden_size * activations.element_bytes(recipe.precision) / spread
-    each = max(1, len(machine.gpus) // machine.nodes)
-    far = machine.nodes > 1 and layout.world_size // layout.pipeline_parallel >= each
-    link = rates.link(2, 2 if far else 1)
+    link = link_of(machine, rates, 2, layout.world_size // layout.pipeline_parallel, each_alone=True)
     return link.start + sent / link.bandwidth
 
 
-def data(recipe: "Recipe", machine: Machine, rates: Rates, dense: float, experts: float) -> tuple[float, float]:
+def data(recipe: "Recipe", machine: Machine, rates: Rates, dense: float, experts: float) -> tuple[float, float, float]:
     """Seconds of one step's gradients and of its weights over the data-parallel ranks (`dense` and `experts`: the
-    parameters of this rank): an AR, or an RS and, of the weights, an AG with the distributed optimizer."""
+    parameters of this rank): an AR, or an RS and, of the weights, an AG with the distributed optimizer. Third, how much
+    of that comes back where it is hidden: less than `SLOWED` where a network is the narrower."""
     layout, precision = recipe.layout, recipe.precision
     gradient = 2 if precision.dtype == "fp16" or precision.grad_reduce_in_bf16 else 4
     weight = 1 if precision.fp8_format and precision.fp8_param_gather else activations.element_bytes(precision)
@@ -137,13 +143,15 @@ def data(recipe: "Recipe", machine: Machine, rates: Rates, dense: float, experts
         (experts, max(1, layout.world_size // layout.expert_model_parallel), layout.expert_parallel),
     )
     sent = received = 0.0
+    slowed = SLOWED
     for parameters, n, stride in groups:
-        link = rates.link(n, nodes_of(machine, n, stride))
         if n == 1 or not parameters:
             continue
+        link = link_of(machine, rates, n, stride)
+        slowed = min(slowed, SLOWED * link.bandwidth / rates.link(n).bandwidth)
         if layout.distributed_optimizer:
             sent += gather(gradient * parameters, n, link)
             received += gather(weight * parameters, n, link)
         else:
             sent += reduce(gradient * parameters, n, link)
-    return sent, received
+    return sent, received, slowed

@@ -61,6 +61,10 @@ def logits(recipe: "Recipe") -> Gemm:
 
 def seconds(gemm: Gemm, rates: Rates, format: str) -> float:
     """FLOPs ÷ rate, or bytes ÷ bandwidth where that is more (a roofline), and the start of each."""
+    if format not in rates.products:
+        raise ValueError(
+            f"{rates.machine} has no {format.upper()} GEMMs: with_(fp8_format=None, fp8_param_gather=False)."
+        )
     rate = rates.products[format]
     element = {"fp8": 1, "fp32": 4}.get(format, 2)
     bytes_moved = element * (gemm.m * gemm.k + gemm.k * gemm.n) + max(2, element) * gemm.m * gemm.n

@@ -61,10 +61,8 @@ class Rates(Table):
     sources: tuple[str, ...] = ()
     versions: dict[str, str] = field(default_factory=dict, hash=False)
 
-    def link(self, ranks: int, nodes: int = 1) -> Link:
-        """The collective of a group: that of the next larger group known, or the network where it leaves a node."""
-        if nodes > 1 and self.between_nodes is not None:
-            return self.between_nodes
+    def link(self, ranks: int) -> Link:
+        """The collective of a group within a node: that of the next larger group known."""
         known = sorted(self.links)
         return self.links[next((size for size in known if size >= ranks), known[-1])]
 

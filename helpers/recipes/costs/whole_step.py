@@ -32,11 +32,6 @@ PARTS = (
 )
 
 
-# Each pass through a chunk ends in a transfer after which Megatron waits for the device (`batch_p2p_sync`,
-# pipeline_parallel/p2p_communication.py): the GPU idles until Python has launched about so many kernels again.
-AFTER_A_PASS = 10
-
-
 @dataclass(frozen=True)
 class Step:
     """One predicted step. `parts`: exposed seconds on the slowest rank, by the names of `PARTS`; they add up to it."""
@@ -83,7 +78,7 @@ def step(recipe: "Recipe", machine: Machine, rates: Rates | None = None) -> Step
     hop = exchange.pipeline(recipe, machine, rates)
     chunks = layout.virtual_pipeline_chunks
     passes_through = 2 * count * chunks * (layout.pipeline_parallel > 1)
-    parts["p2p"] = hop * passes_through * (1 if chunks == 1 else 0.5) + AFTER_A_PASS * rates.launch * passes_through
+    parts["p2p"] = hop * passes_through * (1 if chunks == 1 else 0.5)
     parts["pipeline bubble"] = (sum(times) - times[slowest]) / chunks + 2 * (layout.pipeline_parallel - 1) * hop
     ends = (_end(recipe, machine, rates, rank, kinds[rank]) for rank in kinds)
     parts["optimizer"], parts["DP collectives"] = max(ends, key=sum)
@@ -97,9 +92,9 @@ def step(recipe: "Recipe", machine: Machine, rates: Rates | None = None) -> Step
 def _end(recipe: "Recipe", machine: Machine, rates: Rates, rank: int, one: Stage) -> tuple[float, float]:
     """Seconds of a stage's optimizer, and of its data-parallel collectives that nothing hides."""
     dense, expert = rank_parameters(recipe.model, recipe.layout, rank)
-    sent, received = exchange.data(recipe, machine, rates, dense, expert)
+    sent, received, slowed = exchange.data(recipe, machine, rates, dense, expert)
     forward, backward = (time / recipe.layout.virtual_pipeline_chunks for time in _elapsed(one, recipe, machine))
-    exposed = _exposed(recipe, sent, backward) + _exposed(recipe, received, forward)
+    exposed = _exposed(recipe, sent, backward, slowed) + _exposed(recipe, received, forward, slowed)
     return _optimizer(recipe, machine, rates, dense, expert), exposed
 
 
@@ -123,8 +118,8 @@ def _optimizer(recipe: "Recipe", machine: Machine, rates: Rates, dense: float, e
     return work.bytes / rates.bandwidth + work.seconds
 
 
-def _exposed(recipe: "Recipe", sent: float, beside: float) -> float:
+def _exposed(recipe: "Recipe", sent: float, beside: float, slowed: float) -> float:
     """Of a collective what nothing hides; behind the last micro-batch where the recipe overlaps them."""
     if not recipe.speed.overlap_communication:
         return sent
-    return max(0.0, sent - beside) + exchange.SLOWED * min(sent, beside)
+    return max(0.0, sent - beside) + slowed * min(sent, beside)
