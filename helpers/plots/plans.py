@@ -59,13 +59,12 @@ def step_parts(plans: Sequence["Plan"], measured: Mapping["Plan", float] | None 
         if gpus:
             full = gpus[0].memory_bytes / 1e9
             sizes.axvline(full, **REFERENCE)
-            sizes.set_title(f"dashed: {full:.1f} GB, all of it", fontsize=9, loc="right", color=GREY)
         seconds = longest >= IN_SECONDS
         times.set(xlabel="seconds a step" if seconds else "milliseconds a step", xlim=(0, 1.14 * longest))
         times.xaxis.set_major_formatter(lambda value, _: f"{value / 1e3:g}" if seconds else f"{value:,.0f}")
         for plan, taken in (measured or {}).items():
             times.plot(taken, plans.index(plan), "D", color=INK, markersize=6, label="measured")
-        sizes.set(xlabel="GB on the fullest GPU" if gpus else "GB of a rank")
+        sizes.set(xlabel=f"GB on the fullest GPU (of {full:.1f})" if gpus else "GB of a rank")
         style.name_rows(times, {place: plan.name for place, plan in enumerate(plans)})
         times.invert_yaxis()
         sizes.tick_params(axis="y", length=0)

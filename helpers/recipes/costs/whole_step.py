@@ -39,7 +39,7 @@ class Step:
     recipe: "Recipe" = field(repr=False)
     machine: Machine = field(repr=False)
     rates: Rates = field(repr=False)
-    parts: dict[str, float]
+    parts: dict[str, float] = field(hash=False)
 
     @property
     def seconds(self) -> float:
