@@ -60,7 +60,7 @@ def train(
         KeyboardInterrupt: after every process has ended.
     """
     machine = machine or here()
-    if unusable := list(_unusable(entry_script, predict, hang_timeout_seconds)):
+    if unusable := list(_unusable(entry_script, hang_timeout_seconds)):
         raise preflight.PreflightError(unusable)
     root = runs_root() if runs_dir is None else given_folder(runs_dir, "launch.train(runs_dir={})")
     place = root / f"{recipe.name}" / ("new" if fresh else "")  # beside the unfinished ones, or among them
@@ -96,17 +96,13 @@ def train(
     return runs.load(directory)
 
 
-def _unusable(entry_script, predict, hang_timeout_seconds) -> Iterator[preflight.Problem]:
+def _unusable(entry_script, hang_timeout_seconds) -> Iterator[preflight.Problem]:
     if entry_script is not None and not os.path.isfile(given(entry_script, "launch.train(entry_script={})")):
         why = "There is no such file for torchrun to start."
         yield problem.error(f"entry_script={str(entry_script)!r}", why, "Give its whole path.")
-    if predict is not None and not isinstance(predict, dict):
-        why = "A prediction is kept by its name."
-        yield problem.error(f"predict={predict!r}", why, 'predict=exercises.predictions, or {"final loss": 4.8}.')
-    seconds = hang_timeout_seconds
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds > 0:
+    if not hang_timeout_seconds > 0:
         why = "It is how many seconds the ranks may be silent between two steps."
-        yield problem.error(f"hang_timeout_seconds={seconds!r}", why, "hang_timeout_seconds=600, say.")
+        yield problem.error(f"hang_timeout_seconds={hang_timeout_seconds}", why, "hang_timeout_seconds=600, say.")
 
 
 @checked
