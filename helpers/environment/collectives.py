@@ -55,10 +55,10 @@ class Collectives(Table):
                 bytes_per_second(row["bus_bytes_per_second"]),
                 "yes" if row["wrong_elements"] == 0 else f"no, {row['wrong_elements']} elements differ",
             )
-            for row in self.rows
+            for row in sorted(self.rows, key=lambda row: (row["step"] != "all-reduce", row["bytes"]))
         ]
         title = f"{self.processes} processes over {self.backend}"
-        yield title, ("collective", "size", "time", "bus bandwidth", "right result"), rows
+        yield title, ("collective", "size of the result", "time", "bus bandwidth", "right result"), rows
 
     def headline(self) -> str:
         return (

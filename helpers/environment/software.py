@@ -44,7 +44,7 @@ def python(machine: Machine, facts: dict) -> Finding:
 
 
 def our_package(machine: Machine, facts: dict) -> Finding:
-    why = "Python takes the first package of a name that it finds, and cells mean ours by `from helpers import …`."
+    why = "Another package called helpers would be imported instead of ours."
     named = [Path(place) for place in os.environ.get("PYTHONPATH", "").split(os.pathsep) if place]
     places = [place for place in (PROJECT / "notebooks", *named) if place.resolve() != PROJECT]
     for place in places:
@@ -97,7 +97,7 @@ def megatron(machine: Machine, facts: dict) -> Finding:
 
 
 def index_helpers(machine: Machine, facts: dict) -> Finding:
-    why = "Megatron's C++ module that lays samples over documents; the wheel has it compiled."
+    why = "Megatron's C++ module that maps samples to documents; precompiled in the wheel."
     if error := failed(facts, "index helpers"):
         fix = f"`uv pip install --reinstall megatron-core=={pins()['megatron-core']}`"
         return Finding("Megatron's helpers_cpp", "problem", error, why, fix)

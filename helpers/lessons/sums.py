@@ -59,12 +59,18 @@ def first_loss(model: Model, run: Results | None = None, data: Corpus | None = N
         counts = data.open_index().token_counts()
         often = float(np.sqrt(((counts / counts.sum()) ** 2).sum()))
         chance = math.sqrt(2 * spread) * often
-        why = f"one standard deviation, at most: σ √h × {often:.3f}, the frequent labels' logits, drawn once"
+        why = f"spread from seed to seed, at most: σ √h × {often:.3f} (that is √Σp², p a token's share of the labels)"
         rows.append(("± by chance", chance, why))
     if run is not None:
         first = run.measured("first loss")
         rows.append(("measured", first, f"first step of {run.recipe_name}"))
-        rows.append(("measured − expected", first - guessing - spread, "another seed gives another difference"))
+        rows.append(
+            (
+                "measured − expected",
+                first - guessing - spread,
+                "up to twice “± by chance” is usual",
+            )
+        )
     table = pd.DataFrame(rows, columns=["", "nats", "where it comes from"]).set_index("")
     return whole_sentences(table.round({"nats": 3}))
 

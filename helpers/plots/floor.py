@@ -14,7 +14,7 @@ BUSY, GRAPH = RUN_COLOURS[1], COLOURS["pipeline"]
 
 @checked
 def micro_batches(*several: MicroBatches | Absence, graphs: Iterable[Results] = ()) -> Picture | Absence:
-    """Milliseconds of one micro-batch, forward and backward, by its size, both on logarithmic scales; one panel each.
+    """Milliseconds of one micro-batch, forward and backward, by its size, on logarithmic scales that all panels share.
 
     Dashed: the floor. On a GPU also the time in which kernels really ran, and, from `graphs` (runs of the same model
     with a CUDA graph, on the machine of the last panel), a micro-batch's share of a whole step.
@@ -23,11 +23,12 @@ def micro_batches(*several: MicroBatches | Absence, graphs: Iterable[Results] = 
     if not drawn:
         return next(iter(several), message.nothing_recorded("micro-batch"))
     with style.apply():
-        figure, all_axes = style.new_figure(1, len(drawn), width=4.6 * len(drawn), height=3.9, squeeze=False)
+        shared = {"sharex": True, "sharey": True, "squeeze": False}
+        figure, all_axes = style.new_figure(1, len(drawn), width=4.6 * len(drawn), height=3.9, **shared)
         words = []
         for place, (one, axes) in enumerate(zip(drawn, all_axes[0], strict=True)):
             words.append(_panel(axes, one, graphs if place == len(drawn) - 1 else ()))
-        all_axes[0][0].set_ylabel("one micro-batch (ms)")
+        _scales(all_axes[0], sorted({size.size for one in drawn for size in one.sizes}))
         handles = {
             text: line for axes in all_axes[0] for line, text in zip(*axes.get_legend_handles_labels(), strict=True)
         }
@@ -46,7 +47,8 @@ def _panel(axes, one: MicroBatches, graphs: Sequence) -> str:
         words.append(f"Kernels run for {busy[0]:.1f} of {one.sizes[0].milliseconds:.1f} ms at the smallest.")
     if graphs:
         points = [(run.recipe.batch.micro_batch_size, _share(run)) for run in graphs]
-        axes.plot(*zip(*points, strict=True), "D", color=GRAPH, label="a step with a CUDA graph ÷ micro-batches")
+        label = f"step with a CUDA graph ÷ micro-batches ({one.machine})"
+        axes.plot(*zip(*points, strict=True), "D", color=GRAPH, label=label)
         words.append("CUDA graph: " + ", ".join(f"{size}: {share:.1f} ms" for size, share in points) + ".")
     axes.axhline(one.floor, **REFERENCE)
     axes.annotate(
@@ -57,20 +59,26 @@ def _panel(axes, one: MicroBatches, graphs: Sequence) -> str:
         va="top",
         color=GREY,
     )
-    from matplotlib.ticker import LogLocator
-
-    axes.set_xscale("log", base=2)
-    axes.set_yscale("log")
-    axes.set_xticks(sizes, [str(size) for size in sizes])
-    axes.set_ylim(bottom=0.7 * axes.dataLim.y0)
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    axes.yaxis.set_minor_formatter("")
     axes.set(xlabel=f"samples of {one.sequence_length:,} tokens in a micro-batch")
     axes.set_title(
         f"{one.recipe}{', stock' if one.stock else ''}\n{'recorded on ' if one.recorded_on else ''}{one.machine}"
     )
     return " ".join(words)
+
+
+def _scales(panels, sizes: Sequence[int]) -> None:
+    """Both axes logarithmic, and the same in all panels."""
+    from matplotlib.ticker import LogLocator
+
+    first = panels[0]
+    first.set_xscale("log", base=2)
+    first.set_yscale("log")
+    first.set_xticks(sizes, [str(size) for size in sizes])
+    first.set_ylim(bottom=0.7 * min(axes.dataLim.y0 for axes in panels))
+    first.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    first.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    first.yaxis.set_minor_formatter("")
+    first.set_ylabel("one micro-batch (ms)")
 
 
 def _samples(one: MicroBatches) -> str:

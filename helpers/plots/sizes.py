@@ -94,7 +94,10 @@ def memory(recipe: Recipe, run: Results | None = None, machine: Machine | None =
     parts = ", ".join(f"{part} {decimal_bytes(size)}" for part, size in bars["predicted"].items())
     with style.apply():
         figure, axes = style.new_figure(height=1.4 + 0.5 * len(bars))
-        _stacked(axes, bars, colours, decimal_bytes, hatched=bool(run is not None and run.recorded_on))
+        other = bars["predicted"].get("other", 0)
+        ends = {"predicted": f"{decimal_bytes(sum(bars['predicted'].values()) - other)} + {decimal_bytes(other)} other"}
+        hatched = bool(run is not None and run.recorded_on)
+        _stacked(axes, bars, colours, decimal_bytes, hatched, ends if peak else None)
         axes.set_xlabel("GB on the fullest rank" + (' ("other" is not in the measured bar)' if peak else ""))
         axes.xaxis.set_major_formatter(lambda value, _: f"{value / 1e9:g}")
         where = f", {run.machine}" if run is not None else ""
@@ -126,8 +129,8 @@ def parameters(*models: Recipe | Model) -> Picture:
     return Picture(figure, f"Parameters by part: {'; '.join(words)}.")
 
 
-def _stacked(axes, bars: dict[str, dict[str, float]], colours: dict[str, str], words, hatched: bool = False) -> None:
-    """Horizontal stacked bars, the first on top, each with its total at its end."""
+def _stacked(axes, bars: dict[str, dict], colours: dict[str, str], words, hatched=False, ends=None) -> None:
+    """Horizontal stacked bars, the first on top, each with its total, or its words of `ends`, at its end."""
     full = max(sum(parts.values()) for parts in bars.values())
     for row, (name, parts) in enumerate(bars.items()):
         left = 0.0
@@ -139,10 +142,10 @@ def _stacked(axes, bars: dict[str, dict[str, float]], colours: dict[str, str], w
             if size > 0.1 * full and name != MEASURED:
                 axes.text(left + size / 2, row, words(size), ha="center", va="center", color=on(face), fontsize=10)
             left += size
-        axes.text(left + 0.01 * full, row, words(left), va="center", color=INK)
+        axes.text(left + 0.01 * full, row, (ends or {}).get(name, words(left)), va="center", color=INK)
     style.name_rows(axes, dict(enumerate(bars)))
     axes.invert_yaxis()
-    axes.set_xlim(0, 1.17 * full)
+    axes.set_xlim(0, (1.45 if ends else 1.17) * full)
 
 
 def _legend_below(figure, colours: dict[str, str]) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from helpers.plots.shapes import PALE, on
-from helpers.runs.timeline import CATEGORIES, IDLE, Kernel, Timeline, Window
+from helpers.runs.timeline import CATEGORIES, IDLE, PARTS, Kernel, Timeline, Window
 from helpers.show import message, style
 from helpers.show.arguments import checked
 from helpers.show.message import Absence
@@ -17,18 +17,22 @@ KERNEL_COLOURS = {
     "optimizer": RUN_COLOURS[0],
     "copies, other": "#BBBBBB",
     "collectives": COLOURS["tensor"],
-    IDLE: "white",
+    IDLE: PALE,
 }
-NAMED_WIDTH = 0.045  # share of the longest window from which a kernel has room for its name
+SHOWN = {"matrix products": "GEMMs"}  # where a figure has a shorter word for a category
+GRAD = {1: "dgrad", 2: "wgrad"}  # a backward pass has two products for each matrix, in this order
+NAMED_WIDTH = 0.04  # share of the longest window from which a kernel has room for its name
+UPRIGHT_WIDTH = 0.018  # and from which it has room for one turned by 90°
 NOTHING = message.nothing_recorded("timeline")
-EDGED_WIDTH = 0.008  # and from which a white edge would not hide it
+EDGED_WIDTH = 0.008  # and from which an edge would not hide it
 
 
 @checked
 def layer_timeline(named: Mapping[str, Timeline | Absence]) -> Picture | Absence:
     """One layer of each timeline, forward and backward, on one scale; pale is a GPU that waits.
 
-    Collectives have a lane of their own below what is computed: what they share a moment with, hides them.
+    Backward, the two products of a matrix are named dgrad and wgrad. Collectives have a lane of their own below what is
+    computed: what they share a moment with, hides them.
 
     Args:
         named: what to call each timeline → the timeline; where there is none, its sentence is passed over.
@@ -46,7 +50,7 @@ def layer_timeline(named: Mapping[str, Timeline | Absence]) -> Picture | Absence
     with style.apply():
         figure, axes = style.new_figure(width=9.6, height=1.1 + 0.46 * len(lanes))
         for row, (key, talks) in enumerate(lanes):
-            _lane(axes, row, windows[key], talks, longest)
+            _lane(axes, row, windows[key], talks, longest, backward=key[1] == "backward")
             if not talks:
                 window = windows[key]
                 words = f"{window.microseconds / 1e3:.2f} ms, {window.idle / window.microseconds:.0%} idle"
@@ -59,7 +63,7 @@ def layer_timeline(named: Mapping[str, Timeline | Absence]) -> Picture | Absence
         one = next(iter(drawn.values()))
         axes.set_title(f"layer {one.layer} of {one.layers}, recorded on {one.machine}")
         used = {kernel.category for window in windows.values() for kernel in window.kernels}
-        _legend(figure, [name for name in CATEGORIES if name in used] + [IDLE], idle=PALE)
+        _legend(figure, [name for name in CATEGORIES if name in used] + [IDLE])
     spoken = [
         f"{name}, {direction}: {window.microseconds / 1e3:.2f} ms, {window.idle / window.microseconds:.0%} idle"
         for (name, direction), window in windows.items()
@@ -69,7 +73,7 @@ def layer_timeline(named: Mapping[str, Timeline | Absence]) -> Picture | Absence
 
 @checked
 def time_shares(named: Mapping[str, Timeline | Absence]) -> Picture | Absence:
-    """What each timeline's whole step goes to, one stacked bar each in ms; where the GPU waits, the bar is empty.
+    """What each timeline's whole step goes to, one stacked bar each in ms; pale is a GPU that waits.
 
     Args:
         named: as for `layer`.
@@ -84,7 +88,7 @@ def time_shares(named: Mapping[str, Timeline | Absence]) -> Picture | Absence:
             left = 0.0
             for name, milliseconds in one.milliseconds.items():
                 colour = KERNEL_COLOURS[name]
-                look = {"edgecolor": "#888888", "linestyle": "--"} if name == IDLE else {"edgecolor": "white"}
+                look = {"edgecolor": "#888888" if name == IDLE else "white"}
                 axes.barh(row, milliseconds, left=left, height=0.62, color=colour, linewidth=0.8, **look)
                 if milliseconds > 0.06 * longest:
                     box = {"boxstyle": "round,pad=0.15", "fc": colour, "ec": "none"}
@@ -100,7 +104,7 @@ def time_shares(named: Mapping[str, Timeline | Absence]) -> Picture | Absence:
         _legend(figure, [name for name in KERNEL_COLOURS if name in used])
     spoken = [
         f"{name}, {one.step_ms:.0f} ms: "
-        + ", ".join(f"{c} {ms / one.step_ms:.0%}" for c, ms in one.milliseconds.items() if ms)
+        + ", ".join(f"{SHOWN.get(c, c)} {ms / one.step_ms:.0%}" for c, ms in one.milliseconds.items() if ms)
         for name, one in drawn.items()
     ]
     return Picture(figure, f"Share of a step by kind of kernel. {'; '.join(spoken)}.")
@@ -111,7 +115,7 @@ def _kernels(window: Window, talks: bool) -> list[Kernel]:
     return [kernel for kernel in window.kernels if (kernel.category == "collectives") == talks]
 
 
-def _lane(axes, row: int, window: Window, talks: bool, longest: float) -> None:
+def _lane(axes, row: int, window: Window, talks: bool, longest: float, backward: bool) -> None:
     """One lane's kernels as boxes, in ms, with the names of the long ones."""
     axes.barh(row, window.microseconds / 1e3, height=0.7, color=PALE, edgecolor="none")
     for kernel in _kernels(window, talks):
@@ -119,11 +123,18 @@ def _lane(axes, row: int, window: Window, talks: bool, longest: float) -> None:
         colour = KERNEL_COLOURS[kernel.category]
         axes.barh(row, length, left=start, height=0.7, color=colour, linewidth=0)
         if kernel.duration > EDGED_WIDTH * longest:
-            axes.vlines(start, row - 0.35, row + 0.35, color="white", linewidth=0.7)
-    for words, colour, start, end in _names(window, talks):
-        if end - start > NAMED_WIDTH * longest * max(1, len(words) / 5):
-            middle = (start + end) / 2e3
-            axes.text(middle, row, words, ha="center", va="center", color=on(colour), fontsize=9.5)
+            axes.vlines(start, row - 0.35, row + 0.35, color=INK, linewidth=0.4)
+    named = _names(window, talks)
+    parts = [words for words, *_ in named]
+    for place, (words, colour, start, end) in enumerate(named):
+        share, look = (end - start) / longest, {"ha": "center", "va": "center", "color": on(colour)}
+        twice = backward and words in PARTS and parts.count(words) == 2
+        grad = GRAD[parts[: place + 1].count(words)] if twice else ""
+        if share > NAMED_WIDTH * max(1, max(len(words), len(grad)) / 5):
+            size = 8 if grad else 9.5
+            axes.text((start + end) / 2e3, row, f"{words}\n{grad}".strip(), fontsize=size, linespacing=1.0, **look)
+        elif share > UPRIGHT_WIDTH and words in PARTS:
+            axes.text((start + end) / 2e3, row, words, rotation=90, fontsize=7.5, **look)
 
 
 def _names(window: Window, talks: bool) -> list[tuple[str, str, float, float]]:
@@ -145,11 +156,10 @@ def _lengths(one: Timeline) -> str:
     return f"{one.step_ms:.0f} ms{usual}"
 
 
-def _legend(figure, names: list[str], idle: str = "white") -> None:
+def _legend(figure, names: list[str]) -> None:
     from matplotlib.patches import Patch
 
-    colours = KERNEL_COLOURS | {IDLE: idle}
-    patches = [Patch(fc=colours[name], ec="#888888" if name == IDLE else "white") for name in names]
+    patches = [Patch(fc=KERNEL_COLOURS[name], ec="#888888" if name == IDLE else "white") for name in names]
     columns = len(names) if len(names) <= 7 else -(-len(names) // 2)
     look = {"columnspacing": 1, "handlelength": 1.2, "ncols": columns}
-    figure.legend(patches, names, loc="outside lower center", **look)
+    figure.legend(patches, [SHOWN.get(name, name) for name in names], loc="outside lower center", **look)

@@ -75,13 +75,13 @@ class Speed:
         flags = []
         if self.cross_entropy_fusion:
             ours = self.cross_entropy_fusion == "te"
-            why = "torch.compile's" + ", in whose place our change puts Transformer Engine's" * ours
+            why = "the version made by torch.compile" + ", in whose place our change puts Transformer Engine's" * ours
             flags.append(Flag("--cross-entropy-loss-fusion", None, "the loss in few passes instead of a dozen"))
             flags.append(Flag("--cross-entropy-fusion-impl", "native", why))
         if self.cuda_graph:
             flags.append(Flag("--cuda-graph-impl", "full_iteration", "a step's kernels are launched as one"))
             flags.append(Flag("--no-check-for-nan-in-loss-and-grad", None, "a captured step cannot pause to check"))
-            why = "that asks every rank after each step, and keeps the optimizer waiting for the GPU"
+            why = "the rerun check asks every rank after each step, and keeps the optimizer waiting for the GPU"
             flags.append(Flag("--rerun-mode", "disabled", why))
         if self.overlap_communication:
             flags.append(Flag("--overlap-grad-reduce", None, "gradients travel while backward goes on"))

@@ -15,7 +15,7 @@ from helpers.show.arguments import checked
 from helpers.show.tables import whole_sentences
 
 STEP_LINE = re.compile(r"^(?:\[rank \d+\] )?\s*\[([\d-]+ [\d:.]+)\] iteration +(\d+)/ *(\d+) \|(.*)$", re.MULTILINE)
-TIME, LOSS = "elapsed time per iteration (ms)", "lm loss"
+TIME, SPEED, LOSS = "elapsed time per iteration (ms)", "throughput per GPU (TFLOP/s/GPU)", "lm loss"
 SLOW = 1.2  # times the usual step: then the first one is called slow
 
 
@@ -33,7 +33,7 @@ FIELDS = {
     "consumed samples": Meaning("samples since step 1, over all ranks and launches", "samples", "' consumed samples:"),
     "skipped samples": Meaning("left out so that the batch divides evenly", "samples", "' skipped samples:"),
     TIME: Meaning("wall time of a step, mean since the last such line", "ms", "' elapsed time per iteration"),
-    "throughput per GPU (TFLOP/s/GPU)": Meaning(
+    SPEED: Meaning(
         "FLOPs that the model needs (num_floating_point_operations) ÷ that time ÷ ranks",
         "TFLOP/s",
         "' throughput per GPU",
@@ -117,6 +117,7 @@ def _remarks(run, launch: list[re.Match], step: int) -> dict[str, str]:
     why = "the first line of a launch starts no new mean"
     return {
         TIME: f"mean of the first two steps: {why}",
+        SPEED: "from that mean",
         LOSS: f"mean of the first two steps: {why}; this step alone had {own:.6f}, as TensorBoard says",
     }
 

@@ -68,9 +68,9 @@ class MicroBatches:
         return self.launches * self.launch_microseconds / 1e3
 
     def times(self, size: int) -> float:
-        """How many times the time of one sample a micro-batch of `size` samples takes; nan where it was not timed."""
+        """How many times the time of one sample `size` samples take, to 0.01; nan where they were not timed."""
         taken = {one.size: one.milliseconds for one in self.sizes}
-        return taken.get(size, math.nan) / taken[1]
+        return round(taken.get(size, math.nan) / taken[1], 2)
 
     def table(self):
         """One row a size: milliseconds, tokens a second, and on a GPU the share of time in which kernels run."""

@@ -41,6 +41,7 @@ def test_a_panel_a_machine_and_the_graph_in_the_last(tmp_path):
     assert [len(axes.lines) for axes in (left, right)] == [2, 4]  # measured, floor; kernels, graph
     assert list(right.lines[1].get_ydata()) == [10.0, 40.0, 158.0]
     assert list(right.lines[2].get_ydata()) == [pytest.approx(30.0)]
+    assert left.get_ylim() == right.get_ylim() and left.get_xlim() == right.get_xlim()
     assert "floor 80.0 ms" in picture.alt and "4: 30.0 ms" in picture.alt
 
 

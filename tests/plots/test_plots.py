@@ -111,6 +111,7 @@ def test_memory_stacks_the_parts_in_their_order(recorded):
     measured = patches[5]
     assert measured.get_width() == pytest.approx(recorded.peak_memory_bytes) and measured.get_hatch()
     assert "2 × NVIDIA H200" in axes.get_title(loc="left") and "measured: 1.0 GB" in picture.alt
+    assert any(text.get_text().endswith(" other") and " + " in text.get_text() for text in axes.texts)
     assert len(plots.memory(RECIPE).figure.axes[0].patches) == 5
 
 

@@ -33,7 +33,15 @@ def test_collectives_of_a_layer_have_a_lane_of_their_own():
     assert axes.get_title(loc="left") == "layer 2 of 3, recorded on NVIDIA H200"
     assert "eager, forward: 1.00 ms, 20% idle" in picture.alt
     (legend,) = picture.figure.legends
-    assert [text.get_text() for text in legend.get_texts()] == ["matrix products", "collectives", "idle"]
+    assert [text.get_text() for text in legend.get_texts()] == ["GEMMs", "collectives", "idle"]
+
+
+def test_a_matrix_has_its_dgrad_before_its_wgrad_backward():
+    pair = tuple(Kernel("matrix products", start, 400, 7, name, "fc2") for start, name in ((0, "a"), (500, "b")))
+    one = Timeline("NVIDIA H200", 2.0, None, {}, 0.0, 2, 3, Window(1000, pair[:1]), Window(1000, pair))
+    (axes,) = plots.layer_timeline({"eager": one}).figure.axes
+    words = [text.get_text() for text in axes.texts if "ms" not in text.get_text()]
+    assert words == ["fc2", "fc2\ndgrad", "fc2\nwgrad"]
 
 
 def test_shares_fill_the_step():
@@ -43,7 +51,7 @@ def test_shares_fill_the_step():
     assert max(ends) == pytest.approx(2.0) and ends[-1] == pytest.approx(1.7)
     words = [text.get_text() for text in axes.texts]
     assert words[:3] == ["60%", "20%", "20%"] and "2 ms\n2 ms without profiler" in words
-    assert "graph, 2 ms: matrix products 71%, collectives 24%, idle 6%" in picture.alt
+    assert "graph, 2 ms: GEMMs 71%, collectives 24%, idle 6%" in picture.alt
 
 
 def test_no_timeline_is_its_sentence():

@@ -56,6 +56,7 @@ def test_the_first_line_of_a_launch_is_slow_and_the_second_a_mean(run):
     assert "later steps take 100 ms" in runs.log_line(run, 1).loc[TIME, "remark"]
     second = runs.log_line(run, 2)["remark"]
     assert f"this step alone had {run.losses[2]:.6f}" in second[LOSS] and "mean of the first two" in second[TIME]
+    assert second[log_lines.SPEED] == "from that mean"
     assert "remark" not in runs.log_line(run, 3)
     assert "later steps take 100 ms" in runs.log_line(run, 6).loc[TIME, "remark"], "the later launch counts"
     assert "mean of the first two" in runs.log_line(run, 7).loc[LOSS, "remark"]
