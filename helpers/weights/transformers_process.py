@@ -32,8 +32,9 @@ def compare(folder: str) -> dict:
 
 
 def gguf(file: str, folder: str) -> dict:
-    """Dequantise, and write it all into a model that was never quantised: the other one transformers will not save."""
+    """Dequantised, as a model that never was quantised: the one that was transformers will not save."""
     import torch
+    from safetensors.torch import save_file
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     directory, name = str(Path(file).parent), Path(file).name
@@ -42,12 +43,14 @@ def gguf(file: str, folder: str) -> dict:
     for field in ("quantization_config", "_name_or_path", "_model_name_or_path"):
         config.pop(field, None)
     config["rms_norm_eps"] = float(f"{config['rms_norm_eps']:.5g}")  # GGUF keeps 1e-05 as 9.9999997e-06
-    plain = type(model)(type(model.config)(**config))
-    plain.load_state_dict(model.state_dict())
-    plain.tie_weights()
-    plain.float().save_pretrained(folder)
+    plain = type(model.config)(**config | {"architectures": [type(model).__name__], "dtype": "float32"})
+    plain.save_pretrained(folder)
+    tensors = model.state_dict()
+    if plain.tie_word_embeddings:
+        tensors.pop("lm_head.weight")
+    save_file(tensors, Path(folder) / "model.safetensors", metadata={"format": "pt"})
     AutoTokenizer.from_pretrained(directory, gguf_file=name).save_pretrained(folder)
-    return {"parameters": sum(parameter.numel() for parameter in plain.parameters())}
+    return {"parameters": sum(parameter.numel() for parameter in model.parameters())}
 
 
 if __name__ == "__main__":
