@@ -73,6 +73,11 @@ class Comparison:
     def worst(self) -> Compared:
         return max(self.timed, key=lambda run: abs(run.error))
 
+    @property
+    def fastest(self) -> Compared:
+        """The run that took the shortest step."""
+        return min(self.timed, key=lambda run: run.measured_ms)
+
     def share_within(self, error: float) -> float:
         return sum(abs(run.error) <= error for run in self.timed) / len(self.timed)
 
@@ -166,10 +171,10 @@ def with_records() -> Comparison:
 
 
 @checked
-def with_own(pairs: Iterable[tuple[Plan, Run]]) -> Comparison:
-    """Plans of a learner's own beside the runs that they were made for."""
+def with_own(plans: Iterable[Plan], trained: Iterable[Run]) -> Comparison:
+    """Plans of a learner's own beside the runs that they were made for, in the same order; `table` is a run's name."""
     found = []
-    for plan, run in pairs:
+    for plan, run in zip(plans, trained, strict=True):
         measured = float(after_warm_up(run.series("iteration-time")).median() * 1e3)
         peak = run.peak_memory_bytes and run.peak_memory_bytes / 1e9
         tensors = plan.gigabytes - plan.memory["other"] / 1e9
