@@ -60,7 +60,7 @@ def train(
         KeyboardInterrupt: after every process has ended.
     """
     machine = machine or here()
-    if unusable := list(_unusable(entry_script, hang_timeout_seconds)):
+    if unusable := list(_unusable(entry_script, hang_timeout_seconds, machine)):
         raise preflight.PreflightError(unusable)
     root = runs_root() if runs_dir is None else given_folder(runs_dir, "launch.train(runs_dir={})")
     place = root / f"{recipe.name}" / ("new" if fresh else "")  # beside the unfinished ones, or among them
@@ -96,7 +96,10 @@ def train(
     return runs.load(directory)
 
 
-def _unusable(entry_script, hang_timeout_seconds) -> Iterator[preflight.Problem]:
+def _unusable(entry_script, hang_timeout_seconds, machine: Machine) -> Iterator[preflight.Problem]:
+    if len(machine.gpus) > len(here().gpus):
+        why = f"It is described, and not here: this is {here().name}."
+        yield problem.error(f"machine={machine.name}", why, "machine=machine.here(), or leave it out.")
     if entry_script is not None and not os.path.isfile(given(entry_script, "launch.train(entry_script={})")):
         why = "There is no such file for torchrun to start."
         yield problem.error(f"entry_script={str(entry_script)!r}", why, "Give its whole path.")

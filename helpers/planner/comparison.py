@@ -173,8 +173,15 @@ def with_records() -> Comparison:
 @checked
 def with_own(plans: Iterable[Plan], trained: Iterable[Run]) -> Comparison:
     """Plans of a learner's own beside the runs that they were made for, in the same order; `table` is a run's name."""
+    plans, trained = list(plans), list(trained)
+    if not plans or len(plans) != len(trained):
+        raise ValueError(f"{len(plans)} plans and {len(trained)} runs: each plan wants the run that it was made for.")
     found = []
     for plan, run in zip(plans, trained, strict=True):
+        if plan.recipe.model != run.recipe.model or plan.recipe.layout != run.recipe.layout:
+            raise ValueError(
+                f"The plan of {plan.recipe.name}, {plan.name}, was made for another run than {run.recipe_name}."
+            )
         measured = float(after_warm_up(run.series("iteration-time")).median() * 1e3)
         peak = run.peak_memory_bytes and run.peak_memory_bytes / 1e9
         tensors = plan.gigabytes - plan.memory["other"] / 1e9
@@ -182,9 +189,12 @@ def with_own(plans: Iterable[Plan], trained: Iterable[Run]) -> Comparison:
     return Comparison("Here", tuple(found))
 
 
+@checked
 def with_others(tables: Iterable[str] = ()) -> Comparison:
     """Tables that others measured (`elsewhere.rows`); `tables` picks some by name."""
-    wanted = set(tables)
+    wanted, known = set(tables), list(dict.fromkeys(row.table for row in elsewhere.rows()))
+    if unknown := wanted.difference(known):
+        raise ValueError(f"There is no table {min(unknown, key=str)!r}: there are {', '.join(known)}.")
     found = [
         Compared(
             row.table,

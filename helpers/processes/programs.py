@@ -1,6 +1,7 @@
 """Programs on ranks, started, waited for and, where one fails, told in words: which rank, why, and the fix."""
 
 import contextlib
+import math
 import os
 import shutil
 import sys
@@ -67,11 +68,14 @@ def ranks(
     Raises:
         FileNotFoundError: there is no such script.
         OSError: nothing can be written where runs go.
-        ValueError: `count` is below 1.
+        ValueError: `count` is below 1, `timeout_seconds` no time, or a variable's name none.
         TrainingFailed: a rank failed, or `timeout_seconds` were not enough.
     """
     if count < 1:
         raise ValueError(f"launch.ranks(count={count}): it is how many processes torchrun starts, 1 or more.")
+    if not 0 < timeout_seconds < math.inf:
+        raise ValueError(f"launch.ranks(timeout_seconds={timeout_seconds}): seconds, more than 0; 300 if not given.")
+    run_directory.require_names(variables or {})
     machine = machine or here()
     own = str(script).endswith(".py")
     path = given(script, "launch.ranks({})") if own else PROJECT / "helpers" / "ranks" / f"{script}.py"

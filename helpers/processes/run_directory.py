@@ -14,7 +14,7 @@ import re
 import shlex
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from helpers.machine import PROJECT, Machine, cuda_libraries, driver_versions, runs_root, short_path
@@ -23,6 +23,7 @@ from helpers.processes.run_files import read_json, why_damaged
 from helpers.ranks.repairs import table
 
 NAME = re.compile(r"\w[\w.+-]{0,99}")
+VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 PACKAGES = ("torch", "megatron-core", "transformer-engine", "transformers", "tokenizers", "numpy")
 
 
@@ -153,6 +154,7 @@ def write_command(directory: Path, title: str, program: Sequence[str], variables
     What the learner has set in the environment stays as it is, but for the changes to Megatron, by which a run is
     known; no secret is written. The script mends its index cache itself: then it is mended whoever starts it.
     """
+    require_names(variables)
     lines = ["#!/usr/bin/env bash", _comment(f"{title}. Runs by itself from a shell, too."), "set -eu"]
     project = shlex.quote(str(PROJECT))
     lines += [
@@ -176,6 +178,12 @@ def write_command(directory: Path, title: str, program: Sequence[str], variables
     path.write_text("\n".join(line.rstrip() for line in lines) + "\n")
     path.chmod(0o755)
     return path
+
+
+def require_names(variables: Iterable[str]) -> None:
+    """Refuse names that a shell would not take for a variable's: it would run them."""
+    if wrong := [name for name in variables if not VARIABLE.fullmatch(name)]:
+        raise ValueError(f"{wrong[0]!r} names no variable of a shell: letters, digits and _, the first no digit.")
 
 
 def _comment(words: str) -> str:

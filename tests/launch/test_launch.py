@@ -649,6 +649,11 @@ def test_a_picture_that_fails_never_ends_a_run_nor_hides_its_end(monkeypatch):
         (lambda recipe: launch.train(recipe, "folder"), "data of the type str"),
         (lambda recipe: launch.follow("gpt"), "(run='gpt'): it takes a run"),
         (lambda recipe: launch.ranks("shards", 0), "launch.ranks(count=0)"),
+        (lambda recipe: launch.ranks("shards", 1, timeout_seconds=float("nan")), "timeout_seconds=nan"),
+        (
+            lambda recipe: launch.ranks("shards", 1, variables={"A;touch here;B": ("x", "y")}),
+            "names no variable of a shell",
+        ),
         (lambda recipe: launch.ranks("shards", "two"), "(count='two'): it takes a whole number"),
     ],
 )
