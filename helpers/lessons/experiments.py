@@ -14,6 +14,7 @@ from helpers.recipes.command import run_variables
 from helpers.recipes.fit import SMALL
 from helpers.recipes.settings import Speed
 from helpers.runs import micro_batches
+from helpers.runs.results import Results
 from helpers.show.arguments import checked
 
 GPU_SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
@@ -151,7 +152,7 @@ def repeatable(recipe: Recipe, machine: Machine | None = None) -> Recipe:
 
 
 @checked
-def undisturbed(recipe: Recipe, data, run: runs.Run) -> runs.Run:
+def undisturbed(recipe: Recipe, data, run: Results) -> runs.Run:
     """A finished run of exactly this recipe: `run` where it is one, else a new one."""
     return run if run.recipe == recipe else launch.train(recipe, data, fresh=True)
 

@@ -27,16 +27,17 @@ EXPECTED = {"cuda": "about a minute", "cpu": "about 20 seconds"}
 BUSY = 0.5  # load of each core by others before the measurement, above which it is told
 
 
-def calibrate(force: bool = False) -> Rates:
+def calibrate(machine: Machine | None = None, force: bool = False) -> Rates:
     """The rates of this machine, from a short training run with its parts timed; kept in the cache.
 
     A kept calibration of the same versions is returned at once. One that was made with others is named, one that is
-    damaged is told; then it is measured again. `force` measures in any case.
+    damaged is told; then it is measured again. `force` measures in any case. `machine` may be the CPU of a machine that
+    has GPUs (`machine.for_ranks`).
 
     Raises:
         launch.TrainingFailed: the run failed; the message says which rank, why, and the fix.
     """
-    machine = here()
+    machine = machine or here()
     kept = None if force else _read(_path(machine))
     if kept:
         return kept
@@ -51,9 +52,9 @@ def calibrate(force: bool = False) -> Rates:
     return found
 
 
-def calibrated() -> Rates | None:
+def calibrated(machine: Machine | None = None) -> Rates | None:
     """The kept calibration of this machine, or None. One that was made with other versions is named in a sentence."""
-    machine = here()
+    machine = machine or here()
     if kept := _read(_path(machine)):
         return kept
     if other := _other_versions(machine):

@@ -147,7 +147,8 @@ def _room(machine: Machine, recipe: Recipe) -> float:
 
 def rates_of(machine: Machine) -> Rates:
     """What is known of a machine: its calibration where it is this one and has one, else `costs.of`."""
-    return (calibrated() if machine == here() else None) or costs.of(machine)
+    is_here = machine == here() or (machine.device == "cpu" and machine == replace(here(), gpus=()))
+    return (calibrated(machine) if is_here else None) or costs.of(machine)
 
 
 @checked
