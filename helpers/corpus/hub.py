@@ -1,9 +1,7 @@
 """Text from the Hugging Face hub, given up on when it does not answer within ten seconds."""
 
 import contextlib
-import json
 import os
-import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -12,9 +10,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 from helpers.corpus.files import SourceError
+from helpers.machine.hub import HUB_SECONDS, answers
 from helpers.machine.variables import hub_is_off
-
-HUB_SECONDS = 10.0
 
 
 class HubSilent(SourceError):
@@ -30,9 +27,9 @@ def fetch(dataset: str, text_key: str, jsonl: Path) -> None:
     if hub_is_off():
         why = "HF_HUB_OFFLINE is set, so the Hugging Face hub was not asked."
     else:
-        why = _fetch_in_child(dataset, text_key, jsonl, os.environ)
+        why = _fetch_in_child(dataset, text_key, jsonl)
     if why and _downloaded_before(dataset):
-        why = _fetch_in_child(dataset, text_key, jsonl, os.environ | {"HF_HUB_OFFLINE": "1"})
+        why = _fetch_in_child(dataset, text_key, jsonl, offline=True)
     if why:
         raise HubSilent(why)
 
@@ -43,40 +40,17 @@ def _downloaded_before(dataset: str) -> bool:
     return (datasets / dataset.replace("/", "___")).is_dir()
 
 
-def _fetch_in_child(dataset: str, text_key: str, jsonl: Path, environment) -> str | None:
-    """Fetch in a child process, killed when the hub has not answered after HUB_SECONDS: the hub's client retries and
-    waits far longer by itself. None when the file is written, else why the hub counts as silent."""
+def _fetch_in_child(dataset: str, text_key: str, jsonl: Path, offline: bool = False) -> str | None:
+    """None when the file is written, else why the hub counts as silent."""
     program = Path(__file__).with_name("hub_process.py")
-    child = subprocess.Popen(
-        [sys.executable, "-P", str(program), dataset, text_key, str(jsonl)],
-        env=dict(environment) | {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        stdin=subprocess.DEVNULL,
-        text=True,
-    )
-    limit = threading.Timer(HUB_SECONDS, child.kill)
-    limit.start()
-    answered = False
-    last: dict = {}
-    bar = None
-    try:
-        for line in child.stdout:
-            last = json.loads(line)
-            if last.get("answered"):
-                answered = True
-                limit.cancel()
+    answered, last, bar = False, {}, None
+    asked = answers(program, dataset, text_key, str(jsonl), seconds=HUB_SECONDS, offline=offline)
+    with contextlib.closing(asked), contextlib.ExitStack() as shown:
+        for last in asked:
+            answered = answered or last.get("answered", False)
             if "rows" in last:
-                bar = bar or progress(f"Fetching {dataset}", last["of"], " documents")
+                bar = bar or shown.enter_context(progress(f"Fetching {dataset}", last["of"], " documents"))
                 bar.update(last["rows"] - bar.n)
-        child.wait()
-    finally:
-        if bar:
-            bar.close()
-        limit.cancel()
-        child.kill()
-        child.wait()
-        child.stdout.close()
     if last.get("done"):
         return None
     if answered:

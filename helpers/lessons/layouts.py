@@ -14,22 +14,21 @@ from helpers.show.message import Absence, Message
 
 NEAR_BEST = 0.05
 MAY_CHANGE = {field.name for part in (Layout, Batch, Speed) for field in fields(part)} - {"global_batch_size"}
-LLAMA_70B = {"num_layers": 80, "hidden_size": 8192, "num_attention_heads": 64, "ffn_hidden_size": 28672}
 IN_BF16 = {"fp8_format": None, "fp8_param_gather": False}
 
 
 @dataclass(frozen=True)
 class Job:
-    """A recipe that is to train on a machine. `twice`: for a bad layout, how many times as fast it is to become."""
+    """A recipe that is to train on a machine. `wanted`: how many times as fast a bad layout is to become."""
 
     title: str
     recipe: Recipe
     machine: Machine
-    twice: float = 1.0
+    wanted: float = 1.0
 
 
-def _llama(name: str = "llama3_8b", **changes) -> Recipe:
-    return replace(recipes.llama3_8b(), name=name, stock=False).with_(cuda_graph=False, **changes)
+def _llama(whole: Recipe | None = None, **changes) -> Recipe:
+    return replace(whole or recipes.llama3_8b(), stock=False).with_(cuda_graph=False, **changes)
 
 
 def _gpt_13b() -> Recipe:
@@ -63,7 +62,7 @@ def jobs() -> dict[int, Job]:
         ),
         3: Job(
             "Llama3-70B in FP8, 256 samples of 8,192 tokens a step, on 8 nodes of 8 H100, 400 Gbit/s a GPU",
-            _llama("llama3_70b", global_batch_size=256, **LLAMA_70B),
+            _llama(recipes.llama3_70b(), global_batch_size=256),
             described("8 × H100 80GB", nodes=8, between_nodes_gbps=400),
         ),
     }
@@ -114,18 +113,12 @@ def show(number: int, bad: bool = False):
 @told
 def plan(number: int, changes) -> Message:
     """Check changes (a dict for `with_`) that lay a job out: right within 5 % of the best that the planner finds."""
-    job = _find(number, jobs())
-    name = f"job {number}"
-    if isinstance(job, Message):
-        return job
-    if changes is ... or changes is None:
-        return Message("asked", f"{name}: {job.title}. Put a dict of changes where the … is.")
-    found = _tried(name, job, changes)
+    found = _answered(f"job {number}", number, jobs(), changes)
     if isinstance(found, Message):
         return found
     best = _best(number)
     share = found.tokens_per_second_per_gpu / best.tokens_per_second_per_gpu
-    said = f"{name}: {found.name} makes {share:.0%} of the best, {found.gigabytes:.0f} GB a GPU"
+    said = f"job {number}: {found.name} makes {share:.0%} of the best, {found.gigabytes:.0f} GB a GPU"
     if share >= 1 - NEAR_BEST:
         return Message("right", f"{said}. The best: {best.name}.")
     return Message("wrong", f"{said}. It loses by {found.why_slower(best)}.")
@@ -134,23 +127,30 @@ def plan(number: int, changes) -> Message:
 @told
 def repair(number: int, changes) -> Message:
     """Check changes (a dict for `with_`) that mend a bad layout: how many times as fast it becomes."""
-    job = _find(number, bad_layouts())
-    name = f"bad layout {number}"
+    found = _answered(f"bad layout {number}", number, bad_layouts(), changes)
+    if isinstance(found, Message):
+        return found
+    job = bad_layouts()[number]
+    before = planner.predict(job.recipe, job.machine)
+    times = before.step.seconds / found.step.seconds
+    said = f"bad layout {number}: {numbers.duration_ms(before.step.seconds)} become "
+    said += f"{numbers.duration_ms(found.step.seconds)}, {times:.2g} times as fast"
+    if times < job.wanted:
+        part = max(found.step.parts, key=found.step.parts.get)
+        return Message("wrong", f"{said}; {job.wanted:g} is there. Now most goes to {part}.")
+    part = max(before.step.parts, key=lambda name: before.step.parts[name] - found.step.parts[name])
+    return Message("right", f"{said}: {part} was it.")
+
+
+def _answered(name: str, number: int, among: dict[int, Job], changes):
+    """The plan of a job with a learner's changes; a message where there is none."""
+    job = _find(number, among)
     if isinstance(job, Message):
         return job
     if changes is ... or changes is None:
-        return Message("asked", f"{name}: {job.title}. Make it {job.twice:g} times as fast.")
-    found = _tried(name, job, changes)
-    if isinstance(found, Message):
-        return found
-    before = planner.predict(job.recipe, job.machine)
-    times = before.step.seconds / found.step.seconds
-    said = f"{name}: {numbers.duration_ms(before.step.seconds)} become {numbers.duration_ms(found.step.seconds)}"
-    if times < job.twice:
-        part = max(found.step.parts, key=found.step.parts.get)
-        return Message("wrong", f"{said}, {times:.2f} times as fast; {job.twice:g} is there. Now most goes to {part}.")
-    part = max(before.step.parts, key=lambda name: before.step.parts[name] - found.step.parts[name])
-    return Message("right", f"{said}, {times:.1f} times as fast: {part} was it.")
+        task = f"Make it {job.wanted:g} times as fast." if job.wanted > 1 else "Put a dict of changes where the … is."
+        return Message("asked", f"{name}: {job.title}. {task}")
+    return _tried(name, job, changes)
 
 
 def _find(number: int, among: dict[int, Job]) -> Job | Message:

@@ -21,8 +21,10 @@ class Sheet:
     compute_capability: tuple[int, int]
 
 
-def _binary(capability: tuple[int, int]) -> float:
-    """Hopper's and A100's memory is named in GiB, nearly: "80 GB" are 81,559 MiB for nvidia-smi, "141 GB" 143,771."""
+def _binary(name: str, capability: tuple[int, int]) -> float:
+    """GeForce's "24 GB" are GiB; so are those of Hopper and A100, nearly: "80 GB" are 81,559 MiB, "141 GB" 143,771."""
+    if name.startswith("RTX"):
+        return 1.0737
     return 1.069 if capability in ((9, 0), (8, 0)) else 1.0
 
 
@@ -32,7 +34,7 @@ SHEETS = tuple(
         name,
         peak * 1e12,
         gb,
-        gb * 1e9 * _binary(capability),
+        gb * 1e9 * _binary(name, capability),
         bandwidth * 1e12,
         link * 1e9,
         capability,

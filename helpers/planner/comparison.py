@@ -78,9 +78,6 @@ class Comparison:
         """The run that took the shortest step."""
         return min(self.timed, key=lambda run: run.measured_ms)
 
-    def share_within(self, error: float) -> float:
-        return sum(abs(run.error) <= error for run in self.timed) / len(self.timed)
-
     def regret(self, table: str) -> float:
         """What following the plan costs: the measured time of the row planned fastest over the fastest, less 1."""
         rows = [run for run in self.timed if run.table == table]

@@ -4,16 +4,12 @@ from dataclasses import dataclass, replace
 
 from helpers.machine import Machine, described
 from helpers.recipes.layout import Layout
-from helpers.recipes.models import llama3_8b
+from helpers.recipes.models import llama3_8b, llama3_70b, llama3_405b
 from helpers.recipes.recipe import Recipe
 from helpers.recipes.settings import Batch, Model, Precision, Speed
-from helpers.runs.published import TUTORIALS, WEAK_SIZES
+from helpers.runs.published import LLAMA3_8B, STRONG_STEP_MS, TUTORIALS, WEAK_SIZES, WEAK_STEP_MS
 
 HGX = described("8 × H100 80GB")
-DIFFERS = (
-    "Megatron core_r0.14 launched kernel by kernel, the loss unfused, another host; memory is the whole GPU's: "
-    "tensors, CUDA context and NCCL's buffers."
-)
 
 
 @dataclass(frozen=True)
@@ -31,7 +27,11 @@ class Row:
 
 
 def rows() -> tuple[Row, ...]:
-    """Tables 101, 202, 203, 280, 301, 401 and 502 of the tutorials, then NVIDIA's published Llama runs."""
+    """Tables 101, 202, 203, 280, 301, 401 and 502 of the tutorials, then NVIDIA's published Llama runs.
+
+    The tutorials ran Megatron core_r0.14, launched kernel by kernel, the loss unfused, on another host; their memory is
+    the whole GPU's: tensors, CUDA context and NCCL's buffers.
+    """
     return (*_data(), *_tensor(), *_large(), *_context(), *_pipeline(), *_experts(), *nvidia())
 
 
@@ -41,7 +41,7 @@ def _gpt(layers: int, hidden: int, heads: int, sequence: int = 1024, tensor: int
     return Model(layers, hidden, heads, sequence, vocab_size=-(-50257 // step) * step)
 
 
-def _row(table: str, name: str, model: Model, layout: Layout, batch: Batch, ms, gb, flags=(), gathered=False) -> Row:
+def _row(table: str, name: str, model: Model, layout: Layout, batch: Batch, ms, gb, flags=()) -> Row:
     recipe = Recipe(f"{table} {name}", model, layout, Precision(), Speed(), batch, extra_flags=tuple(flags), stock=True)
     if layout.distributed_optimizer:
         recipe = recipe.with_(overlap_communication=True)
@@ -71,19 +71,17 @@ def _data():
     yield _row("101", "GBS 128, DP8+DistOpt, 62 layers", _gpt(62, 1600, 25), layout, Batch(16, 128), 542, 79.8)
 
 
+GIGABYTES = {  # tables 202 and 203, by global batch and TP; their steps are `runs.published`'s
+    "202": {8: (43.5, 46.8, 42.6, 46.4), 20: (78.1, 77.7, 72.1, 80.6)},
+    "203": {8: (43.5, 27.6, 17.2, 13.3), 20: (78.1, 46.5, 30.9, 23.3)},
+}
+
+
 def _tensor():
     """Weak scaling (the model grows with TP) and strong scaling of the 1.2B, without sequence parallelism."""
-    weak = {
-        8: ((209, 43.5), (273, 46.8), (310, 42.6), (329, 46.4)),
-        20: ((400, 78.1), (475, 77.7), (450, 72.1), (512, 80.6)),
-    }
-    strong = {
-        8: ((210, 43.5), (200, 27.6), (200, 17.2), (205, 13.3)),
-        20: ((390, 78.1), (259, 46.5), (207, 30.9), (207, 23.3)),
-    }
-    for table, measured in (("202", weak), ("203", strong)):
-        for samples, figures in measured.items():
-            for tensor, (ms, gb) in zip((1, 2, 4, 8), figures, strict=True):
+    for table, steps in (("202", WEAK_STEP_MS), ("203", STRONG_STEP_MS)):
+        for samples, sizes in GIGABYTES[table].items():
+            for (tensor, ms), gb in zip(steps[samples].items(), sizes, strict=True):
                 model = _gpt(*WEAK_SIZES[tensor if table == "202" else 1], tensor=tensor)
                 layout = Layout(tensor_parallel=tensor)
                 yield _row(table, f"GBS {samples}, TP{tensor}", model, layout, Batch(samples, samples), ms, gb)
@@ -173,16 +171,8 @@ NVIDIA_SOURCE = "Megatron-Bridge docs/performance-summary-archive.md"
 
 def nvidia() -> tuple[Row, ...]:
     """NVIDIA's Llama runs on DGX H100, with the layouts that their page gives."""
-    eight = llama3_8b().with_(cuda_graph=False, without=("split",))
-    seventy = replace(
-        eight,
-        name="llama3_70b",
-        model=replace(eight.model, num_layers=80, hidden_size=8192, num_attention_heads=64, ffn_hidden_size=28672),
-    )
-    largest = replace(
-        eight,
-        name="llama3_405b",
-        model=replace(eight.model, num_layers=126, hidden_size=16384, num_attention_heads=128, ffn_hidden_size=53248),
+    eight, seventy, largest = (
+        one().with_(cuda_graph=False, without=("split",)) for one in (llama3_8b, llama3_70b, llama3_405b)
     )
     node = {"distributed_optimizer": True, "sequence_parallel": True}
     bf16 = {"fp8_format": None, "fp8_param_gather": False}
@@ -190,10 +180,11 @@ def nvidia() -> tuple[Row, ...]:
     pipeline = {"tensor_parallel": 4, "pipeline_parallel": 8, "virtual_pipeline_chunks": 5, **node}
     ends = {"account_for_embedding_and_loss": True}  # 126 layers into 64 pieces
     all_four = {**pipeline, "tensor_parallel": 8, "virtual_pipeline_chunks": 8, **context, **ends}
-    cloud, bridge = "DGX Cloud 25.04", f"{NVIDIA_SOURCE}, 26.04.01"
+    in_bf16, in_fp8, _ = LLAMA3_8B
+    bridge = f"{NVIDIA_SOURCE}, 26.04.01"
     shares = (
-        ("8B bf16, CP2×DP4", eight.with_(**bf16), context, 8, 128, 10682, cloud),
-        ("8B FP8, CP2×DP4", eight, context, 8, 128, 14048, cloud),
+        ("8B bf16, CP2×DP4", eight.with_(**bf16), context, 8, 128, in_bf16.tokens_per_second_per_gpu, in_bf16.source),
+        ("8B FP8, CP2×DP4", eight, context, 8, 128, in_fp8.tokens_per_second_per_gpu, in_fp8.source),
         ("70B FP8, TP4×PP8×VPP5×DP2", seventy, pipeline, 64, 256, 1664, bridge),
         ("405B FP8, TP8×PP8×CP2×VPP8×DP8", largest, all_four, 1024, 1536, 328, bridge),
     )

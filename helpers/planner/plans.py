@@ -46,7 +46,7 @@ class Plan:
         """ "TP2+SP×PP4, micro-batch 1, recomputed": what tells it from the others."""
         batch, layout = self.recipe.batch, self.recipe.layout
         extra = ", recomputed" if batch.recompute == "full" else ", attention recomputed" if batch.recompute else ""
-        return f"{layout.name}, micro-batch {batch.micro_batch_size}{extra}"
+        return f"{layout.name}, micro-batch {batch.micro_batch_size}{extra}{', stock' * self.recipe.stock}"
 
     def why_slower(self, best: "Plan") -> str:
         """The parts in which it loses most to a faster plan, in words."""

