@@ -98,7 +98,7 @@ def memory(recipe: Recipe, run: Results | None = None, machine: Machine | None =
         ends = {"predicted": f"{decimal_bytes(sum(bars['predicted'].values()) - other)} + {decimal_bytes(other)} other"}
         hatched = bool(run is not None and run.recorded_on)
         _stacked(axes, bars, colours, decimal_bytes, hatched, ends if peak else None)
-        axes.set_xlabel("GB on the fullest rank" + (' ("other" is not in the measured bar)' if peak else ""))
+        axes.set_xlabel("GB on the fullest rank" + (f" ({_what_is_measured(run)})" if peak else ""))
         axes.xaxis.set_major_formatter(lambda value, _: f"{value / 1e9:g}")
         where = f", {run.machine}" if run is not None else ""
         axes.set_title(f"{recipe.name}: {recipe.layout.name}, {recipe.precision.name}{where}")
@@ -146,6 +146,13 @@ def _stacked(axes, bars: dict[str, dict], colours: dict[str, str], words, hatche
     style.name_rows(axes, dict(enumerate(bars)))
     axes.invert_yaxis()
     axes.set_xlim(0, (1.45 if ends else 1.17) * full)
+
+
+def _what_is_measured(run) -> str:
+    """Tensors on a GPU; on a CPU all that the process grew by, some of "other" among it."""
+    machine = _machine_of(run)
+    on_cpu = machine is not None and machine.device == "cpu"
+    return "measured: what the process grew by" if on_cpu else 'measured without "other"'
 
 
 def _legend_below(figure, colours: dict[str, str]) -> None:
