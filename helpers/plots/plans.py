@@ -64,7 +64,7 @@ def step_parts(plans: Sequence["Plan"], measured: Mapping["Plan", float] | None 
         times.xaxis.set_major_formatter(lambda value, _: f"{value / 1e3:g}" if seconds else f"{value:,.0f}")
         for plan, taken in (measured or {}).items():
             times.plot(taken, plans.index(plan), "D", color=INK, markersize=6, label="measured")
-        sizes.set(xlabel=f"GB on the fullest GPU (of {full:.1f})" if gpus else "GB of a rank")
+        sizes.set_xlabel(f"GB of {full:.1f}, fullest GPU" if gpus else "GB of a rank")
         style.name_rows(times, {place: plan.name for place, plan in enumerate(plans)})
         times.invert_yaxis()
         sizes.tick_params(axis="y", length=0)

@@ -6,9 +6,10 @@ import json
 import pytest
 import torch
 
-from helpers import corpus, formats, plots, recipes
+from helpers import corpus, formats, planner, plots, recipes
 from helpers.corpus import index
 from helpers.formats import layer_tensors, number_formats
+from helpers.machine import described
 from helpers.plots import layer, sizes
 from helpers.recipes import Layout
 from helpers.recipes.layout import rank_groups
@@ -284,3 +285,26 @@ def test_packing_shows_documents_and_their_ends(small_corpus):
     assert f"with {ends} ends of documents in all" in picture.alt and ends > 0
     widths = [bar.get_width() for bar in picture.figure.axes[0].patches]
     assert sorted(widths)[ends:] == sorted(drawn.parts["tokens"].tolist()), "one bar per piece, as wide as its tokens"
+
+
+def test_the_parts_of_a_step_are_drawn_to_their_sum():
+    machine = described("8 × H100 80GB")
+    recipe = recipes.llama3_8b().with_(global_batch_size=128, cuda_graph=False)
+    plans = [
+        *planner.search(recipe, machine).plans[:3],
+        planner.predict(recipe.with_(processes=8, stock=True), machine),
+    ]
+    picture = plots.step_parts(plans, {plans[0]: 9000.0})
+    assert looks_right(picture)
+    times = picture.figure.axes[0]
+    for place, plan in enumerate(plans):
+        drawn = sum(bar.get_width() for bar in times.patches if abs(bar.get_y() + bar.get_height() / 2 - place) < 0.01)
+        assert drawn == pytest.approx(plan.step.milliseconds, rel=0.02)
+    assert "Predicted steps on 8 × NVIDIA H100 80GB" in picture.alt and "stock" in picture.alt
+
+
+def test_predictions_beside_measurements_say_how_far_off_they_are():
+    picture = plots.predicted_and_measured(planner.with_records())
+    assert "88 runs, median error" in picture.alt
+    (points,) = [line for line in picture.figure.axes[0].lines if len(line.get_xdata()) == 88]
+    assert max(abs(ratio - 1) for ratio in points.get_ydata()) <= 0.2
