@@ -13,16 +13,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Annotated
 
 from helpers.corpus import index, samples
 from helpers.corpus.corpus import Corpus
 from helpers.machine import quietly
 from helpers.machine.variables import python_path
+from helpers.show import bounds
+from helpers.show.arguments import checked
 
 TRAINING_SAMPLES = 100
 START_SECONDS = 180  # at most, to import Megatron on a busy machine
 
 
+@checked
 def written_by_megatron(jsonl: str | Path, data: Corpus, text_key: str = "text"):
     """Write a .jsonl file's corpus with Megatron's tokenizer and IndexedDatasetBuilder, and compare it with `data`.
 
@@ -74,7 +78,13 @@ class Build:
         return f"--split {self.split}: stopped after {self.seconds:.0f} s. Megatron was still here:\n{calls}"
 
 
-def watch_build(data: Corpus, split: str, sequence_length: int, seconds: float = 5) -> Build:
+@checked
+def watch_build(
+    data: Corpus,
+    split: str,
+    sequence_length: Annotated[int, bounds.TOKENS],
+    seconds: Annotated[float, bounds.SECONDS] = 5,
+) -> Build:
     """Let Megatron build its datasets for a split in a process of its own, and stop it when it takes too long.
 
     Args:

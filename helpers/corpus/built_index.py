@@ -4,13 +4,15 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 
 from helpers.corpus import samples
 from helpers.corpus.blends import Blend
 from helpers.corpus.corpus import Corpus
-from helpers.show import frames
+from helpers.show import bounds, frames
+from helpers.show.arguments import checked
 from helpers.show.tables import whole_sentences
 
 MEANINGS = {
@@ -55,13 +57,20 @@ class BuiltIndex:
         return f"{frames.to_html(self.table())}<p>{self._words()}</p>"
 
 
-def build_index(data: Corpus | Blend, sequence_length: int, *, split: str, count: int) -> BuiltIndex:
+@checked
+def build_index(
+    data: Corpus | Blend,
+    sequence_length: Annotated[int, bounds.TOKENS],
+    *,
+    split: str,
+    count: Annotated[int, bounds.SAMPLES],
+) -> BuiltIndex:
     """Let Megatron build, in a folder that is thrown away, what a run of `count` samples builds at its first launch.
 
     Raises:
-        CorpusError: a part of the split has no document.
+        CorpusError: a part of the split has no document, or the index would fill the memory.
     """
-    samples.require_part(data, split, "train", sequence_length)
+    samples.require_part(data, split, "train", sequence_length, count)
     start = time.perf_counter()
     for member in data.members:
         member.open_index()

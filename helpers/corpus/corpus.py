@@ -20,6 +20,7 @@ import numpy as np
 from helpers import machine
 from helpers.corpus import encoder, files, hub, index, sources
 from helpers.corpus import tokenizer as tokenizers
+from helpers.show import bounds
 from helpers.show.arguments import checked
 from helpers.show.tables import visible_spaces
 
@@ -121,7 +122,7 @@ class Corpus:
         return self._backend.decode(numbers.tolist(), skip_special_tokens=False)
 
     @checked
-    def pieces(self, text: str):
+    def pieces(self, text: Annotated[str, bounds.TEXT]):
         """A text cut into tokens, as a table: token (a space shows as "·"), id, bytes (UTF-8)."""
         import pandas as pd
 

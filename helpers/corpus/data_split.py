@@ -55,6 +55,13 @@ def parts(prefix: str | Path | Index, split: str, sequence_length: int) -> list[
     return found
 
 
+def index_bytes(part: dict, count: int, sequence_length: int) -> int:
+    """What Megatron's index of `count` samples of a part takes in memory while it is built (`gpt_dataset.py`): for each
+    document and epoch two int64 and an int32, for each sample two int32 and twice an uint32."""
+    epochs = -(-(count * sequence_length + 1) // max(1, part["tokens"]))
+    return 20 * epochs * part["documents"] + 16 * count
+
+
 def parse(split: str) -> list[float]:
     """`--split` as three shares that sum to 1. Missing ones are 0, as in Megatron."""
     words = re.findall(r"[.0-9]+", split)

@@ -39,7 +39,7 @@ class InvalidIndex(ValueError):
 
 @dataclass(frozen=True)
 class Index:
-    """An opened `.idx`. The three arrays are memory-mapped: opening costs the same for any corpus size."""
+    """An opened `.idx`. The three arrays are memory-mapped."""
 
     prefix: Path
     dtype: str
@@ -115,15 +115,15 @@ def optimal_dtype(vocab_size: int) -> str:
 
 
 def inspect(prefix: str | Path, dtype: str | None = None) -> Index:
-    """Open an index and check that it and its `.bin` belong together, in a few milliseconds.
+    """Open an index and check that it is whole and belongs to its `.bin`: milliseconds for a million documents.
 
     Args:
         prefix: path without `.bin`/`.idx`, as in `--data-path`.
         dtype: refuse any other token dtype ("uint16" or "int32"); None accepts both.
 
     Raises:
-        InvalidIndex: a file is missing or truncated, the magic, version or dtype is wrong, the arrays do not fit the
-            files' sizes. The message is for the learner.
+        InvalidIndex: a file is missing or truncated, the magic, version or dtype is wrong, the arrays fit neither the
+            files' sizes nor each other. The message is for the learner.
     """
     idx, data = idx_path(prefix), bin_path(prefix)
     for path in (idx, data):
@@ -165,6 +165,8 @@ def inspect(prefix: str | Path, dtype: str | None = None) -> Index:
     index = _map(Path(prefix), found, sequences, document_entries)
     if document_entries == 0 or int(index.document_indices[-1]) != sequences:
         raise InvalidIndex(f"{idx}: the last document index is not the number of sequences. Prepare the corpus again.")
+    if why := _odd_entry(index):
+        raise InvalidIndex(f"{idx} is damaged: {why}. Prepare the corpus again.")
     bin_size, bin_wanted = data.stat().st_size, index.tokens * index.itemsize
     if bin_size != bin_wanted:
         raise InvalidIndex(
@@ -173,6 +175,25 @@ def inspect(prefix: str | Path, dtype: str | None = None) -> Index:
             "Prepare the corpus again."
         )
     return index
+
+
+def _odd_entry(index: Index) -> str | None:
+    """The first entry that cannot be: sequences follow each other in the `.bin`, and documents count upwards."""
+    end = 0
+    for first in range(0, index.sequences, CHUNK):
+        lengths = index.sequence_lengths[first : first + CHUNK].astype(np.int64)
+        if (lengths < 0).any():
+            i = int((lengths < 0).argmax())
+            return f"sequence {first + i:,} has {lengths[i]:,} tokens"
+        ends = end + np.cumsum(lengths) * index.itemsize
+        odd = index.sequence_pointers[first : first + CHUNK] != ends - lengths * index.itemsize
+        if odd.any():
+            return f"sequence {first + int(odd.argmax()):,} does not start where the one before it ends"
+        end = int(ends[-1])
+    documents = index.document_indices
+    if documents[0] != 0 or (documents[1:] < documents[:-1]).any():
+        return "its document indices do not count upwards from 0"
+    return None
 
 
 def _map(prefix: Path, dtype: str, sequences: int, document_entries: int) -> Index:

@@ -4,10 +4,13 @@ import html
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 from helpers.corpus import files
 from helpers.corpus.corpus import Corpus
 from helpers.machine import short_path
+from helpers.show import bounds
+from helpers.show.arguments import checked
 from helpers.show.tables import whole_sentences
 
 
@@ -50,8 +53,13 @@ def _quoted(value: str) -> str:
     return f"~/{shlex.quote(shown[2:])}" if shown.startswith("~/") else shlex.quote(shown)
 
 
+@checked
 def preprocess_data(
-    jsonl: str | Path, data: Corpus, output_prefix: str | Path | None = None, text_key: str = "text", workers: int = 1
+    jsonl: str | Path,
+    data: Corpus,
+    output_prefix: str | Path | None = None,
+    text_key: str = "text",
+    workers: Annotated[int, bounds.PROCESSES] = 1,
 ) -> PreprocessCommand:
     """The line with which a clone of Megatron-LM (core_v0.19.0) makes the same two files as `data` has, byte for byte.
 

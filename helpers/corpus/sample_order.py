@@ -7,13 +7,15 @@ to within one sample or so, and the samples of a member come in the order that i
 
 import tempfile
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 
 from helpers.corpus import samples
 from helpers.corpus.blends import Blend
-from helpers.corpus.corpus import CorpusError
-from helpers.show import frames
+from helpers.corpus.corpus import Corpus, CorpusError
+from helpers.show import bounds, frames
+from helpers.show.arguments import checked
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,10 @@ class Order:
     @property
     def epochs(self) -> tuple[float, ...]:
         """How often these samples go through each member's documents."""
-        return tuple(count / an_epoch for count, an_epoch in zip(self.counts, self.samples_an_epoch, strict=True))
+        return tuple(
+            count / an_epoch if an_epoch else float("inf")  # not one whole sample in it
+            for count, an_epoch in zip(self.counts, self.samples_an_epoch, strict=True)
+        )
 
     def table(self):
         """A row for each member: weight, share asked, samples, share drawn, samples an epoch, epochs."""
@@ -61,17 +66,23 @@ class Order:
         return frames.to_html(self.table())
 
 
+@checked
 def order(
-    data: Blend, sequence_length: int, *, split: str = "969,30,1", part: str = "train", count: int = 1000
+    data: Blend | Corpus,
+    sequence_length: Annotated[int, bounds.TOKENS],
+    *,
+    split: str = "969,30,1",
+    part: samples.Part = "train",
+    count: Annotated[int, bounds.SAMPLES] = 1000,
 ) -> Order:
     """The first `count` samples of a blend's part, as a training run would meet them; no text is read.
 
     Raises:
-        CorpusError: `data` is one corpus, or a part of a member has no document.
+        CorpusError: `data` is one corpus, a part of a member has no document, or the index would fill the memory.
     """
     if not isinstance(data, Blend):
         raise CorpusError("the samples of one corpus all come from it: give a blend, corpus.blend({a: 0.7, b: 0.3}).")
-    an_epoch = samples.require_part(data, split, part, sequence_length)
+    an_epoch = samples.require_part(data, split, part, sequence_length, count)
     with tempfile.TemporaryDirectory() as index_cache:
         dataset = samples.megatron_dataset(
             data, sequence_length, split=split, part=part, count=count, index_cache=index_cache

@@ -5,19 +5,23 @@ tokens (each shares one token with the next, because labels are tokens shifted b
 """
 
 import html
+import math
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 
 from helpers.corpus import data_split
 from helpers.corpus.blends import Blend
 from helpers.corpus.corpus import Corpus, CorpusError
-from helpers.machine import quietly
-from helpers.show import frames
-from helpers.show.arguments import COUNT, checked
+from helpers.machine import here, quietly
+from helpers.show import bounds, frames, numbers
+from helpers.show.arguments import checked
+
+MOST_TOKENS = 2**25  # drawn at once: four arrays of so many take 1 GB
+Part = Literal["train", "valid", "test"]
 
 
 @dataclass(frozen=True)
@@ -36,19 +40,27 @@ class Samples:
     position_ids: np.ndarray
     parts: "pandas.DataFrame"  # noqa: F821
 
-    def text(self, i: int = 0) -> str:
+    @checked
+    def text(self, i: Annotated[int, bounds.PLACE] = 0) -> str:
         """Sample `i` decoded; a document's end shows as the end-of-document token's name."""
-        return self.corpus.decode(self.tokens[i])
+        return self.corpus.decode(self.tokens[self._place(i)])
 
-    def document_ends(self, i: int = 0) -> list[int]:
+    @checked
+    def document_ends(self, i: Annotated[int, bounds.PLACE] = 0) -> list[int]:
         """Positions of the end-of-document tokens in sample `i`."""
-        return np.flatnonzero(self.tokens[i] == self.corpus.eod_id).tolist()
+        return np.flatnonzero(self.tokens[self._place(i)] == self.corpus.eod_id).tolist()
 
-    def table(self, i: int = 0, first: int = 0, count: int = 12):
+    @checked
+    def table(
+        self,
+        i: Annotated[int, bounds.PLACE] = 0,
+        first: Annotated[int, bounds.PLACE] = 0,
+        count: Annotated[int, bounds.PLACE] = 12,
+    ):
         """Sample `i` from position `first` on, one row per position: token, id, label, label_id, position_id, loss."""
         import pandas as pd
 
-        here = slice(first, first + count)
+        i, here = self._place(i), slice(first, first + count)
         tokens, labels = self.tokens[i, here], self.labels[i, here]
         return pd.DataFrame(
             {
@@ -62,7 +74,8 @@ class Samples:
             index=pd.RangeIndex(first, first + len(tokens), name="position"),
         )
 
-    def around_document_end(self, before: int = 4, after: int = 4):
+    @checked
+    def around_document_end(self, before: Annotated[int, bounds.PLACE] = 4, after: Annotated[int, bounds.PLACE] = 4):
         """`table` around the first document's end that has that many tokens of the same sample on both sides; empty
         when no sample holds one."""
         length = self.tokens.shape[1]
@@ -71,6 +84,11 @@ class Samples:
                 if before <= end < length - after:
                     return self.table(i, end - before, before + 1 + after)
         return self.table(0, 0, 0)
+
+    def _place(self, i: int) -> int:
+        if i >= len(self.tokens):
+            raise IndexError(f"There is no sample {i:,}: {len(self.tokens):,} were drawn, and they count from 0.")
+        return i
 
     def __repr__(self) -> str:
         count, length = self.tokens.shape
@@ -84,12 +102,12 @@ class Samples:
 @checked
 def draw(
     data: Corpus | Blend,
-    sequence_length: Annotated[int, COUNT],
+    sequence_length: Annotated[int, bounds.TOKENS],
     *,
     split: str = "969,30,1",
-    part: str = "train",
-    count: Annotated[int, COUNT] = 4,
-    seed: int = 1234,
+    part: Part = "train",
+    count: Annotated[int, bounds.SAMPLES] = 4,
+    seed: Annotated[int, bounds.SEED] = 1234,
     reset_position_ids: bool = False,
     eod_mask_loss: bool = False,
 ) -> Samples:
@@ -102,9 +120,15 @@ def draw(
             run on over the end of a document and that end counts in the loss.
 
     Raises:
-        CorpusError: a part of the split has no document: Megatron would look for its tokens forever.
+        CorpusError: a part of the split has no document: Megatron would look for its tokens forever. Or it is more than
+            memory holds.
     """
-    require_part(data, split, part, sequence_length)
+    if count * sequence_length > MOST_TOKENS:
+        raise CorpusError(
+            f"corpus.draw: {count:,} samples of {sequence_length:,} tokens are more than the {MOST_TOKENS:,} "
+            f"tokens that are drawn at once. count={max(1, MOST_TOKENS // sequence_length):,} would do."
+        )
+    require_part(data, split, part, sequence_length, count)
     with tempfile.TemporaryDirectory() as index_cache:
         flags = {"seed": seed, "reset_position_ids": reset_position_ids, "eod_mask_loss": eod_mask_loss}
         dataset = megatron_dataset(
@@ -157,15 +181,15 @@ def megatron_dataset(
         return parts[data_split.PARTS.index(part)]
 
 
-def require_part(data: Corpus | Blend, split: str, part: str, sequence_length: int) -> list[int]:
+def require_part(data: Corpus | Blend, split: str, part: str, sequence_length: int, count: int = 0) -> list[int]:
     """How many samples one pass of a part gives, for each member of `data`.
 
     Raises:
         CorpusError: this or another part of a member has a share and no document (Megatron would add up zero tokens for
-            ever; a split that works is named), or this one has no share.
+            ever; a split that works is named), this one has no share, or the index of `count` samples fills the memory.
     """
     passes = []
-    for member in data.members:
+    for member, share in zip(data.members, getattr(data, "shares", (1,)), strict=True):
         opened = member.open_index()
         parts = data_split.parts(opened, split, sequence_length)
         for found in parts:
@@ -178,6 +202,13 @@ def require_part(data: Corpus | Blend, split: str, part: str, sequence_length: i
         chosen = parts[data_split.PARTS.index(part)]
         if not chosen["documents"]:
             raise CorpusError(f"--split {split} leaves nothing for {part}: give it a share.")
+        need, have = data_split.index_bytes(chosen, math.ceil(count * share), sequence_length), here().memory_bytes
+        if need > have:
+            raise CorpusError(
+                f"count={count:,}: Megatron's index of so many samples of {sequence_length:,} tokens takes "
+                f"{numbers.decimal_bytes(need)} of memory, and this machine has {numbers.decimal_bytes(have)}. Ask for "
+                f"fewer: one pass of {member.name} has {chosen['samples']:,}."
+            )
         passes.append(chosen["samples"])
     return passes
 

@@ -9,13 +9,13 @@ from helpers.corpus import Corpus, data_split, index
 from helpers.corpus.sample_order import Order
 from helpers.corpus.samples import Samples
 from helpers.plots import shapes
-from helpers.show import style, tables
-from helpers.show.arguments import COUNT, checked
+from helpers.show import bounds, style, tables
+from helpers.show.arguments import checked
 from helpers.show.style import FAINT, GREY, INK, REFERENCE, RUN_COLOURS, Picture
 
 
 @checked
-def document_lengths(corpus: Corpus, sequence_length: Annotated[int, COUNT] = 1024) -> Picture:
+def document_lengths(corpus: Corpus, sequence_length: Annotated[int, bounds.TOKENS] = 1024) -> Picture:
     """How long the documents of a `corpus.Corpus` are, in tokens, beside the length of one sample. Logarithmic."""
     import numpy as np
     from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter

@@ -15,6 +15,7 @@ import typing
 from collections.abc import Callable, Collection, Iterable, Mapping
 
 from helpers.show.message import quiet
+from helpers.show.numbers import as_typed
 
 NAMES = {  # of the kinds that Python brings along; a class of ours says it itself, as IN_WORDS
     str: "a text",
@@ -27,8 +28,7 @@ NAMES = {  # of the kinds that Python brings along; a class of ours says it itse
 }
 PLAIN = (str, bytes, int, float, types.NoneType, os.PathLike)
 IMPORTED_LATE = {"torch": "torch", "pd": "pandas"}  # names in annotations of modules that import them in functions
-COUNT = range(1, 2**63)  # in Annotated[int, COUNT]: a whole number from 1
-SHOWN = 60  # characters of a value in a message
+HALF = re.compile("[\ud800-\udfff]")  # of a character that takes two: it cannot be written as UTF-8
 
 
 def refuse(wrong: str):
@@ -42,7 +42,8 @@ def checked(function: Callable, refuse: Callable[[str], object] = refuse) -> Cal
     """The function, which hands what is of another kind than its annotations say to `refuse`, in words.
 
     A parameter without an annotation takes anything. `Iterable[X]` and `Mapping[K, V]` are looked into, and
-    `Annotated[int, range(1, 9)]` is a whole number of that range.
+    `Annotated[int, range(1, 9)]` is a whole number of that range: `show.bounds` has those that several share. A text is
+    one that can be written down: half a character is none.
 
     Raises:
         TypeError: from `refuse`, unless it is given another one, whose answer is then returned.
@@ -65,13 +66,15 @@ def fits(value, kind) -> bool:
     if origin is typing.Literal:
         return isinstance(value, str) and value in parts
     if origin is typing.Annotated:
-        return fits(value, parts[0]) and int(value) in parts[1]
+        return fits(value, parts[0]) and (int(value) if isinstance(parts[1], range) else value) in parts[1]
     if origin in (types.UnionType, typing.Union):
         return any(fits(value, part) for part in parts)
     if kind in (int, float):
         return isinstance(value, numbers.Integral if kind is int else numbers.Real) and not isinstance(value, bool)
     if kind is bool:
         return isinstance(value, bool) or type(value).__name__ == "bool"  # NumPy's own
+    if kind is str:
+        return isinstance(value, str) and not HALF.search(value)
     if origin is None:
         return isinstance(value, kind)
     return isinstance(value, origin) and not isinstance(value, str | bytes) and not _odd_ones(value, kind)
@@ -83,8 +86,9 @@ def in_words(kind) -> str:
     if origin is typing.Literal:
         return " or ".join(map(repr, parts))
     if origin is typing.Annotated:
-        end = f" to {parts[1].stop - 1:,}" if parts[1].stop < COUNT.stop else ""
-        return f"{in_words(parts[0])} from {parts[1].start}{end}"
+        bound = parts[1]
+        within = f"from {bound.start} to {bound.stop - 1:,}" if isinstance(bound, range) else str(bound)
+        return f"{in_words(parts[0])} {within}"
     if origin in (types.UnionType, typing.Union):
         return ", or ".join(dict.fromkeys(map(in_words, parts)))
     if origin is not None and issubclass(origin, Mapping):
@@ -137,6 +141,8 @@ def _but(value, kind) -> str:
         origin, parts = typing.get_origin(part), typing.get_args(part)
         if origin is typing.Annotated and fits(value, parts[0]):
             return ""
+        if isinstance(value, str) and HALF.search(value):
+            return f"; {HALF.search(value).group()!r} in it is half a character, which cannot be written"
         if isinstance(origin, type) and isinstance(value, origin) and (odd := _odd_ones(value, part)):
             return f"; {_shown(odd[0])} in it is {_kind_of(odd[0])}"
         if isinstance(origin, type) and not issubclass(origin, Mapping) and fits(value, parts[0]):
@@ -182,8 +188,7 @@ def _shown(value) -> str:
     """The value as it was typed, or its class: a run's own repr would read its files."""
     if not isinstance(value, PLAIN):
         return getattr(value, "__name__", type(value).__name__)
-    words = repr(value)
-    return words if len(words) <= SHOWN else f"{words[:SHOWN]} …"
+    return as_typed(value)
 
 
 def _kind_of(value) -> str:

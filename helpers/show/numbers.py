@@ -4,7 +4,16 @@ import math
 import re
 
 NUMBER = re.compile(r"–|[<≈]?[-+]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?(?: ?[A-Za-zµ%×][A-Za-z/%×]*)?")
+LINE = 60  # characters of a value in a message
 PREFIXES = {-5: "f", -4: "p", -3: "n", -2: "µ", -1: "m", 0: "", 1: "k", 2: "M", 3: "G", 4: "T"}
+
+
+def as_typed(value) -> str:
+    """A value as it was typed, on one line at most; of a number that is longer its size: "about 10**400"."""
+    if isinstance(value, int) and abs(value) >= 10**LINE:
+        return f"about {'-' * (value < 0)}10**{int(abs(value).bit_length() * math.log10(2))}"
+    words = repr(value)
+    return words if len(words) <= LINE else f"{words[:LINE]} …"
 
 
 def is_number(text: str) -> bool:

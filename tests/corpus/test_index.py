@@ -102,6 +102,10 @@ DAMAGES = {
     "no such dtype": (at(17, "<B", 99), "dtype code 99 .unknown."),
     "int32 tokens": (at(17, "<B", 4), "holds int32 tokens, but this tokenizer needs uint16"),
     "huge counts": (at(18, "<Q", 2**62), "truncated or damaged"),
+    "tokens below zero": (at(34 + 4, "<i", -1), "sequence 1 has -1 tokens"),
+    "a length of another": (at(34, "<i", 2), "sequence 1 does not start where the one before it ends"),
+    "a pointer astray": (at(34 + 12 + 8, "<q", 4), "sequence 1 does not start"),
+    "documents backwards": (at(34 + 36 + 8, "<q", 3), "do not count upwards"),
     "documents too few": (at(34 + 12 * 3 + 8 * 3, "<q", 2), "last document index"),
 }  # fmt: skip
 

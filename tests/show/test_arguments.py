@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 import numpy as np
 import pytest
 
-from helpers.show import arguments
-from helpers.show.arguments import COUNT, checked
+from helpers.show import arguments, bounds
+from helpers.show.arguments import checked
 
 
 class Dish:
@@ -25,7 +25,12 @@ def serve(dish: Dish, to: Guest | None = None, *, hot: bool = True, cups: int = 
 
 
 @checked
-def lay(plates: Annotated[int, range(1, 9)], forks: Annotated[int, COUNT] | None = None):
+def lay(
+    plates: Annotated[int, range(1, 9)],
+    forks: Annotated[int, bounds.COUNT] | None = None,
+    card: Annotated[str, bounds.Characters(5)] = "",
+    minutes: Annotated[float, bounds.Above(60)] = 1,
+):
     return "laid"
 
 
@@ -50,7 +55,8 @@ def listed(*dishes: Dish, names: Mapping[str, Dish] | None = None):
         lambda: count({1: Dish()}.values()),
         lambda: listed(Dish(), names={"a": Dish()}),
         lambda: listed(),
-        lambda: lay(8, 10**9),
+        lambda: lay(8, 10**9, "roast", 60.0),
+        lambda: lay(np.int64(8), minutes=np.float32(0.5)),
     ],
 )
 def test_what_fits_passes(call):
@@ -82,7 +88,14 @@ def test_what_fits_passes(call):
         (lambda: listed(names={5: Dish()}), "; 5 in it is an int."),
         (lambda: lay(9), "(plates=9): it takes a whole number from 1 to 8."),
         (lambda: lay("2"), "(plates='2'): it takes a whole number from 1 to 8, not a str."),
-        (lambda: lay(1, 0), "(forks=0): it takes a whole number from 1, or None."),
+        (lambda: lay(1, 0), "(forks=0): it takes a whole number from 1 to 2,147,483,647, or None."),
+        (lambda: lay(10**400), "(plates=about 10**400): it takes a whole number from 1 to 8."),
+        (lambda: lay(1, card="x" * 10**6), "it takes a text of up to 5 characters."),
+        (lambda: lay(1, card="a\ud800"), "in it is half a character, which cannot be written."),
+        (lambda: serve(Dish(), note="\udfff"), "in it is half a character, which cannot be written."),
+        (lambda: lay(1, minutes=float("nan")), "(minutes=nan): it takes a number above 0, up to 60."),
+        (lambda: lay(1, minutes=-1), "(minutes=-1): it takes a number above 0, up to 60."),
+        (lambda: lay(1, minutes=float("inf")), "(minutes=inf): it takes a number above 0, up to 60."),
     ],
 )
 def test_another_kind_is_told_in_a_sentence(call, words):

@@ -64,7 +64,7 @@ def check(
     found += [*changes(recipe, machine), *extra_flags(recipe, data, machine, entry_script is None), *logging(recipe)]
     found += [*loaded(recipe), *pretrained(recipe)]
     if data is not None:
-        found += corpus_problems(recipe, data)
+        found += corpus_problems(recipe, data, machine)
     if run_directory is not None:
         found += [*reading_ahead(recipe), *directory(recipe, data, Path(run_directory), entry_script)]
     if splits_evenly:

@@ -1,13 +1,15 @@
 """Does the corpus give every part of the split a document, and the model the tokens it knows?"""
 
 import itertools
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from helpers.corpus import data_split, index
-from helpers.machine import shared_memory
+from helpers.machine import Machine, shared_memory
 from helpers.recipes.preflight.problem import Problem, error
+from helpers.show import numbers
 
 if TYPE_CHECKING:
     from helpers.corpus.blends import Blend
@@ -33,15 +35,17 @@ def reading_ahead(recipe: "Recipe") -> Iterator[Problem]:
         yield error("--num-workers " + ahead, why, change + 'Or read in the rank: extra_flags=("--num-workers", "0").')
 
 
-def corpus_problems(recipe: "Recipe", data: "Corpus | Blend") -> Iterator[Problem]:
-    """The tokenizer, the two data files and the three parts of a corpus, or of each member of a blend."""
+def corpus_problems(recipe: "Recipe", data: "Corpus | Blend", machine: Machine) -> Iterator[Problem]:
+    """The tokenizer, the two data files and the three parts of a corpus, or of each member of a blend; the index."""
     tokenizer = Path(data.tokenizer_path)
     if not tokenizer.exists() or (tokenizer.is_dir() and not any(tokenizer.iterdir())):
         why = f"Megatron reads the vocabulary from {tokenizer}, and there is nothing."
         yield error(f"tokenizer {data.tokenizer}", why, f'corpus.prepare("{data.members[0].name}") fetches it again.')
     blended = len(data.members) > 1
-    found = [_member(recipe, member, f" of {member.name}" if blended else "") for member in data.members]
+    found = [list(_member(recipe, member, f" of {member.name}" if blended else "")) for member in data.members]
     yield from dict.fromkeys(itertools.chain(*found))  # a split that is none is told once
+    if not any(found):
+        yield from _samples(recipe, data, machine)
 
 
 def _member(recipe: "Recipe", data: "Corpus", of_which: str) -> Iterator[Problem]:
@@ -92,6 +96,24 @@ def _parts(recipe: "Recipe", found: index.Index, of_which: str) -> Iterator[Prob
             )
             change = f"A larger weight for {name}, a larger corpus, or sequence_length={_power_below(part['tokens'])}."
             yield error(asked, why, change)
+
+
+def _samples(recipe: "Recipe", data: "Corpus | Blend", machine: Machine) -> Iterator[Problem]:
+    """Before the first step rank 0 lays out every sample of the run, in memory."""
+    length, samples = recipe.model.sequence_length, recipe.schedule.train_iters * recipe.batch.global_batch_size
+    need = 0
+    for member, share in zip(data.members, getattr(data, "shares", (1,)), strict=True):
+        train = data_split.parts(member.open_index(), recipe.schedule.split, length)[0]
+        need += data_split.index_bytes(train, math.ceil(samples * share), length)
+    if need > machine.memory_bytes:
+        have = numbers.decimal_bytes(machine.memory_bytes)
+        why = (
+            f"Megatron's index of the {samples:,} samples of the run takes {numbers.decimal_bytes(need)} of memory "
+            f"before the first step; the machine has {have}."
+        )
+        fewer = max(1, int(recipe.schedule.train_iters * machine.memory_bytes / need / 2))
+        asked = f"train_iters={recipe.schedule.train_iters} with global_batch_size={recipe.batch.global_batch_size}"
+        yield error(asked, why, f"train_iters={fewer}, or a smaller batch.")
 
 
 def _power_below(tokens: int) -> int:

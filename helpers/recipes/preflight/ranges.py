@@ -2,13 +2,15 @@
 
 from collections.abc import Iterator
 from dataclasses import fields
-from math import isfinite
+from math import inf
 from types import NoneType
 from typing import TYPE_CHECKING, get_args
 
 from helpers.corpus import data_split
 from helpers.recipes.preflight.problem import Problem, error
 from helpers.recipes.settings import PARTS
+from helpers.show import bounds
+from helpers.show.numbers import as_typed
 
 if TYPE_CHECKING:
     from helpers.recipes.recipe import Recipe
@@ -81,21 +83,22 @@ def _value(name: str, value, kind) -> Iterator[Problem]:
             change = f"{name}={EXAMPLES.get(name, 'my_name')!r}, say" + (", or None." if may_be_none else ".")
             yield error(f"{name}={value!r}", "It is a string.", change)
     elif name in _COUNTS:
-        if not _is_whole(value) or value < 1:
-            why = f"{_COUNTS[name]} is counted in whole numbers from 1."
-            yield error(f"{name}={value!r}", why, f"{name}=1 or more.")
+        words, bound = _COUNTS[name]
+        if not _is_whole(value) or value not in bound:
+            why = f"{words} is counted in whole numbers from 1 to {bound[-1]:,}."
+            yield error(f"{name}={as_typed(value)}", why, f"{name}={_nearest(value, bound)}.")
     elif int in kinds:
-        if not _is_whole(value) or value < 0:
-            why = f"{_NUMBERS[name]} is a whole number from 0."
-            yield error(f"{name}={value!r}", why, f"{name}=0 or more.")
-        elif name == "seed" and value > 2**31:
-            yield error(f"{name}={value!r}", "NumPy's generator takes 32 bits.", "seed=1234, say.")
+        words, bound = _NUMBERS[name], _WHOLE[name]
+        if not _is_whole(value) or value not in bound:
+            why = f"{words} is a whole number from {bound[0]} to {bound[-1]:,}."
+            yield error(f"{name}={as_typed(value)}", why, f"{name}={_nearest(value, bound)}.")
     elif name in _SHARES:
         if not _is_number(value) or not 0 <= value < 1:
             why, change = _SHARES[name]
             yield error(f"{name}={value!r}", why, change)
-    elif not _is_number(value) or value < 0:
-        yield error(f"{name}={value!r}", f"{_NUMBERS[name]} is a number from 0.", f"{name}=0 or more.")
+    elif not _is_number(value) or not 0 <= value <= MOST:
+        why = f"{_NUMBERS[name]} is a number from 0 to {MOST:g}."
+        yield error(f"{name}={as_typed(value)}", why, f"{name}=0 or more.")
 
 
 def _is_whole(value) -> bool:
@@ -103,9 +106,16 @@ def _is_whole(value) -> bool:
 
 
 def _is_number(value) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < inf
 
 
+def _nearest(value, bound: range) -> str:
+    """What to give instead: the end that was passed, else where the range begins."""
+    beyond = _is_whole(value) and value > bound[-1]
+    return f"{bound[-1]} or less" if beyond else f"{bound[0]} or more"
+
+
+MOST = 1e30  # of a number that fp32 is to hold, and its square nearly
 EXAMPLES = {"split": "90,5,5"}
 _SHARES = {
     "dropout": (
@@ -131,6 +141,13 @@ _NUMBERS = {
     "clip_grad": "The longest gradient",
     "eval_iters": "The number of batches of an evaluation",
 }
+_WHOLE = {  # of these, the whole ones
+    "seed": bounds.SEED,
+    "rotary_base": bounds.COUNT,
+    "fp8_amax_history_len": bounds.COUNT,
+    "lr_warmup_iters": bounds.PLACE,
+    "eval_iters": bounds.PLACE,
+}
 _MAY_BE_NONE = {
     "ffn_hidden_size",
     "num_query_groups",
@@ -145,29 +162,29 @@ _MAY_BE_NONE = {
     "save_interval",
 }
 _COUNTS = {
-    "num_layers": "The number of layers",
-    "hidden_size": "The width",
-    "num_attention_heads": "The number of heads",
-    "sequence_length": "The length of a sample",
-    "vocab_size": "The number of embedding rows",
-    "ffn_hidden_size": "The width of the MLP",
-    "num_query_groups": "The number of key and value heads",
-    "num_experts": "The number of experts",
-    "moe_router_topk": "The number of experts a token visits",
-    "kv_channels": "The size of a head",
-    "max_positions": "The longest sequence",
-    "processes": "The number of ranks",
-    "tensor_parallel": "A parallel size",
-    "pipeline_parallel": "A parallel size",
-    "virtual_pipeline_chunks": "The number of chunks",
-    "context_parallel": "A parallel size",
-    "expert_parallel": "A parallel size",
-    "expert_tensor_parallel": "A parallel size",
-    "micro_batch_size": "The micro-batch",
-    "global_batch_size": "The global batch",
-    "train_iters": "The number of steps",
-    "eval_interval": "The distance between evaluations",
-    "exit_interval": "The step to stop at",
-    "save_interval": "The distance between checkpoints",
-    "keep": "The number of checkpoints kept",
+    "num_layers": ("The number of layers", bounds.LAYERS),
+    "hidden_size": ("The width", bounds.WIDTH),
+    "num_attention_heads": ("The number of heads", bounds.WIDTH),
+    "sequence_length": ("The length of a sample", bounds.TOKENS),
+    "vocab_size": ("The number of embedding rows", bounds.TOKENS),
+    "ffn_hidden_size": ("The width of the MLP", bounds.WIDTH),
+    "num_query_groups": ("The number of key and value heads", bounds.WIDTH),
+    "num_experts": ("The number of experts", bounds.WIDTH),
+    "moe_router_topk": ("The number of experts a token visits", bounds.WIDTH),
+    "kv_channels": ("The size of a head", bounds.WIDTH),
+    "max_positions": ("The longest sequence", bounds.TOKENS),
+    "processes": ("The number of ranks", bounds.RANKS),
+    "tensor_parallel": ("A parallel size", bounds.RANKS),
+    "pipeline_parallel": ("A parallel size", bounds.RANKS),
+    "virtual_pipeline_chunks": ("The number of chunks", bounds.LAYERS),
+    "context_parallel": ("A parallel size", bounds.RANKS),
+    "expert_parallel": ("A parallel size", bounds.RANKS),
+    "expert_tensor_parallel": ("A parallel size", bounds.RANKS),
+    "micro_batch_size": ("The micro-batch", bounds.SAMPLES),
+    "global_batch_size": ("The global batch", bounds.SAMPLES),
+    "train_iters": ("The number of steps", bounds.STEPS),
+    "eval_interval": ("The distance between evaluations", bounds.STEPS),
+    "exit_interval": ("The step to stop at", bounds.STEPS),
+    "save_interval": ("The distance between checkpoints", bounds.STEPS),
+    "keep": ("The number of checkpoints kept", bounds.STEPS),
 }
