@@ -16,6 +16,7 @@ from helpers.plots.floor import micro_batches
 from helpers.plots.formats import format_speeds, format_speeds_table, number_line, quantization_error
 from helpers.plots.grid import rank_grid
 from helpers.plots.layer import collectives, shards
+from helpers.plots.pipeline import pipeline_schedule
 from helpers.plots.plans import predicted_and_measured, step_parts
 from helpers.plots.sizes import memory, parameters
 from helpers.plots.speedups import scaling, strong_scaling, strong_scaling_table, weak_scaling, weak_scaling_table

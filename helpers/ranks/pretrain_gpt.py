@@ -18,6 +18,7 @@ PROGRAM_START = time.time()
 import dataclasses
 import gc
 import json
+import os
 import sys
 from functools import partial
 
@@ -45,6 +46,7 @@ from megatron.training.arguments import parse_and_validate_args
 from megatron.training.utils import get_blend_and_blend_per_split
 from torch.distributed.elastic.multiprocessing.errors import record
 
+from helpers.ranks import passes
 from helpers.ranks.batches import document_boundaries, get_batch, loads_data, transformer_config
 
 gc.freeze()
@@ -141,6 +143,8 @@ def main() -> None:
     args = parse_and_validate_args(args_defaults={"tokenizer_type": "GPT2BPETokenizer"})
     config = pretrain_cfg_container_from_args(args, gpt_config_from_args(args))
     kind = ModelType.encoder_or_decoder
+    if folder := os.environ.get(passes.VARIABLE):
+        passes.record(folder)
     try:
         train(config, build_datasets, kind, forward_step, store=store, get_embedding_ranks=embedding_ranks)
     except SystemExit as end:  # how Megatron ends at --exit-interval

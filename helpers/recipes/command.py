@@ -12,6 +12,7 @@ from helpers.ranks.repairs import gradient_fusion, table
 from helpers.recipes.changes import acting
 from helpers.recipes.flag import Flag
 
+PASSES = "MEGATRON_TOUR_PASSES"  # read by `ranks/passes`
 CODE = "white-space: pre; overflow-x: auto; font-family: monospace; line-height: 1.4"  # a line is a line everywhere
 
 
@@ -140,7 +141,9 @@ def speed_flags(recipe, machine: Machine, entry_script: Path | str | None) -> li
     return replace(recipe.speed, cross_entropy_fusion=kernel, cuda_graph=records).flags()
 
 
-def run_variables(recipe, machine: Machine, entry_script: Path | str | None = None) -> dict[str, tuple[str, str]]:
+def run_variables(
+    recipe, machine: Machine, entry_script: Path | str | None = None, run_directory: Path | str | None = None
+) -> dict[str, tuple[str, str]]:
     """Environment variables of the run: name → (value, why). What the learner has set stays as it is."""
     variables = device_environment(machine)
     if machine.device == "cuda":
@@ -165,4 +168,6 @@ def run_variables(recipe, machine: Machine, entry_script: Path | str | None = No
             variables["UB_SKIPMC"] = ("1", "Transformer Engine's overlap without NVLink multicast, which not all have")
     if recipe.logging.wandb_project:
         variables["WANDB_MODE"] = (recipe.logging.wandb_mode, "offline needs no account, online a login")
+    if recipe.logging.record_schedule and run_directory is not None:
+        variables[PASSES] = (f"{run_directory}/passes", "where each rank writes when it computed which micro-batch")
     return variables

@@ -158,7 +158,7 @@ class Recipe:
         if entry_script is not None:  # one that is not here is shown as it is named
             named = Path(entry_script).expanduser()
             script = named.resolve() if named.exists() else named
-        return Command((*torchrun, str(script)), groups, run_variables(self, machine, entry_script))
+        return Command((*torchrun, str(script)), groups, run_variables(self, machine, entry_script, run_directory))
 
     @checked
     def explain(self, data: Corpus | Blend | None = None, machine: Machine | None = None, group=None):

@@ -187,13 +187,17 @@ class Checkpoints:
 
 @dataclass(frozen=True)
 class Logging:
-    """TensorBoard is always on. W&B is off unless `wandb_project` is named; `wandb_mode` is "offline" or "online"."""
+    """TensorBoard is always on. W&B is off unless `wandb_project` is named; `wandb_mode` is "offline" or "online".
+
+    `record_schedule` keeps when each rank computed which micro-batch, forward and backward (`runs.pipeline.of_run`).
+    """
 
     tensorboard: bool = True
     wandb_project: str | None = None
     wandb_entity: str | None = None
     wandb_run_name: str | None = None
     wandb_mode: str = "offline"
+    record_schedule: bool = False
 
     def flags(self, directory: str) -> list[Flag]:
         flags = [

@@ -1,0 +1,76 @@
+"""Pictures of a pipeline: which stage computes which micro-batch when."""
+
+from helpers.plots.shapes import PALE, on, tint
+from helpers.runs.pipeline import DRAWN, REPLAY, PipelineSchedule
+from helpers.show import style
+from helpers.show.arguments import checked
+from helpers.show.message import Absence
+from helpers.show.style import COLOURS, INK, RUN_COLOURS, Picture
+
+PASS_COLOURS = {"forward": RUN_COLOURS[1], "backward": COLOURS["pipeline"]}
+LATER_CHUNK = 0.45  # how much of its colour the last chunk of a stage keeps
+NUMBERED = 0.011  # share of the width from which a box has room for its number
+FROM = {DRAWN: "drawn", REPLAY: "replay: work is a timed wait", "measured": "measured"}
+
+
+@checked
+def pipeline_schedule(*schedules: PipelineSchedule | Absence, one_scale: bool = True) -> Picture | Absence:
+    """Schedules one below the other: a row a stage, a box a pass with the number of its micro-batch; pale is waiting.
+
+    A later chunk of a stage is paler. `one_scale`: all share the axis of time.
+    """
+    drawn = [one for one in schedules if isinstance(one, PipelineSchedule)]
+    if not drawn:
+        return next(iter(schedules), Absence("No schedule to draw."))
+    heights = [0.62 + 0.34 * one.stages for one in drawn]
+    longest = max(one.span_ms for one in drawn)
+    with style.apply():
+        ratios = {"height_ratios": heights}
+        figure, axes = style.new_figure(len(drawn), 1, 9.6, 0.5 + sum(heights), squeeze=False, gridspec_kw=ratios)
+        for one, panel in zip(drawn, axes[:, 0], strict=True):
+            _panel(panel, one, longest if one_scale else one.span_ms)
+        in_units = all(one.kind == DRAWN and not one.machine for one in drawn) and longest < 1000
+        axes[-1, 0].set_xlabel("time, in forward passes" if in_units else "ms from the step's first pass")
+        _legend(figure, max(one.chunks for one in drawn))
+    return Picture(figure, " ".join(map(_spoken, drawn)))
+
+
+def _panel(axes, schedule: PipelineSchedule, longest: float) -> None:
+    for stage in range(schedule.stages):
+        axes.barh(stage, schedule.span_ms, height=0.8, color=PALE, edgecolor="#DDDDDD", linewidth=0.6)
+    size = 9.5 if schedule.chunks == 1 else 8
+    for one in schedule.passes:
+        length, colour = one.end - one.start, _colour(one.direction, one.chunk, schedule.chunks)
+        axes.barh(one.stage, length, left=one.start, height=0.8, color=colour, edgecolor="white", linewidth=0.6)
+        if length > NUMBERED * longest * len(str(one.micro_batch + 1)):
+            middle = (one.start + one.end) / 2
+            axes.text(middle, one.stage, one.micro_batch + 1, ha="center", va="center", color=on(colour), fontsize=size)
+    style.name_rows(axes, {stage: f"stage {stage}" for stage in range(schedule.stages)})
+    axes.grid(visible=False)
+    axes.set(xlim=(0, 1.01 * longest), ylim=(schedule.stages - 0.45, -0.55))
+    waits = f"waiting ÷ working {schedule.bubble:.0%}, (P − 1) ÷ (m v) = {schedule.formula:.0%}"
+    axes.set_title(f"{schedule.name} · {FROM[schedule.kind]} · {waits}", fontsize=10.5, color=INK)
+
+
+def _colour(direction: str, chunk: int, chunks: int):
+    share = 1 - (1 - LATER_CHUNK) * chunk / max(1, chunks - 1)
+    return tint(PASS_COLOURS[direction], share)
+
+
+def _legend(figure, chunks: int) -> None:
+    from matplotlib.patches import Patch
+
+    names = {}
+    for direction in PASS_COLOURS:
+        for chunk in range(chunks):
+            words = direction + (f", chunk {chunk}" if chunks > 1 else "")
+            names[words] = Patch(fc=_colour(direction, chunk, chunks), ec="white")
+    names["waiting"] = Patch(fc=PALE, ec="#888888")
+    figure.legend(names.values(), names.keys(), loc="outside lower center", ncols=min(5, len(names)), handlelength=1.2)
+
+
+def _spoken(one: PipelineSchedule) -> str:
+    return (
+        f"{one.name}, {FROM[one.kind]}: {one.stages} stages, {one.micro_batches} micro-batches, {one.span_ms:.3g} long, "
+        f"waiting is {one.bubble:.0%} of working, the formula says {one.formula:.0%}."
+    )
