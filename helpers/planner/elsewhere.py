@@ -178,7 +178,7 @@ def nvidia() -> tuple[Row, ...]:
     bf16 = {"fp8_format": None, "fp8_param_gather": False}
     context = {"context_parallel": 2}
     pipeline = {"tensor_parallel": 4, "pipeline_parallel": 8, "virtual_pipeline_chunks": 5, **node}
-    ends = {"account_for_embedding_and_loss": True}  # 126 layers into 64 pieces
+    ends = {"account_for_embedding": True, "account_for_loss": True}  # 126 layers into 64 pieces
     all_four = {**pipeline, "tensor_parallel": 8, "virtual_pipeline_chunks": 8, **context, **ends}
     in_bf16, in_fp8, _ = LLAMA3_8B
     bridge = f"{NVIDIA_SOURCE}, 26.04.01"

@@ -71,6 +71,6 @@ def _legend(figure, chunks: int) -> None:
 
 def _spoken(one: PipelineSchedule) -> str:
     return (
-        f"{one.name}, {FROM[one.kind]}: {one.stages} stages, {one.micro_batches} micro-batches, {one.span_ms:.3g} long, "
-        f"waiting is {one.bubble:.0%} of working, the formula says {one.formula:.0%}."
+        f"{one.name}, {FROM[one.kind]}: {one.stages} stages, {one.micro_batches} micro-batches, {one.span_ms:.3g} "
+        f"long, waiting is {one.bubble:.0%} of working, the formula says {one.formula:.0%}."
     )

@@ -81,7 +81,8 @@ def layouts(recipe: "Recipe", machine: Machine, ranks: int) -> Iterator[Layout]:
                                 expert_tensor_parallel=expert_tensor,
                                 sequence_parallel=sequence,
                                 distributed_optimizer=data * context > 1 or recipe.layout.distributed_optimizer,
-                                account_for_embedding_and_loss=ends > 0,
+                                account_for_embedding=ends > 0,
+                                account_for_loss=ends > 0,
                             )
 
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from math import lcm
 
 from helpers.machine import megatron_definitions
+from helpers.recipes import pipeline_layout
 from helpers.recipes.flag import Flag
 
 
@@ -14,8 +15,9 @@ class Layout:
     `processes` is the number of ranks; None takes the fewest that the sizes need. What the model's parallel
     dimensions leave over is data parallelism. `virtual_pipeline_chunks` is the number of model chunks on each
     pipeline rank; `expert_tensor_parallel` None means Megatron's default, the tensor-parallel size.
-    `account_for_embedding_and_loss`: each counts as a layer when the layers are dealt out to a pipeline, so that its
-    first and its last stage hold one less.
+    Layers are dealt out to the stages evenly. `account_for_embedding` counts the embedding as a layer then, so that the
+    first stage holds one less, `account_for_loss` the output and the loss, for the last. `pipeline_layout` says it
+    stage by stage instead: "Et*3|ttL" (`recipes.pipeline_layout`).
     """
 
     IN_WORDS = "a layout, such as recipe.layout"
@@ -29,14 +31,26 @@ class Layout:
     expert_tensor_parallel: int | None = None
     sequence_parallel: bool = False
     distributed_optimizer: bool = False
-    account_for_embedding_and_loss: bool = False
+    account_for_embedding: bool = False
+    account_for_loss: bool = False
+    pipeline_layout: str | None = None
 
     def layers(self, num_layers: int, pipeline_rank: int) -> float:
         """Layers on a stage (transformer_block.py, `get_num_layers_to_build`); whole where preflight lets them pass."""
-        if not self.account_for_embedding_and_loss:
-            return num_layers / self.pipeline_parallel
-        ends = (pipeline_rank == 0) + (pipeline_rank == self.pipeline_parallel - 1)
-        return (num_layers + 2) / self.pipeline_parallel - ends
+        if self.pipeline_layout is not None:
+            return "".join(pipeline_layout.of_stage(self.pipeline_layout, self.pipeline_parallel, pipeline_rank)).count(
+                "t"
+            )
+        first, last = pipeline_rank == 0, pipeline_rank == self.pipeline_parallel - 1
+        share = (num_layers + self.account_for_embedding + self.account_for_loss) / self.pipeline_parallel
+        return share - (self.account_for_embedding and first) - (self.account_for_loss and last)
+
+    @property
+    def kinds_of_stages(self) -> list[int]:
+        """Pipeline ranks among which every kind of stage is: the first, one of the middle, the last; or all of them."""
+        if self.pipeline_layout is not None:
+            return list(range(self.pipeline_parallel))
+        return sorted({0, min(1, self.pipeline_parallel - 1), self.pipeline_parallel - 1})
 
     @property
     def model_parallel(self) -> int:
@@ -71,6 +85,8 @@ class Layout:
             "DP": self.data_parallel,
         }
         name = "×".join(f"{key}{size}" for key, size in sizes.items() if size > 1) or "1 rank"
+        if self.pipeline_layout is not None:
+            name += f" ({self.pipeline_layout})"
         return name + "+SP" * self.sequence_parallel + "+DistOpt" * self.distributed_optimizer
 
     def flags(self) -> list[Flag]:
@@ -78,12 +94,17 @@ class Layout:
             Flag("--tensor-model-parallel-size", str(self.tensor_parallel), "ranks that split every matrix"),
             Flag("--pipeline-model-parallel-size", str(self.pipeline_parallel), "ranks that split the stack of layers"),
         ]
-        if self.virtual_pipeline_chunks > 1:
+        if self.pipeline_layout is not None:
+            why = "which stage holds what: E embedding, t a layer, L output and loss"
+            flags.append(Flag("--pipeline-model-parallel-layout", self.pipeline_layout, why))
+        elif self.virtual_pipeline_chunks > 1:
             why = "model chunks a pipeline rank takes in turn (interleaved schedule)"
             flags.append(Flag("--num-virtual-stages-per-pipeline-rank", str(self.virtual_pipeline_chunks), why))
-        if self.account_for_embedding_and_loss:
-            why = "counts as a layer when they are dealt out"
+        if self.account_for_embedding:
+            why = "it counts as a layer when they are dealt out: one less on the first stage"
             flags.append(Flag("--account-for-embedding-in-pipeline-split", None, why))
+        if self.account_for_loss:
+            why = "output and loss count as a layer: one less on the last stage"
             flags.append(Flag("--account-for-loss-in-pipeline-split", None, why))
         if self.context_parallel > 1:
             why = "ranks that split every sequence"

@@ -10,7 +10,6 @@ import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from helpers.runs import records
 from helpers.runs.pipeline_order import orders, timed
@@ -121,6 +120,13 @@ def of_run(run: Results, step: int | None = None) -> PipelineSchedule:
     lines = steps[step]
     name = run.recipe.name if hasattr(run, "recipe") else run.path.name
     return PipelineSchedule(MEASURED, name, run.machine, _passes(lines), step, 1e3 * _length(lines))
+
+
+def replayed(folder: Path, name: str) -> PipelineSchedule:
+    """The schedule of a replay, as `helpers/ranks/pipeline_replay.py` left it: the last of its rounds."""
+    steps = _steps(folder)
+    step = max(steps)
+    return PipelineSchedule(REPLAY, name, "", _passes(steps[step]), step)
 
 
 @checked

@@ -41,9 +41,8 @@ def memory(recipe: "Recipe", machine: Machine | None = None, pipeline_rank: int 
 
 
 def fullest(recipe: "Recipe", machine: Machine | None) -> dict[str, float]:
-    """`memory` of the fullest stage: the first, the second (those after it hold fewer micro-batches) or the last."""
-    last = recipe.layout.pipeline_parallel - 1
-    stages = (of_stage(recipe, machine, rank) for rank in sorted({0, min(1, last), last}))
+    """`memory` of the fullest stage; of those in the middle the first holds most micro-batches."""
+    stages = (of_stage(recipe, machine, rank) for rank in recipe.layout.kinds_of_stages)
     return max(stages, key=lambda parts: sum(parts.values()))
 
 

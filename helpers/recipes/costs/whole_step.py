@@ -68,7 +68,7 @@ def step(recipe: "Recipe", machine: Machine, rates: Rates | None = None) -> Step
     count = max(1, batch.global_batch_size // (batch.micro_batch_size * max(1, layout.data_parallel)))
     ranks = range(layout.pipeline_parallel)
     each = layer(recipe, machine, rates)
-    kinds = {rank: stage(recipe, machine, rates, rank, each) for rank in {0, min(1, ranks[-1]), ranks[-1]}}
+    kinds = {rank: stage(recipe, machine, rates, rank, each) for rank in layout.kinds_of_stages}
     stages = [kinds[rank] if rank in kinds else kinds[1] for rank in ranks]
     times = [sum(_elapsed(one, recipe, machine)) for one in stages]
     slowest = max(ranks, key=times.__getitem__)

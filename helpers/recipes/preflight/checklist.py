@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from helpers.machine import Machine, here
 from helpers.recipes import accounting
-from helpers.recipes.preflight import one_rank, precision, ranges, sizes
+from helpers.recipes.preflight import one_rank, pipeline, precision, ranges, sizes
 from helpers.recipes.preflight.changes import changes
 from helpers.recipes.preflight.data import corpus_problems, no_corpus, reading_ahead
 from helpers.recipes.preflight.directory import directory, loaded, pretrained
@@ -62,6 +62,7 @@ def check(
     splits_evenly = not any(problem.severity == "error" for problem in found)
     found += [*precision.precision(recipe, machine), *precision.speed(recipe, machine)]
     found += [*changes(recipe, machine), *extra_flags(recipe, data, machine, entry_script is None), *logging(recipe)]
+    found += pipeline.recording(recipe, machine, entry_script is None)
     found += [*loaded(recipe), *pretrained(recipe)]
     if data is not None:
         found += corpus_problems(recipe, data, machine)
@@ -76,7 +77,7 @@ def check(
 
 def split(recipe: "Recipe", machine: Machine) -> list[Problem]:
     """What the sizes of model, layout and batch have against each other, and against the number of GPUs."""
-    found = [*sizes.shapes(recipe), *sizes.ranks(recipe, machine), *sizes.experts(recipe)]
+    found = [*sizes.shapes(recipe), *pipeline.stages(recipe), *sizes.ranks(recipe, machine), *sizes.experts(recipe)]
     if not any(problem.severity == "error" for problem in found):
         found += sizes.batch_and_schedule(recipe)
     return found

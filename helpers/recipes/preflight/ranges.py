@@ -116,7 +116,7 @@ def _nearest(value, bound: range) -> str:
 
 
 MOST = 1e30  # of a number that fp32 is to hold, and its square nearly
-EXAMPLES = {"split": "90,5,5"}
+EXAMPLES = {"split": "90,5,5", "pipeline_layout": "Et*3|ttL"}
 _SHARES = {
     "dropout": (
         "It is the share of activations set to zero: at 1 nothing is left.",

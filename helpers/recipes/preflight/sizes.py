@@ -15,10 +15,9 @@ if TYPE_CHECKING:
 
 
 def shapes(recipe: "Recipe") -> Iterator[Problem]:
-    """Heads, widths, layers and the sequence against tensor, pipeline and context parallelism."""
+    """Heads, widths and the sequence against tensor and context parallelism."""
     m, lay = recipe.model, recipe.layout
-    heads, groups, tp, pp = m.num_attention_heads, m.query_groups, lay.tensor_parallel, lay.pipeline_parallel
-    cp, chunks = lay.context_parallel, lay.virtual_pipeline_chunks
+    heads, groups, tp, cp = m.num_attention_heads, m.query_groups, lay.tensor_parallel, lay.context_parallel
     if m.sequence_length > m.positions:
         why = f"The model can place {m.positions} tokens, and a sample has {m.sequence_length}."
         change = f"sequence_length={m.positions}, or max_positions={m.sequence_length}."
@@ -33,16 +32,18 @@ def shapes(recipe: "Recipe") -> Iterator[Problem]:
         yield error(f"hidden_size={m.hidden_size} with num_attention_heads={heads}", why, change)
     if heads % groups:
         why = f"Each key and value head serves the same number of query heads, and {heads} / {groups} is not whole."
-        yield error(f"num_query_groups={groups} with {heads} heads", why, f"num_query_groups={_divisors(heads)}.")
+        yield error(f"num_query_groups={groups} with {heads} heads", why, f"num_query_groups={divisors(heads)}.")
     if heads % tp:
         why = f"A tensor-parallel rank holds whole heads, and {heads} heads do not go into {tp} equal shares."
         yield error(
-            f"tensor_parallel={tp} with num_attention_heads={heads}", why, f"tensor_parallel={_divisors(heads)}."
+            f"tensor_parallel={tp} with num_attention_heads={heads}", why, f"tensor_parallel={divisors(heads)}."
         )
     elif groups % tp and tp % groups:
         why = f"The {groups} key and value heads must go evenly into {tp} ranks, or the ranks evenly among them."
         fitting = [n for n in range(1, heads + 1) if heads % n == 0 and (groups % n == 0 or n % groups == 0)]
-        yield error(f"tensor_parallel={tp} with num_query_groups={groups}", why, f"tensor_parallel={_words(fitting)}.")
+        yield error(
+            f"tensor_parallel={tp} with num_query_groups={groups}", why, f"tensor_parallel={in_words(fitting)}."
+        )
     for name, size, what in (
         ("hidden_size", m.hidden_size, "the columns of each matrix"),
         ("ffn_hidden_size", m.ffn_size, "the MLP's columns"),
@@ -52,30 +53,6 @@ def shapes(recipe: "Recipe") -> Iterator[Problem]:
             why = f"Tensor parallelism shares out {what}, and {size} / {tp} is not whole."
             change = f"{name}={nearest_multiple(size, tp)}, or tensor_parallel={_closest(size, tp)}."
             yield error(f"tensor_parallel={tp} with {name}={size}", why, change)
-    if chunks > 1 and pp == 1:
-        why = "Chunks are taken in turn by the ranks of a pipeline, and there is no pipeline."
-        yield error(f"virtual_pipeline_chunks={chunks} with pipeline_parallel=1", why, "pipeline_parallel=2 or more.")
-    if lay.account_for_embedding_and_loss and pp == 1:
-        why = "Layers are dealt out to the stages of a pipeline, and there is no pipeline."
-        yield error("account_for_embedding_and_loss with pipeline_parallel=1", why, "pipeline_parallel=2 or more.")
-    elif lay.account_for_embedding_and_loss and (m.num_layers + 2) % (pp * chunks):
-        pieces = pp * chunks
-        why = (
-            f"With embedding and loss there are {m.num_layers} + 2 layers to deal out to {pieces} pieces, and "
-            f"{m.num_layers + 2} / {pieces} is not whole."
-        )
-        change = f"pipeline_parallel × virtual_pipeline_chunks = {_divisors(m.num_layers + 2)}."
-        yield error(f"pipeline_parallel={pp} with account_for_embedding_and_loss", why, change)
-    if m.num_layers % (pp * chunks) and not lay.account_for_embedding_and_loss:
-        asked = f"pipeline_parallel={pp}" + (f" with virtual_pipeline_chunks={chunks}" if chunks > 1 else "")
-        pieces = pp * chunks
-        why = f"Each of the {pieces} pieces has as many layers as the next, and {m.num_layers} / {pieces} is not whole."
-        change = f"num_layers={nearest_multiple(m.num_layers, pieces)}"
-        change += f", or pipeline_parallel × virtual_pipeline_chunks = {_divisors(m.num_layers)}"
-        if (m.num_layers + 2) % pieces == 0:
-            change += ", or account_for_embedding_and_loss=True"
-        change += "."
-        yield error(f"{asked} and num_layers={m.num_layers}", why, change)
     if cp > 1 and m.sequence_length % (2 * cp):
         why = (
             f"Each rank takes one piece from the front and one from the back, 2 × {cp} = {2 * cp} pieces in all, "
@@ -130,7 +107,7 @@ def experts(recipe: "Recipe") -> Iterator[Problem]:
     if m.num_experts % ep:
         why = f"Each rank holds the same number of experts, and {m.num_experts} / {ep} is not whole."
         change = f"num_experts={nearest_multiple(m.num_experts, ep)}"
-        change += f", or expert_parallel={_divisors(m.num_experts)}."
+        change += f", or expert_parallel={divisors(m.num_experts)}."
         yield error(f"expert_parallel={ep} with num_experts={m.num_experts}", why, change)
     if m.moe_router_topk > m.num_experts:
         why = f"A token cannot visit {m.moe_router_topk} of {m.num_experts} experts."
@@ -181,8 +158,8 @@ def batch_and_schedule(recipe: "Recipe") -> Iterator[Problem]:
         yield error(f"lr={s.lr:g} with min_lr={s.min_lr:g}", why, f"min_lr={s.lr / 10:g}.")
 
 
-def _divisors(number: int) -> str:
-    return _words([n for n in range(1, number + 1) if number % n == 0])
+def divisors(number: int) -> str:
+    return in_words([n for n in range(1, number + 1) if number % n == 0])
 
 
 def _closest(number: int, wanted: int) -> int:
@@ -190,7 +167,7 @@ def _closest(number: int, wanted: int) -> int:
     return min((n for n in range(1, number + 1) if number % n == 0), key=lambda n: abs(n - wanted))
 
 
-def _words(numbers: list[int]) -> str:
+def in_words(numbers: list[int]) -> str:
     if len(numbers) == 1:
         return str(numbers[0])
     return ", ".join(map(str, numbers[:-1])) + f" or {numbers[-1]}"
