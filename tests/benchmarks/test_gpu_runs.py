@@ -12,7 +12,7 @@ import gpu_runs
 import megatron_parser
 import pytest
 from machines import EIGHT_H200
-from records import DATA
+from records import DATA, make_run
 
 from helpers import runs
 from helpers.recipes import preflight
@@ -117,6 +117,15 @@ def test_only_what_this_machine_recorded_counts(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(sys, "argv", ["gpu_runs.py", "--list", "--recorded", str(tmp_path)])
     gpu_runs.main()
     assert capsys.readouterr().out.split() == ["recorded", "a", "missing", "b"]
+
+
+def test_a_record_in_a_folder_leaves_the_one_beside_it_alone(tmp_path):
+    run = make_run(tmp_path / "run", PLANNED["llama3_8b_bf16_dp2"])
+    beside = gpu_runs.keep(run, "llama3_8b_bf16_dp2", tmp_path / "recorded")
+    before = beside.read_bytes()
+    inside = gpu_runs.keep(run, "twins/llama3_8b_bf16_dp2", tmp_path / "recorded")
+    assert inside == beside.parent / "twins" / "llama3_8b_bf16_dp2.json" and beside.read_bytes() == before
+    assert runs.read_result(inside).recipe_name == "llama3_8b_bf16_dp2"
 
 
 def test_hiding_transformer_engine_leaves_no_folder(monkeypatch):
