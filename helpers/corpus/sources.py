@@ -24,7 +24,7 @@ from helpers.corpus import files, hub
 from helpers.corpus.encoding_process import UnreadableText, documents
 from helpers.corpus.files import SourceError, TextFile, reading
 from helpers.corpus.hub import HubSilent
-from helpers.machine.places import given
+from helpers.machine.places import cache_root, given
 from helpers.machine.variables import hub_is_off
 
 OPENWEBTEXT = "vuiseng9/openwebtext-10k"
@@ -221,9 +221,10 @@ def writing(folder: Path) -> Iterator[None]:
         if error.errno in OF_THE_PROCESS:
             raise
         room = "Make room there, or name" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "Name"
+        usual = folder.resolve().is_relative_to(cache_root())
+        where = "with the environment variable MEGATRON_TOUR_CACHE" if usual else "with cache=…"
         raise SourceError(
-            f"{error.filename or folder} cannot be written: {error.strerror or error}. {room} another folder with the "
-            "environment variable MEGATRON_TOUR_CACHE."
+            f"{error.filename or folder} cannot be written: {error.strerror or error}. {room} another folder {where}."
         ) from error
 
 

@@ -157,7 +157,7 @@ def _train(texts: Iterable[str], vocab_size: int):
     if tokenizer.get_vocab_size() < vocab_size:
         raise TokenizerError(
             f"bpe-{vocab_size}: this corpus is too small for so many tokens, it gives {tokenizer.get_vocab_size()}. "
-            f"Ask for bpe-{max(257, tokenizer.get_vocab_size() // 64 * 64)} or less."
+            f"Ask for bpe-{tokenizer.get_vocab_size()} at most."
         )
     return tokenizer
 

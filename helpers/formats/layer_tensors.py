@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 
 from helpers.formats import number_formats
 from helpers.formats.number_formats import cast, errors, relative_error, scaling_of
+from helpers.machine import Machine
 from helpers.processes import checkpoints, trust
+from helpers.runs import Run
+from helpers.show.arguments import checked
 
 if TYPE_CHECKING:
     import pandas as pd
     import torch
-
-    from helpers.machine import Machine
-    from helpers.runs import Run
 
 RECIPES = ("bf16", "delayed", "tensorwise", "blockwise", "mxfp8")
 KINDS = ("weight", "activation", "gradient")
@@ -28,6 +28,8 @@ DROPPED = ("--save", "--save-interval", "--tensorboard-dir", "--wandb-project", 
 class Linear:
     """What the three matrix products of one linear layer are made of, in fp32: weight [out, in], activation (its
     input) [tokens, in], gradient (of its output) [tokens, out]. `before`: the same, one optimizer step earlier."""
+
+    IN_WORDS = "a layer's tensors, one of formats.of_run(run).values()"
 
     name: str
     weight: torch.Tensor
@@ -40,6 +42,7 @@ class Linear:
         return f"{self.name}: weight {out} × {into}, activation {tokens} × {into}, gradient {tokens} × {out}"
 
 
+@checked
 def of_run(run: Run, machine: Machine | None = None) -> dict[str, Linear]:
     """The tensors of the last layer's `linear_proj` (attention's output) and `linear_fc2` (the MLP's), from real steps.
 
@@ -88,6 +91,7 @@ def _flags(run: Run) -> list[str]:
     return kept
 
 
+@checked
 def cast_errors(linear: Linear) -> pd.DataFrame:
     """What casting each tensor loses under each recipe.
 
@@ -107,6 +111,7 @@ def cast_errors(linear: Linear) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis(["tensor", "recipe"])
 
 
+@checked
 def product_errors(linear: Linear) -> pd.DataFrame:
     """Error of the layer's three matrix products when both operands are cast, against fp64 products of the originals.
 
@@ -142,11 +147,19 @@ def _facing(linear: Linear, kind: str, flip: bool) -> torch.Tensor:
     return tensor.T.contiguous() if flip else tensor
 
 
+@checked
 def best(errors: pd.DataFrame, tensor: str) -> tuple[str, ...]:
     """The 8-bit recipes with the smallest error on a tensor, from a table of `cast_errors` or `product_errors`.
 
     Those within one percent of the smallest are all named: in the figure they are the same.
+
+    Raises:
+        ValueError: the table is another one, or has no such tensor.
     """
+    rows = list(dict.fromkeys(errors.index.get_level_values(0))) if errors.index.nlevels == 2 else []
+    if "relative_error" not in errors or tensor not in rows:
+        there = f"It has {', '.join(map(str, rows))}." if rows else "It takes that of cast_errors or product_errors."
+        raise ValueError(f"formats.best(tensor={tensor!r}): there is no such row in this table. {there}")
     column = errors.loc[tensor]["relative_error"].drop("bf16", errors="ignore")
     return tuple(map(str, column.index[column <= 1.01 * column.min()]))
 

@@ -4,6 +4,7 @@ import dataclasses
 import sys
 import tempfile
 from pathlib import Path
+from typing import Annotated
 
 from helpers import recipes
 from helpers.machine import Machine, here
@@ -12,8 +13,8 @@ from helpers.processes.run_directory import provenance
 from helpers.recipes import preflight
 from helpers.recipes.command import Command
 from helpers.recipes.flag import Flag
-from helpers.recipes.preflight import problem
 from helpers.runs import one_rank
+from helpers.show import bounds
 from helpers.show.arguments import checked
 
 PROGRAM = Path("helpers/ranks/one_rank.py")
@@ -26,10 +27,10 @@ UNSCALED = Flag("--initial-loss-scale", "1", "the default, 2^32, overflows, and 
 def one_of_many(
     recipe: recipes.Recipe,
     data=None,
-    stage: int = 0,
+    stage: Annotated[int, bounds.PLACE] = 0,
     *,
-    steps: int = 5,
-    timeout_seconds: float = 600,
+    steps: Annotated[int, bounds.STEPS] = 5,
+    timeout_seconds: Annotated[float, bounds.SECONDS] = 600,
     machine: Machine | None = None,
 ) -> one_rank.OneRank:
     """Measure one rank of the recipe's job, alone on one GPU (or a CPU): the job may need any number of them.
@@ -62,9 +63,6 @@ def one_of_many(
     """
     machine = machine or here()
     machine = dataclasses.replace(machine, gpus=machine.gpus[:1])
-    if steps < 1:
-        why = "It is how many steps are timed."
-        raise preflight.PreflightError([problem.error(f"steps={steps!r}", why, "steps=5, say.")])
     recipe = _alone(recipe, steps)
     for warning in preflight.refuse(preflight.check(recipe, data, machine, stage=stage)):
         print(warning)

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Annotated
 
 from helpers import recipes, runs
 from helpers.launch import live
@@ -22,7 +23,7 @@ from helpers.processes.programs import how_to_resume, raise_if_failed
 from helpers.processes.run_directory import provenance, write_command, write_json
 from helpers.recipes import accounting, preflight
 from helpers.recipes.preflight import problem
-from helpers.show import numbers
+from helpers.show import bounds, numbers
 from helpers.show.arguments import checked
 from helpers.show.message import quiet
 
@@ -103,13 +104,13 @@ def _unusable(entry_script, hang_timeout_seconds, machine: Machine) -> Iterator[
     if entry_script is not None and not os.path.isfile(given(entry_script, "launch.train(entry_script={})")):
         why = "There is no such file for torchrun to start."
         yield problem.error(f"entry_script={str(entry_script)!r}", why, "Give its whole path.")
-    if not hang_timeout_seconds > 0:
-        why = "It is how many seconds the ranks may be silent between two steps."
+    if hang_timeout_seconds not in bounds.SECONDS:
+        why = f"It is how many seconds the ranks may be silent between two steps, a number {bounds.SECONDS}."
         yield problem.error(f"hang_timeout_seconds={hang_timeout_seconds}", why, "hang_timeout_seconds=600, say.")
 
 
 @checked
-def follow(run: runs.Run, kill_at: int | None = None) -> runs.Run:
+def follow(run: runs.Run, kill_at: Annotated[int, bounds.STEPS] | None = None) -> runs.Run:
     """Show a run that is going on, from its first step, until it ends; interrupting the cell does not stop the run.
 
     With `kill_at`, every process of the run is killed, without warning (SIGKILL), once that step is logged; here an

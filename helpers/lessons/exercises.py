@@ -10,7 +10,7 @@ from functools import cached_property
 from helpers.lessons.answers import ANSWERS
 from helpers.show.arguments import checked
 from helpers.show.message import EMPTY_BOX, WIDTH, Message, headless
-from helpers.show.numbers import shown
+from helpers.show.numbers import as_typed, shown
 
 EXPONENT = r"(?:[eE][-+]?\d+)?"
 GROUPED = re.compile(r"[-+]?\d{1,3}([ ,_])\d{3}(?:\1\d{3})*(?:\.\d+)?" + EXPONENT)  # 12,500 and 1 000 000.5
@@ -229,6 +229,8 @@ def _unlike(answer, expected) -> str | None:
         return None if len(answer) == len(expected) else f"the answer has another number of entries than {len(answer)}."
     if isinstance(answer, str):
         return "the answer is a number: write it without quotes."
+    if isinstance(answer, int) and not _is_number(answer):
+        return f"{as_typed(answer)} is far too large."
     if not _is_number(answer):
         return f"the answer is one number, not {kind}."
     return None if math.isfinite(float(answer)) else f"{float(answer)} is no answer: something was divided by zero."
@@ -242,6 +244,8 @@ def _agrees(answer, expected, tolerance: float) -> bool:
         return bool(answer) == expected
     if isinstance(expected, str):
         return answer.strip().casefold() == expected.strip().casefold()
+    if not _is_number(expected):
+        return answer == expected
     return math.isclose(float(answer), float(expected), rel_tol=tolerance, abs_tol=tolerance if not expected else 0.0)
 
 

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Annotated, Any
 
 from IPython.display import display
 
@@ -15,6 +15,7 @@ from helpers.recipes.fit import SMALL
 from helpers.recipes.settings import Speed
 from helpers.runs import micro_batches
 from helpers.runs.results import Results
+from helpers.show import bounds
 from helpers.show.arguments import checked
 
 GPU_SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
@@ -158,7 +159,7 @@ def undisturbed(recipe: Recipe, data, run: Results) -> runs.Run:
 
 
 @checked
-def pull_the_plug(recipe: Recipe, data, step: int) -> runs.Run:
+def pull_the_plug(recipe: Recipe, data, step: Annotated[int, bounds.STEPS]) -> runs.Run:
     """Train `recipe`, show it, and kill every process of it, without warning (SIGKILL), once `step` is logged.
 
     Raises:

@@ -6,10 +6,12 @@ from functools import cache
 from helpers import planner, recipes
 from helpers.lessons.exercises import told
 from helpers.machine import Machine, described
+from helpers.planner.plans import Plan
 from helpers.recipes import Layout, Recipe, preflight
 from helpers.recipes.settings import Batch, Speed
 from helpers.runs.timeline import IDLE, Timeline
 from helpers.show import numbers
+from helpers.show.arguments import checked
 from helpers.show.message import Absence, Message
 
 NEAR_BEST = 0.05
@@ -195,7 +197,8 @@ BESIDE = {  # a category of a timeline -> the parts of a plan that it holds
 }
 
 
-def beside(timeline: Timeline | Absence, plan) -> object:
+@checked
+def beside(timeline: Timeline | Absence, plan: Plan) -> object:
     """A recorded step beside its plan, part by part: milliseconds measured, planned, and their difference."""
     import pandas as pd
 
@@ -210,7 +213,7 @@ def beside(timeline: Timeline | Absence, plan) -> object:
 
 
 @told
-def wrong_part(timeline: Timeline | Absence, plan, answer) -> Message:
+def wrong_part(timeline: Timeline | Absence, plan: Plan, answer) -> Message:
     """Check the part of a recorded step that its plan got most wrong, in milliseconds."""
     name = "the part that the plan got wrong"
     if isinstance(timeline, Absence):

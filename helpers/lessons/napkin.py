@@ -2,7 +2,7 @@
 
 from helpers.machine import Machine
 from helpers.planner.plans import rates_of
-from helpers.recipes import Recipe, accounting
+from helpers.recipes import Recipe, accounting, preflight
 from helpers.recipes.costs import exchange, gemms
 from helpers.show import numbers
 from helpers.show.arguments import checked
@@ -19,6 +19,7 @@ def step(recipe: Recipe, machine: Machine):
     """
     import pandas as pd
 
+    preflight.require_values(recipe)
     rates, model, layout, batch = rates_of(machine), recipe.model, recipe.layout, recipe.batch
     ranks, t, p, d = layout.world_size, layout.tensor_parallel, layout.pipeline_parallel, layout.data_parallel
     flops = accounting.flops_by_part(model)

@@ -80,6 +80,7 @@ def epochs(recipe: Recipe, data: Corpus):
     """How often a recipe's steps go through the training part of a corpus, from its batch and its split (pandas)."""
     import pandas as pd
 
+    preflight.require_values(recipe)
     batch, schedule, length = recipe.batch, recipe.schedule, recipe.model.sequence_length
     train = data_split.parts(data.prefix, schedule.split, length)[0]
     samples = batch.global_batch_size * schedule.train_iters
@@ -117,6 +118,7 @@ def output_layer(*recipes: Recipe):
 
     rows = {}
     for recipe in recipes:
+        preflight.require_values(recipe)
         m, parts = recipe.model, accounting.flops_by_part(recipe.model)
         name = f"{m.num_layers} layers × {m.hidden_size}, {m.vocab_size:,} ids"
         total = sum(parts.values())

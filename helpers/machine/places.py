@@ -27,7 +27,7 @@ def given(path, asked: str) -> Path:
     """The path that a caller gave, with ~ filled in. `asked` is how they wrote it: "runs.load({})".
 
     Raises:
-        TypeError: it is no path. ValueError: it is empty, or its ~ is nobody's home.
+        TypeError: it is no path. ValueError: it is empty, no path can be so, or its ~ is nobody's home.
     """
     if not isinstance(path, str | os.PathLike):
         shown = repr(path) if isinstance(path, int | float | bytes | None) else type(path).__name__
@@ -35,6 +35,8 @@ def given(path, asked: str) -> Path:
     asked = asked.format(repr(str(path)))
     if path == "":
         raise ValueError(f'{asked}: an empty path names nothing. Write "." for the current folder.')
+    if "\0" in str(path):
+        raise ValueError(f"{asked}: no path has a NUL character in it. Take it out.")
     try:
         return Path(path).expanduser()
     except RuntimeError:
@@ -48,8 +50,6 @@ def given_folder(path, asked: str) -> Path:
         TypeError: it is no path. ValueError: no folder can have it, or its ~ is nobody's home.
     """
     whole, asked = given(path, asked), asked.format(repr(str(path)))
-    if "\0" in str(path):
-        raise ValueError(f"{asked}: no path has a NUL character in it. Take it out.")
     for part in whole.parts:
         if (size := len(part.encode(errors="replace"))) > NAME_BYTES:
             has = f"{part[:20]}… has {size}"

@@ -18,6 +18,7 @@ from helpers.recipes import Recipe, costs
 from helpers.recipes.command import run_variables
 from helpers.recipes.costs import Link, Products, Rates, passes, rates
 from helpers.recipes.costs.stage import LOOP, TILE, width
+from helpers.show.arguments import checked
 
 MARK = "CALIBRATION "  # before the JSON that the program prints
 FOLDER = "calibration"  # in the cache
@@ -27,6 +28,7 @@ EXPECTED = {"cuda": "about a minute", "cpu": "about 20 seconds"}
 BUSY = 0.5  # load of each core by others before the measurement, above which it is told
 
 
+@checked
 def calibrate(machine: Machine | None = None, force: bool = False) -> Rates:
     """The rates of this machine, from a short training run with its parts timed; kept in the cache.
 
@@ -52,6 +54,7 @@ def calibrate(machine: Machine | None = None, force: bool = False) -> Rates:
     return found
 
 
+@checked
 def calibrated(machine: Machine | None = None) -> Rates | None:
     """The kept calibration of this machine, or None. One that was made with other versions is named in a sentence."""
     machine = machine or here()

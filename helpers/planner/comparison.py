@@ -58,6 +58,8 @@ class Compared:
 class Comparison:
     """Many runs, in the order in which they were measured."""
 
+    IN_WORDS = "a comparison, such as planner.with_own()"
+
     title: str
     runs: tuple[Compared, ...]
 

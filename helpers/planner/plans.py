@@ -25,6 +25,8 @@ MOST_DOUBLINGS = 12  # of the machine, in search of one that would do
 class Plan:
     """One layout with what it would take: `step` by part, `memory` by part in bytes on the fullest rank."""
 
+    IN_WORDS = "a plan, such as planner.predict(recipe, machine)"
+
     recipe: Recipe
     step: Step
     memory: dict[str, float] = field(hash=False)
@@ -134,6 +136,7 @@ def predict(recipe: Recipe, machine: Machine | None = None, rates: Rates | None 
         ValueError: for a machine whose GPU no data sheet describes.
     """
     machine = machine or here()
+    preflight.require_values(recipe)
     preflight.refuse([*preflight.split(recipe, machine), *precision.precision(recipe, machine)])
     return Plan(recipe, costs.step(recipe, machine, rates or rates_of(machine)), accounting.memory(recipe, machine))
 
@@ -164,6 +167,7 @@ def search(recipe: Recipe, machine: Machine | None = None, rates: Rates | None =
         ValueError: the model fits nowhere; the message says what is missing.
     """
     machine = machine or here()
+    preflight.require_values(recipe)
     formats = replace(recipe, layout=replace(recipe.layout, distributed_optimizer=True))
     preflight.refuse(list(precision.precision(formats, machine)))
     rates = rates or rates_of(machine)
@@ -189,6 +193,7 @@ def across(recipe: Recipe, machines: Iterable[Machine]):
     """The best plan of one recipe on several machines, a row each; where it fits nowhere, what is missing."""
     import pandas as pd
 
+    preflight.require_values(recipe)
     rows = []
     for machine in machines:
         try:

@@ -1,13 +1,14 @@
 """The grid of ranks: which rank sits where, in which groups, and what it sends to whom."""
 
 from collections.abc import Sequence
+from typing import Annotated
 
 from helpers.plots.shapes import PALE, canvas, rounded, tint
 from helpers.plots.sizes import MODEL_PARTS
 from helpers.recipes import Layout
 from helpers.recipes.layout import rank_groups
 from helpers.recipes.preflight import ranges
-from helpers.show import style
+from helpers.show import bounds, style
 from helpers.show.arguments import checked
 from helpers.show.style import COLOURS, GREY, INK, RUN_COLOURS, Picture
 
@@ -19,11 +20,12 @@ EXCHANGES = {  # dimension -> what its ranks send each other, and how often
     "expert": "tokens to their experts and back, in every MoE layer",
 }
 MODEL_PARTS["output"] = RUN_COLOURS[0]
+MAX_IN_A_STAGE = 128
 MAX_ROWS, MAX_COLUMNS, MAX_COPIES = 8, 16, 8  # ranks drawn at most; what is left out is said in the figure
 
 
 @checked
-def rank_grid(layout: Layout, rank: int = 0) -> Picture:
+def rank_grid(layout: Layout, rank: Annotated[int, bounds.PLACE] = 0) -> Picture:
     """Every rank of a layout as a box, and whom one of them talks to, in the colour of the dimension.
 
     Pipeline stages run downwards, data-parallel copies of the model to the right; inside a copy, one row per
@@ -34,13 +36,22 @@ def rank_grid(layout: Layout, rank: int = 0) -> Picture:
         rank: whose partners are coloured.
 
     Raises:
-        ValueError: when the layout has no such rank, or is none.
+        ValueError: when the layout has no such rank, is none, or has more ranks in a stage than a figure can show.
     """
     ranges.require(layout)
+    if (stage := layout.tensor_parallel * layout.context_parallel) > MAX_IN_A_STAGE:
+        raise ValueError(
+            f"{layout.name}: a stage of one copy has {stage:,} ranks, and a figure shows {MAX_IN_A_STAGE}. Draw a "
+            "smaller tensor_parallel × context_parallel."
+        )
     if not 0 <= rank < layout.world_size:
         raise ValueError(f"{layout.name} has ranks 0 to {layout.world_size - 1}: there is no rank {rank}")
     groups = rank_groups(layout)
-    place = {r: {d: _group_of(groups[d], r).index(r) for d in groups} for r in range(layout.world_size)}
+    place: dict[int, dict[str, int]] = {r: {} for r in range(layout.world_size)}
+    for dimension, all_groups in groups.items():
+        for group in all_groups:
+            for position, member in enumerate(group):
+                place[member][dimension] = position
     partners = {d: [r for r in _group_of(groups[d], rank) if r != rank] for d in groups}
     used = [d for d in EXCHANGES if max(map(len, groups[d])) > 1]
 

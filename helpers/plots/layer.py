@@ -61,6 +61,7 @@ def shards(records: Sequence[Mapping]) -> Picture:
     """
     if not records:
         raise ValueError(f"plots.shards: no rank said what it holds. {FINDINGS}")
+    _require("plots.shards", records, ("name", "rank", "full_shape", "local_shape", "partition_dim", "pieces"))
     first = {record["name"] for record in records if record["rank"] == 0}
     ranks = [r for r in sorted({x["rank"] for x in records}) if {x["name"] for x in records if x["rank"] == r} == first]
     here = [r for r in records if r["rank"] in ranks and ("layers." not in r["name"] or "layers.0." in r["name"])]
@@ -100,6 +101,12 @@ def shards(records: Sequence[Mapping]) -> Picture:
         local = " × ".join(map(str, one["local_shape"]))
         spoken.append(f"{matrix} {' × '.join(map(str, shape[matrix]))}, rank {one['rank']} holds {local}")
     return Picture(figure, f"Which of {len(ranks)} ranks holds which part: " + "; ".join(spoken) + ".")
+
+
+def _require(asked: str, records: Sequence[Mapping], names: Sequence[str]) -> None:
+    for record in records:
+        if missing := [name for name in names if name not in record]:
+            raise ValueError(f"{asked}: {missing[0]!r} is missing in a record: these are no findings. {FINDINGS}")
 
 
 def _is(matrix: str, name: str) -> bool:
@@ -150,7 +157,11 @@ def collectives(heard: Sequence[Mapping], layout: Layout | None = None) -> Pictu
     Args:
         heard: "collectives" of `findings`.
         layout: colours each by the dimension its ranks belong to; None takes all for tensor parallel.
+
+    Raises:
+        ValueError: they are no findings.
     """
+    _require("plots.collectives", heard, ("module", "direction", "collective", "bytes", "ranks"))
     order = ["self_attention.linear_qkv", "self_attention.linear_proj", "mlp.linear_fc1", "mlp.linear_fc2"]
     order += list(dict.fromkeys(one["module"] for one in heard if one["module"] not in order))
     groups = rank_groups(layout) if layout is not None else {}

@@ -1,15 +1,14 @@
 """Plans: the parts of a predicted step beside its memory, and predictions against what was measured."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import Annotated
 
+from helpers.planner.comparison import Comparison
+from helpers.planner.plans import Plan
 from helpers.plots.timeline import KERNEL_COLOURS
-from helpers.show import numbers, style
+from helpers.show import bounds, numbers, style
+from helpers.show.arguments import checked
 from helpers.show.style import COLOURS, GREY, INK, MARKERS, MEMORY_PARTS, REFERENCE, RUN_COLOURS, Picture
-
-if TYPE_CHECKING:
-    from helpers.planner.comparison import Comparison
-    from helpers.planner.plans import Plan
 
 PART_COLOURS = {
     "GEMMs": KERNEL_COLOURS["matrix products"],
@@ -32,11 +31,17 @@ IN_SECONDS = 10_000  # ms: from here on the axis counts seconds
 LEAST = 0.001  # of the longest bar: shorter parts are not drawn
 
 
-def step_parts(plans: Sequence["Plan"], measured: Mapping["Plan", float] | None = None) -> Picture:
+@checked
+def step_parts(plans: Sequence[Plan], measured: Mapping[Plan, float] | None = None) -> Picture:
     """Two bars a plan: the time of a step by part, and gigabytes of the fullest GPU against its memory (dashed).
 
     `measured`: milliseconds that a plan took, for those that were run; a diamond.
+
+    Raises:
+        ValueError: there is no plan.
     """
+    if not plans:
+        raise ValueError("plots.step_parts: there is no plan to draw. planner.predict(recipe, machine) makes one.")
     gpus = plans[0].step.machine.gpus
     with style.apply():
         figure, (times, sizes) = style.new_figure(
@@ -76,9 +81,17 @@ def step_parts(plans: Sequence["Plan"], measured: Mapping["Plan", float] | None 
     return Picture(figure, f"Predicted steps on {plans[0].step.machine.name}. " + "; ".join(words) + ".")
 
 
-def predicted_and_measured(*comparisons: "Comparison", named: int = 3) -> Picture:
+@checked
+def predicted_and_measured(*comparisons: Comparison, named: Annotated[int, bounds.PLACE] = 3) -> Picture:
     """Predicted ÷ measured time of every run against its measured step; the bands are 7 and 20 %. `named`: how many of
-    the worst of each comparison carry their name."""
+    the worst of each comparison carry their name.
+
+    Raises:
+        ValueError: there is no timed run.
+    """
+    if not any(one.timed for one in comparisons):
+        raise ValueError("plots.predicted_and_measured: there is no timed run to draw. planner.with_own() has some.")
+    comparisons = [one for one in comparisons if one.timed]
     with style.apply():
         figure, axes = style.new_figure(width=8.4, height=4.4)
         axes.axhspan(0.8, 1.2, color="#F2F2F2", zorder=0)

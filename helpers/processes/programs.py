@@ -1,19 +1,21 @@
 """Programs on ranks, started, waited for and, where one fails, told in words: which rank, why, and the fix."""
 
 import contextlib
-import math
 import os
 import shutil
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Annotated
 
 from helpers.machine import PROJECT, Machine, given, here, short_path
 from helpers.machine.variables import device_environment
 from helpers.processes import checkpoints, control, diagnosis, logs, run_directory
+from helpers.show import bounds
 from helpers.show.arguments import checked
 from helpers.show.message import quiet
+from helpers.show.numbers import as_typed
 
 # What the same cell would only run into again.
 LOADED_WRONGLY = ("started from random weights", "loaded another checkpoint", "damaged checkpoint")
@@ -50,10 +52,10 @@ class TrainingFailed(RuntimeError):
 @checked
 def ranks(
     script: Path | str,
-    count: int,
+    count: Annotated[int, bounds.PROCESSES],
     *arguments,
     machine: Machine | None = None,
-    timeout_seconds: float = 300,
+    timeout_seconds: Annotated[float, bounds.SECONDS] = 300,
     variables: dict[str, tuple[str, str]] | None = None,
     hear: Callable[[str], None] | None = None,
 ) -> str:
@@ -68,14 +70,14 @@ def ranks(
     Raises:
         FileNotFoundError: there is no such script.
         OSError: nothing can be written where runs go.
-        ValueError: `count` is below 1, `timeout_seconds` no time, or a variable's name none.
+        ValueError: one of `arguments` cannot be a word of a command line, or a variable's name none.
         TrainingFailed: a rank failed, or `timeout_seconds` were not enough.
     """
-    if count < 1:
-        raise ValueError(f"launch.ranks(count={count}): it is how many processes torchrun starts, 1 or more.")
-    if not 0 < timeout_seconds < math.inf:
-        raise ValueError(f"launch.ranks(timeout_seconds={timeout_seconds}): seconds, more than 0; 300 if not given.")
     run_directory.require_names(variables or {})
+    values = [value for value, _ in (variables or {}).values()]
+    for word in map(str, (*arguments, *values)):
+        if why := run_directory.why_no_word(word):
+            raise ValueError(f"launch.ranks: {as_typed(word)} is handed to the script. {why}")
     machine = machine or here()
     own = str(script).endswith(".py")
     path = given(script, "launch.ranks({})") if own else PROJECT / "helpers" / "ranks" / f"{script}.py"

@@ -79,6 +79,17 @@ def why_no_name(name) -> str | None:
     return "It names a folder: up to 100 letters, digits and . _ + -, the first one a letter, a digit or _."
 
 
+def why_no_word(word: str) -> str | None:
+    """Why a text cannot be a word of a command line, in a sentence; None for one that can."""
+    if "\0" in word:
+        return "No word of a command line can have a NUL character in it."
+    try:
+        os.fsencode(word)
+    except UnicodeEncodeError:
+        return "It has half a character in it, which cannot be written."
+    return None
+
+
 def unfinished(parent: Path, identity: dict) -> Path | None:
     """The run that `claim` would pick up now; None where it would start another."""
     old = _newest(parent, identity)

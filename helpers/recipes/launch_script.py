@@ -62,7 +62,7 @@ def read(path) -> LaunchScript:
     """
     path = given(path, "recipe.diff({})")
     if not os.path.isfile(path):
-        what = "is a folder" if os.path.isdir(path) else "does not exist"
+        what = "is a folder" if os.path.isdir(path) else "is no file" if os.path.exists(path) else "does not exist"
         raise FileNotFoundError(f"{path} {what}. Give the whole path of the bash script that starts your training.")
     data = path.read_bytes()
     if b"\0" in data:

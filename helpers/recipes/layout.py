@@ -128,7 +128,17 @@ def rank_groups(layout: Layout) -> dict[str, list[list[int]]]:
     Returns:
         For each of "tensor", "pipeline", "data", "context", "expert": the list of groups, each a list of ranks.
         Expert groups follow Megatron's second generator, in which context parallelism plays no part.
+
+    Raises:
+        ValueError: the ranks do not divide into whole copies of the model, or of its experts.
     """
+    for size, what in ((layout.model_parallel, "the model"), (layout.expert_model_parallel, "the experts")):
+        if layout.world_size % size:
+            whole = -(-layout.world_size // size) * size
+            raise ValueError(
+                f"{layout.name}: one copy of {what} takes {size} ranks, and {layout.world_size} is not a multiple of "
+                f"it. processes={whole}, say."
+            )
     names = ("RankGenerator", "generate_masked_orthogonal_rank_groups")
     RankGenerator = megatron_definitions("core/parallel_state.py", *names).RankGenerator
     order = "tp-cp-ep-dp-pp"

@@ -6,6 +6,7 @@ import re
 import shutil
 import sys
 import sysconfig
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -83,8 +84,14 @@ def recorded(machine_label: str, name: str | None = None) -> Recorded | None | l
 
 
 def write_result(run_directory) -> Path:
-    """Write a run's `result.json`: figures, recipe, command, versions, machine, series; it names no path."""
+    """Write a run's `result.json`: figures, recipe, command, versions, machine, series; it names no path.
+
+    Raises:
+        ValueError: nothing was started there. What `load` raises.
+    """
     run = load(run_directory)
+    if not run.described:
+        raise ValueError(f"{run.path} has no recipe.json, so nothing was started there: there is no result to write.")
     status = control.read_status(run.path)
     content = {
         "recipe": run.described,
@@ -127,16 +134,28 @@ def read_result(path: Path | str) -> Recorded:
     Raises:
         FileNotFoundError: there is no such file. ValueError: it is no result of a run.
     """
-    path = given(path, "runs.read_result({})")
-    if not os.path.isfile(path):
-        raise FileNotFoundError(f"There is no file {path}. runs.write_result(run.path) writes a run's result.json.")
     names = ("environment", "predictions", "status", "command", "wall_seconds", "peak_memory_bytes")
-    try:
-        content = json.loads(path.read_text())
+
+    def result(content: dict) -> Recorded:
         kept = {name: content[name] for name in names}
-        return Recorded(path=path, described=content["recipe"], packed=content["series"], **kept)
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is no result of a run ({error}). runs.write_result(run.path) writes one.") from None
+        return Recorded(path=Path(path).expanduser(), described=content["recipe"], packed=content["series"], **kept)
+
+    return of_file(path, result, "runs.read_result({})", "runs.write_result(run.path)")
+
+
+def of_file(path, make: Callable[[dict], object], asked: str, writer: str):
+    """What `make` makes of a kept JSON file. `asked` is how a caller wrote it, `writer` the call that writes one.
+
+    Raises:
+        FileNotFoundError: there is no such file. ValueError: it holds something else.
+    """
+    path = given(path, asked)
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"There is no file {path}. {writer} writes one.")
+    try:
+        return make(json.loads(path.read_text()))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} holds something else ({error}). {writer} writes one.") from None
 
 
 def _by_numbers(path: Path) -> list:

@@ -9,7 +9,7 @@ from pathlib import Path
 from helpers.machine import given, given_folder, runs_root
 from helpers.processes import checkpoints, control
 from helpers.processes.run_directory import why_no_name
-from helpers.processes.run_files import read_json, read_text, why_closed, why_damaged
+from helpers.processes.run_files import FILES, read_json, read_text, why_closed, why_damaged
 from helpers.runs import events
 from helpers.runs.results import Results
 from helpers.show import numbers
@@ -145,13 +145,15 @@ def load(path) -> Run:
     Raises:
         FileNotFoundError: there is no such directory.
         PermissionError: it is another user's, and not to be read.
-        ValueError: one of its files is damaged; the message names it.
+        ValueError: no launch wrote it, or one of its files is damaged; the message names it.
         TypeError: that is no path.
     """
     path = given(path, "runs.load({})")
     if not os.path.isdir(path):
         raise FileNotFoundError(f"There is no run directory {path}. runs.latest(name) finds the newest of a recipe.")
     _refuse_what_is_closed(path)
+    if any(path.iterdir()) and not any((path / name).exists() for name in FILES):
+        raise ValueError(f"{path} is no run directory: no launch wrote into it. runs.latest(name) finds a recipe's.")
     run = Run(path.resolve())
     try:
         why = why_damaged(path) or run.recipe and None

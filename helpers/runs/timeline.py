@@ -88,6 +88,8 @@ class Timeline:
     `hidden_ms` are collectives behind other kernels. `layer`, of `layers` and counted from 1, is the one shown.
     """
 
+    IN_WORDS = "the timeline of a step (runs.timeline.recorded has some)"
+
     machine: str
     step_ms: float
     usual_step_ms: float | None
@@ -163,8 +165,15 @@ def write(timeline: Timeline, path) -> Path:
 
 
 def read(path) -> Timeline:
-    """A timeline from its file."""
-    content = json.loads(Path(path).read_text())
+    """A timeline from its file.
+
+    Raises:
+        FileNotFoundError: there is no such file. ValueError: it is no timeline.
+    """
+    return records.of_file(path, _from_json, "timeline.read({})", "timeline.write(timeline, path)")
+
+
+def _from_json(content: dict) -> Timeline:
     for direction in ("forward", "backward"):
         window = content[direction]
         content[direction] = Window(window["microseconds"], tuple(Kernel(**kernel) for kernel in window["kernels"]))

@@ -247,7 +247,7 @@ def test_no_text_and_no_tokenizer_are_told(tmp_path):
 
 def test_the_vocabulary_advised_for_little_text_is_granted(tmp_path):
     (tmp_path / "b.jsonl").write_text('{"text": "a"}\n')
-    with pytest.raises(TokenizerError, match="Ask for bpe-257 or less") as told:
+    with pytest.raises(TokenizerError, match="Ask for bpe-257 at most") as told:
         corpus.prepare(str(tmp_path / "b.jsonl"), tokenizer="bpe-4096", cache=tmp_path)
     advised = str(told.value).split("Ask for ")[1].split()[0]
     assert corpus.prepare(str(tmp_path / "b.jsonl"), tokenizer=advised, cache=tmp_path).vocab_size == 257

@@ -69,7 +69,10 @@ def test_a_blends_samples_are_drawn_one_by_one(small_blend):
         (lambda data: data.encode(5), "corpus.encode(text=5): it takes a text"),
         (lambda data: data.decode("text"), "takes token ids"),
         (lambda data: data.decode([-1]), "takes token ids"),
-        (lambda data: corpus.draw(data, 0), "corpus.draw(sequence_length=0): it takes a whole number from 1."),
+        (
+            lambda data: corpus.draw(data, 0),
+            "(sequence_length=0): it takes a whole number from 1 to 16,777,216.",
+        ),
         (lambda data: corpus.compare("text"), "it takes a corpus"),
     ],
 )

@@ -242,7 +242,7 @@ REFUSED = {
     "a switch for a size": (SMALL, {"tensor_parallel": True}, CPU, ["tensor_parallel=True", "whole numbers from 1"]),
     "a number for a switch": (SMALL, {"sequence_parallel": 2}, CPU, ["sequence_parallel=2", "sequence_parallel=True"]),
     "a seed in letters": (SMALL, {"seed": "x"}, CPU, ["seed='x'", "whole number"]),
-    "a seed of 64 bits": (SMALL, {"seed": 2**63}, CPU, ["32 bits"]),
+    "a seed of 64 bits": (SMALL, {"seed": 2**63}, CPU, ["from 0 to 2,147,483,647"]),
     "no split": (SMALL, {"split": None}, CPU, ["split=None", "'90,5,5'"]),
     "a split of numbers": (SMALL, {"split": (90, 5, 5)}, CPU, ["split=(90, 5, 5)", "'90,5,5'"]),
     "flags in one string": (SMALL, {"extra_flags": "--bf16 --swiglu"}, CPU, ["('--bf16', '--swiglu')"]),

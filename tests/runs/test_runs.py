@@ -337,7 +337,7 @@ def test_the_last_lines_of_a_log_are_counted_from_zero(tmp_path):
         (lambda run: runs.micro_batches.recorded("h200", None), "(name=None): it takes a text"),
         (lambda run: runs.baselines.table(None), "(machine=None): it takes a text"),
         (lambda run: runs.wandb_history.history(None), "(run_directory=None): it takes a path, or a text"),
-        (lambda run: runs.read_result(run.path / "recipe.json"), "is no result of a run ('environment')"),
+        (lambda run: runs.read_result(run.path / "recipe.json"), "holds something else ('environment')"),
         (lambda run: runs.read_result(run.path / "nowhere.json"), "There is no file"),
         (lambda run: runs.record(run, "../x"), "it names one file"),
         (lambda run: runs.latest("x", run.path / ("n" * 300)), "255 bytes"),

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from helpers.machine import Machine, megatron_flags
-from helpers.processes.run_directory import why_no_name
+from helpers.processes.run_directory import why_no_name, why_no_word
 from helpers.ranks import refused_flags
 from helpers.recipes.preflight.problem import Problem, error, warning
+from helpers.show.numbers import as_typed
 
 ONE_LINE = re.compile(r"(?!-)[^\x00-\x1f\x7f]{1,128}")
 WANDB_PROJECT = re.compile(r"(?!-)[^\x00-\x1f\x7f/\\#?%:]{1,128}")
@@ -58,6 +59,8 @@ def words(recipe: "Recipe") -> Iterator[Problem]:
         why = "It is a tuple of the words of a command line, each one a string."
         given = flags.split() if isinstance(flags, str) else flags if isinstance(flags, list | tuple) else ()
         yield error(f"extra_flags={flags!r}", why, f"extra_flags={tuple(map(str, given))}.")
+    elif odd := next((word for word in flags if why_no_word(word)), None):
+        yield error(f"extra_flags {as_typed(odd)}", why_no_word(odd), "Take it out.")
     if not isinstance(recipe.without, tuple) or not all(isinstance(word, str) for word in recipe.without):
         why = "It is a tuple of names of changes that we make to Megatron."
         yield error(f"without={recipe.without!r}", why, 'without=("gelu",), say, or without=().')
