@@ -235,18 +235,51 @@ def eight_gpus() -> list[Recipe]:
     return [*found, timed(recipes.llama3_8b(), "llama3_8b_tensorwise_dp8", 25, **whole)]
 
 
+def pipeline() -> list[Recipe]:
+    """Two of the eight stages of the 8.3B of table 401, nine layers each, on two GPUs, with its 32 samples a step.
+
+    m micro-batches of 32 ÷ m samples, as its author had them, and of four samples each, as the schedule alone asks;
+    then the stage in three and in nine chunks. What it takes on one GPU stands beside. Three keep their schedule.
+    """
+    layers, hidden_size, heads = WEAK_SIZES[8]
+    eighth = gpt(2 * layers // 8, hidden_size, heads, 32).with_(speed=EAGER)
+    two = {"pipeline_parallel": 2}
+
+    def cut(name: str, size: int, count: int, **changes) -> Recipe:
+        batch = {"micro_batch_size": size, "global_batch_size": size * count}
+        return timed(eighth, f"gpt_8_3b_quarter_{name}", 12, **batch, **changes)
+
+    kept = two | {"record_schedule": True}
+    return [
+        cut("pp2_m8", 4, 8, **kept),
+        cut("pp2_m8_v3", 4, 8, virtual_pipeline_chunks=3, **kept),
+        cut("pp2_m32_batch_32", 1, 32, **kept),
+        cut("pp2_m2_batch_32", 16, 2, **two),
+        cut("pp2_m32", 4, 32, **two),
+        cut("pp2_m2", 4, 2, **two),
+        cut("pp1_m8", 4, 8),
+        cut("pp2_m16_batch_32", 2, 16, **two),
+        cut("pp2_m4_batch_32", 8, 4, **two),
+        cut("pp2_m8_v9", 4, 8, virtual_pipeline_chunks=9, **two),
+        cut("pp2_m4", 4, 4, **two),
+        cut("pp2_m16", 4, 16, **two),
+        cut("pp2_m1_batch_32", 32, 1, **two),
+    ]
+
+
 def planned() -> dict[str, Recipe]:
     """Every run by the name of its record; runs that are compared with each other alone have a folder."""
     every = [*waterfall(), *micro_batches(), *precisions(), *tensor_parallel(), *llama()]
     every += [*data_parallel(), *eight_gpus()]
-    folders = {"": every, "twins/": twins(), "steps/": steps()}
+    folders = {"": every, "twins/": twins(), "steps/": steps(), "pipeline/": pipeline()}
     named = {folder + recipe.name: recipe for folder, several in folders.items() for recipe in several}
     return {name: recipe.with_(stock=name.endswith("_stock")) for name, recipe in named.items()}  # whatever is exported
 
 
 def smoke(recipe: Recipe) -> Recipe:
-    """The same run on CPU ranks, two layers deep."""
-    small = recipe.scaled_to("cpu").with_(num_layers=2, hidden_size=64, sequence_length=64, train_iters=3)
+    """The same run on CPU ranks, two layers deep, or one for each piece of a pipeline."""
+    layers = max(2, recipe.layout.pipeline_parallel * recipe.layout.virtual_pipeline_chunks)
+    small = recipe.scaled_to("cpu").with_(num_layers=layers, hidden_size=64, sequence_length=64, train_iters=3)
     batch = {"micro_batch_size": 2, "global_batch_size": 4, "lr_warmup_iters": 1, "extra_flags": ()}
     return replace(small.with_(**batch), name=recipe.name)
 
@@ -279,6 +312,8 @@ def make(name: str, recorded: Path, is_smoke: bool) -> None:
     with without_transformer_engine() if "_local_" in name else contextlib.nullcontext(here()) as machine:
         run = launch.train(recipe, data, fresh=True, machine=machine)
     keep(run, name, recorded)
+    if recipe.logging.record_schedule:
+        runs.pipeline.record(run, Path(name).name, recorded)
     if "--profile" in recipe.extra_flags:
         runs.timeline.record(run, name, recorded)
     figures = run.figures()
