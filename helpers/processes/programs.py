@@ -80,7 +80,8 @@ def ranks(
             raise ValueError(f"launch.ranks: {as_typed(word)} is handed to the script. {why}")
     machine = machine or here()
     own = str(script).endswith(".py")
-    path = given(script, "launch.ranks({})") if own else PROJECT / "helpers" / "ranks" / f"{script}.py"
+    path = given(script, "launch.ranks({})")
+    path = path if own else PROJECT / "helpers" / "ranks" / f"{script}.py"
     if not os.path.isfile(path):
         raise FileNotFoundError(f"There is no {path} for torchrun to start: give the path of a .py file that is there.")
     path = path.resolve()

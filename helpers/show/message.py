@@ -12,6 +12,8 @@ BETWEEN_WORDS = "white-space: pre-wrap; word-break: normal; overflow-wrap: anywh
 class Absence:
     """A sentence in the place of a figure or a table; Jupyter shows it as text."""
 
+    IN_WORDS = "a sentence in its place"
+
     sentence: str
 
     def __repr__(self) -> str:

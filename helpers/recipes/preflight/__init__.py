@@ -1,6 +1,7 @@
 """What cannot work, told before anything starts."""
 
-from helpers.recipes.preflight.checklist import PreflightError, check, refuse, require_values, split, wrong_values
+from helpers.recipes.preflight.checklist import PreflightError, check, refuse, require_values, wrong_values
 from helpers.recipes.preflight.directory import identity
+from helpers.recipes.preflight.division import split
 from helpers.recipes.preflight.memory import TOO_LARGE
 from helpers.recipes.preflight.problem import Problem

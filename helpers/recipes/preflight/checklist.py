@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 
 from helpers.machine import Machine, here
 from helpers.recipes import accounting
-from helpers.recipes.preflight import one_rank, pipeline, precision, ranges, sizes
+from helpers.recipes.preflight import one_rank, pipeline, precision, ranges
 from helpers.recipes.preflight.changes import changes
 from helpers.recipes.preflight.data import corpus_problems, no_corpus, reading_ahead
 from helpers.recipes.preflight.directory import directory, loaded, pretrained
+from helpers.recipes.preflight.division import split
 from helpers.recipes.preflight.memory import memory
 from helpers.recipes.preflight.problem import Problem
 from helpers.recipes.preflight.words import extra_flags, logging, name, words
@@ -72,14 +73,6 @@ def check(
         parts = accounting.memory(recipe, machine, stage)
         ranks = recipe.layout.world_size if stage is None else 1
         found += [*precision.cuda_graph(recipe, machine, parts), *memory(recipe, machine, parts, ranks)]
-    return found
-
-
-def split(recipe: "Recipe", machine: Machine) -> list[Problem]:
-    """What the sizes of model, layout and batch have against each other, and against the number of GPUs."""
-    found = [*sizes.shapes(recipe), *pipeline.stages(recipe), *sizes.ranks(recipe, machine), *sizes.experts(recipe)]
-    if not any(problem.severity == "error" for problem in found):
-        found += sizes.batch_and_schedule(recipe)
     return found
 
 

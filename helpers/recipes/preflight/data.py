@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from helpers.corpus import data_split, index
+from helpers.corpus.tokenizer import TokenizerError, training_vocabulary
 from helpers.machine import Machine, shared_memory
 from helpers.recipes.preflight.problem import Problem, error
 from helpers.show import numbers
+
+GPT2 = 50257  # token ids
 
 if TYPE_CHECKING:
     from helpers.corpus.blends import Blend
@@ -58,8 +61,10 @@ def _member(recipe: "Recipe", data: "Corpus", of_which: str) -> Iterator[Problem
     if data.max_token_id >= rows:
         why = f"The largest token id is {data.max_token_id:,}, and the embedding has rows 0 to {rows - 1:,}."
         padded = -(-data.vocab_size // 128) * 128
-        change = f'vocab_size={padded}, or corpus.prepare("{data.name}", tokenizer="{recipe.tokenizer}").'
-        yield error(f"vocab_size={rows} with the tokens of {data.tokenizer}{of_which}", why, change)
+        change = f"vocab_size={padded}"
+        if _known_size(recipe.tokenizer) <= rows:
+            change += f', or corpus.prepare("{data.name}", tokenizer="{recipe.tokenizer}")'
+        yield error(f"vocab_size={rows} with the tokens of {data.tokenizer}{of_which}", why, f"{change}.")
     yield from _parts(recipe, found, of_which)
 
 
@@ -71,6 +76,7 @@ def _parts(recipe: "Recipe", found: index.Index, of_which: str) -> Iterator[Prob
     except ValueError as invalid:
         yield error(f"split={s.split!r}", str(invalid), 'split="90,5,5".')
         return
+    shortest = min((part["tokens"] for part in parts.values() if part["tokens"]), default=2)
     needed = {"train": True, "valid": s.eval_iters > 0, "test": False}
     for name, part in parts.items():
         asked = f'split="{s.split}" of {found.sequences:,} documents{of_which}'
@@ -94,7 +100,7 @@ def _parts(recipe: "Recipe", found: index.Index, of_which: str) -> Iterator[Prob
                 f"The {name} part has {part['tokens']:,} tokens, and one sample takes sequence_length + 1 = "
                 f"{length + 1:,}: Megatron would stop, or fill every sample with copies of the same text."
             )
-            change = f"A larger weight for {name}, a larger corpus, or sequence_length={_power_below(part['tokens'])}."
+            change = f"A larger weight for {name}, a larger corpus, or sequence_length={_power_below(shortest)}."
             yield error(asked, why, change)
 
 
@@ -114,6 +120,14 @@ def _samples(recipe: "Recipe", data: "Corpus | Blend", machine: Machine) -> Iter
         fewer = max(1, int(recipe.schedule.train_iters * machine.memory_bytes / need / 2))
         asked = f"train_iters={recipe.schedule.train_iters} with global_batch_size={recipe.batch.global_batch_size}"
         yield error(asked, why, f"train_iters={fewer}, or a smaller batch.")
+
+
+def _known_size(tokenizer: str) -> float:
+    """How many token ids a tokenizer has, by its name; 0 for one in a folder, infinite for one that cannot be."""
+    try:
+        return GPT2 if tokenizer == "gpt2" else training_vocabulary(tokenizer) or 0
+    except TokenizerError:
+        return math.inf
 
 
 def _power_below(tokens: int) -> int:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from helpers.machine import Machine
 from helpers.recipes import accounting
-from helpers.recipes.preflight import sizes
+from helpers.recipes.preflight.division import is_even
 from helpers.recipes.preflight.problem import Problem, error
 from helpers.show import numbers
 
@@ -38,11 +38,12 @@ def memory(recipe: "Recipe", machine: Machine, parts: Mapping[str, float], ranks
 
 
 def _lower(recipe: "Recipe", machine: Machine, need: float, room: float) -> str:
-    """What would save memory of the `need` bytes, and how much: what the layout allows, largest saving first."""
+    """The changes of one kind that make it fit, largest saving first; where none does, all of them together, if they
+    do; else a smaller model."""
     lay, b = recipe.layout, recipe.batch
     changes: list[dict] = [{"cuda_graph": False}] if recipe.speed.cuda_graph and machine.device == "cuda" else []
-    if b.micro_batch_size > 1:
-        changes += [{"micro_batch_size": b.micro_batch_size // 2}, {"micro_batch_size": 1}]
+    smaller = [{"micro_batch_size": size} for size in _parts(b.global_batch_size // lay.data_parallel, b)]
+    changes += [next((one for one in smaller if _total(recipe, one, machine) <= room), smaller[-1])] if smaller else []
     if b.recompute != "full":
         changes.append({"recompute": "full"})
     if lay.data_parallel * lay.context_parallel > 1 and not lay.distributed_optimizer:
@@ -50,22 +51,25 @@ def _lower(recipe: "Recipe", machine: Machine, need: float, room: float) -> str:
     gpus, wider = len(machine.gpus), lay.tensor_parallel * 2
     if lay.world_size < gpus:
         changes.append({"processes": gpus, "distributed_optimizer": True})
-    if wider <= gpus and not list(sizes.shapes(recipe.with_(**_wider(recipe, wider)))):
+    if wider <= gpus:
         changes.append(_wider(recipe, wider))
-    totals = [_total(recipe, change, machine) for change in changes]
-    if len(changes) > 1 and min(totals) > room:
-        changes.append({name: value for change in changes for name, value in change.items()})
-        totals.append(_total(recipe, changes[-1], machine))
-    options = {}
-    for change, total in zip(changes, totals, strict=True):
-        words = ", ".join(f"{name}={value!r}" for name, value in change.items())
-        if total < need:
-            fits = ", which fits" if total <= room else ""
-            options[f"{words} (saves {numbers.decimal_bytes(need - total)}{fits})"] = total
-    ordered = sorted(options, key=options.get)
-    if not ordered or options[ordered[0]] > room:
-        ordered.append("recipe.scaled_to(machine), a smaller model of the same architecture")
-    return "; or ".join(ordered)
+    changes = [change for change in changes if is_even(recipe.with_(**change), machine)]
+    together = {name: value for change in changes for name, value in change.items()}
+    for options in (changes, [together]):
+        totals = {
+            ", ".join(f"{name}={value!r}" for name, value in change.items()): _total(recipe, change, machine)
+            for change in options
+            if is_even(recipe.with_(**change), machine)
+        }
+        if fitting := sorted((words for words, total in totals.items() if total <= room), key=totals.get):
+            size = numbers.decimal_bytes
+            return "; or ".join(f"{words} (saves {size(need - totals[words])}, which fits)" for words in fitting)
+    return "recipe.scaled_to(machine), a smaller model of the same architecture"
+
+
+def _parts(samples: int, batch) -> list[int]:
+    """Smaller micro-batches that a rank's samples of a step divide into, largest first."""
+    return [size for size in range(batch.micro_batch_size - 1, 0, -1) if samples % size == 0]
 
 
 def _total(recipe: "Recipe", change: dict, machine: Machine) -> float:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator, Mapping
+from math import gcd, lcm
 from typing import TYPE_CHECKING
 
 from helpers.machine import Machine
@@ -147,11 +148,18 @@ def fp8(recipe: "Recipe", machine: Machine) -> Iterator[Problem]:
         asked = f'fp8_format="{p.fp8_format}" without Transformer Engine'
         yield error(asked, why, f"uv sync --extra gpu, or {without}.")
     tp, q = lay.tensor_parallel, m.num_attention_heads * m.head_size
-    for name, size in (("hidden_size", m.hidden_size), ("ffn_hidden_size", m.ffn_size), ("query width", q)):
+    block, heads = 16 * tp, m.num_attention_heads
+    own = m.kv_channels is None  # then the queries are as wide as the model
+    for name, size, step in (
+        ("hidden_size", m.hidden_size, lcm(block, heads) if own else block),
+        ("ffn_hidden_size", m.ffn_size, block),
+        ("kv_channels", 0 if own else q, block // gcd(block, heads)),
+    ):
         if size % (16 * tp) and size % tp == 0:
             share = f"{size} / {tp} ranks" if tp > 1 else str(size)
             why = f"FP8 matrix products work in blocks of 16, and {share} is not a multiple of 16."
-            yield error(f'fp8_format="{p.fp8_format}" with {name} {size}', why, f"{nearest_multiple(size, 16 * tp)}.")
+            change = f"{name}={nearest_multiple(size if name != 'kv_channels' else m.head_size, step)}."
+            yield error(f'fp8_format="{p.fp8_format}" with {name} {size}', why, change)
     tokens = b.micro_batch_size * m.sequence_length // lay.context_parallel
     if tokens % 8:
         why = f"FP8 matrix products take tokens in blocks of 8, and a micro-batch has {tokens} on each rank."

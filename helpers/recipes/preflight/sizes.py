@@ -5,12 +5,14 @@ The demands are those of `arguments.py:validate_args`, `transformer_config.py`, 
 """
 
 from collections.abc import Iterator
+from math import lcm
 from typing import TYPE_CHECKING
 
 from helpers.machine import Machine
 from helpers.recipes.preflight.problem import Problem, error, nearest_multiple, warning
 
 if TYPE_CHECKING:
+    from helpers.recipes.model import Model
     from helpers.recipes.recipe import Recipe
 
 
@@ -28,22 +30,21 @@ def shapes(recipe: "Recipe") -> Iterator[Problem]:
     if m.hidden_size % heads and m.kv_channels is None:
         why = f"Every head has the same width, and {m.hidden_size} / {heads} is not whole."
         change = f"hidden_size={nearest_multiple(m.hidden_size, heads)}"
-        change += f", or num_attention_heads={_closest(m.hidden_size, heads)}."
+        step = lcm(tp, m.num_query_groups or 1)
+        if fitting := [n for n in _all_divisors(m.hidden_size) if n % step == 0]:
+            change += f", or num_attention_heads={min(fitting, key=lambda n: abs(n - heads))}"
+        change += "."
         yield error(f"hidden_size={m.hidden_size} with num_attention_heads={heads}", why, change)
     if heads % groups:
         why = f"Each key and value head serves the same number of query heads, and {heads} / {groups} is not whole."
         yield error(f"num_query_groups={groups} with {heads} heads", why, f"num_query_groups={divisors(heads)}.")
+    fitting = in_words([n for n in _all_divisors(heads) if _shares_out(m, n)])
     if heads % tp:
         why = f"A tensor-parallel rank holds whole heads, and {heads} heads do not go into {tp} equal shares."
-        yield error(
-            f"tensor_parallel={tp} with num_attention_heads={heads}", why, f"tensor_parallel={divisors(heads)}."
-        )
+        yield error(f"tensor_parallel={tp} with num_attention_heads={heads}", why, f"tensor_parallel={fitting}.")
     elif groups % tp and tp % groups:
         why = f"The {groups} key and value heads must go evenly into {tp} ranks, or the ranks evenly among them."
-        fitting = [n for n in range(1, heads + 1) if heads % n == 0 and (groups % n == 0 or n % groups == 0)]
-        yield error(
-            f"tensor_parallel={tp} with num_query_groups={groups}", why, f"tensor_parallel={in_words(fitting)}."
-        )
+        yield error(f"tensor_parallel={tp} with num_query_groups={groups}", why, f"tensor_parallel={fitting}.")
     for name, size, what in (
         ("hidden_size", m.hidden_size, "the columns of each matrix"),
         ("ffn_hidden_size", m.ffn_size, "the MLP's columns"),
@@ -51,7 +52,7 @@ def shapes(recipe: "Recipe") -> Iterator[Problem]:
     ):
         if size % tp and heads % tp == 0:
             why = f"Tensor parallelism shares out {what}, and {size} / {tp} is not whole."
-            change = f"{name}={nearest_multiple(size, tp)}, or tensor_parallel={_closest(size, tp)}."
+            change = f"{name}={nearest_multiple(size, tp)}, or tensor_parallel={fitting}."
             yield error(f"tensor_parallel={tp} with {name}={size}", why, change)
     if cp > 1 and m.sequence_length % (2 * cp):
         why = (
@@ -79,19 +80,23 @@ def ranks(recipe: "Recipe", machine: Machine) -> Iterator[Problem]:
         sizes = f"{tp} × {pp} × {cp} = {lay.model_parallel}"
         why = f"One copy of the model takes TP × PP × CP = {sizes} ranks, and {world} is not a multiple of it."
         asked = f"processes={world} with tensor_parallel={tp}, pipeline_parallel={pp}, context_parallel={cp}"
-        yield error(asked, why, f"processes={nearest_multiple(world, lay.model_parallel)}, or smaller parallel sizes.")
+        change = f"{_processes(recipe, nearest_multiple(world, lay.model_parallel))}, or smaller parallel sizes."
+        yield error(asked, why, change)
     given = ep > 1 or recipe.model.num_experts or lay.expert_tensor_parallel
     if given and world % lay.expert_model_parallel:
         sizes = f"{etp} × {ep} × {pp} = {lay.expert_model_parallel}"
         why = f"One copy of the experts takes ETP × EP × PP = {sizes} ranks, and {world} is not a multiple of it."
         asked = f"processes={world} with expert_parallel={ep} and expert_tensor_parallel={etp}"
-        change = f"processes={nearest_multiple(world, lay.expert_model_parallel)}"
+        step = lcm(lay.model_parallel, lay.expert_model_parallel)
+        change = _processes(recipe, nearest_multiple(world, step))
         change += ", or expert_tensor_parallel=1: each expert whole on its rank." if etp > 1 else "."
         yield error(asked, why, change)
     if machine.device == "cuda" and world > len(machine.gpus):
         have = len(machine.gpus)
         why = f"Every rank needs a GPU of its own: {world} ranks, {have} visible GPU{'s' * (have > 1)}."
-        change = f"processes={have}, or a layout that needs no more, or MEGATRON_CPU=1 to train on CPU ranks."
+        step = lcm(lay.model_parallel, lay.expert_model_parallel)
+        change = f"{_processes(recipe, have // step * step)}, or " if have >= step else ""
+        change += "planner.best(recipe), a layout for what is here, or MEGATRON_CPU=1 to train on CPU ranks."
         yield error(f"{world} processes ({lay.name}) on {machine.name}", why, change)
 
 
@@ -102,16 +107,18 @@ def experts(recipe: "Recipe") -> Iterator[Problem]:
     if m.num_experts is None:
         if ep > 1:
             why = "It shares out experts, and this model has none."
-            yield error(f"expert_parallel={ep} with num_experts=None", why, f"num_experts={ep}, or expert_parallel=1.")
+            change = f"num_experts={_enough(m, ep, ep)}, or expert_parallel=1."
+            yield error(f"expert_parallel={ep} with num_experts=None", why, change)
         return
     if m.num_experts % ep:
         why = f"Each rank holds the same number of experts, and {m.num_experts} / {ep} is not whole."
-        change = f"num_experts={nearest_multiple(m.num_experts, ep)}"
+        change = f"num_experts={_enough(m, nearest_multiple(m.num_experts, ep), ep)}"
         change += f", or expert_parallel={divisors(m.num_experts)}."
         yield error(f"expert_parallel={ep} with num_experts={m.num_experts}", why, change)
     if m.moe_router_topk > m.num_experts:
         why = f"A token cannot visit {m.moe_router_topk} of {m.num_experts} experts."
-        change = f"moe_router_topk={m.num_experts} or fewer."
+        change = f"num_experts={_enough(m, m.num_experts, ep)}"
+        change += f", or moe_router_topk={m.num_experts} or fewer." if m.num_experts > 1 else "."
         yield error(f"moe_router_topk={m.moe_router_topk} with num_experts={m.num_experts}", why, change)
     if m.moe_router_topk == 1 and "--moe-router-pre-softmax" not in recipe.extra_flags:
         why = "The router's softmax over the one chosen expert is always 1, so the router would never learn."
@@ -130,18 +137,18 @@ def batch_and_schedule(recipe: "Recipe") -> Iterator[Problem]:
     """Micro-batches, warm-up, learning rates."""
     b, s, lay = recipe.batch, recipe.schedule, recipe.layout
     data, pp = max(1, lay.data_parallel), lay.pipeline_parallel
-    step = b.micro_batch_size * data
+    step, groups = b.micro_batch_size * data, pp if lay.virtual_pipeline_chunks > 1 else 1
     if b.global_batch_size % step:
         why = (
             f"Each of the {data} data-parallel ranks takes whole micro-batches of {b.micro_batch_size}, so a step is a "
             f"multiple of {b.micro_batch_size} × {data} = {step}, and {b.global_batch_size} is not."
         )
         asked = f"global_batch_size={b.global_batch_size} with micro_batch_size={b.micro_batch_size} on {lay.name}"
-        change = f"global_batch_size={nearest_multiple(b.global_batch_size, step)}"
-        if b.global_batch_size % data == 0:
-            change += f", or micro_batch_size={_closest(b.global_batch_size // data, b.micro_batch_size)}"
+        change, own = f"global_batch_size={nearest_multiple(b.global_batch_size, step * groups)}", b.global_batch_size
+        if own % (data * groups) == 0:
+            change += f", or micro_batch_size={_closest(own // data // groups, b.micro_batch_size)}"
         yield error(asked, why, change + ".")
-    elif lay.virtual_pipeline_chunks > 1 and (b.global_batch_size // step) % pp:
+    elif (b.global_batch_size // step) % groups:
         count = b.global_batch_size // step
         why = (
             f"The interleaved schedule takes micro-batches in groups of PP = {pp}, and a step has "
@@ -158,13 +165,38 @@ def batch_and_schedule(recipe: "Recipe") -> Iterator[Problem]:
         yield error(f"lr={s.lr:g} with min_lr={s.min_lr:g}", why, f"min_lr={s.lr / 10:g}.")
 
 
+def _shares_out(model: "Model", ranks: int) -> bool:
+    """Whether so many tensor-parallel ranks hold equal shares of every matrix."""
+    groups = model.query_groups
+    widths = (model.num_attention_heads, model.hidden_size, model.ffn_size, model.vocab_size)
+    return all(size % ranks == 0 for size in widths) and (groups % ranks == 0 or ranks % groups == 0)
+
+
+def _enough(model: "Model", experts: int, ranks: int) -> int:
+    """A number of experts, a multiple of the ranks that share them out, of which a token can visit as many as asked."""
+    return max(experts, -(-model.moe_router_topk // ranks) * ranks)
+
+
+def _processes(recipe: "Recipe", processes: int) -> str:
+    """So many ranks, and the batch that they can share out if this one is none."""
+    batch, step = recipe.batch, recipe.batch.micro_batch_size * (processes // recipe.layout.model_parallel)
+    change = f"processes={processes}"
+    if batch.global_batch_size % step:
+        change += f", global_batch_size={nearest_multiple(batch.global_batch_size, step)}"
+    return change
+
+
+def _all_divisors(number: int) -> list[int]:
+    return [n for n in range(1, number + 1) if number % n == 0]
+
+
 def divisors(number: int) -> str:
-    return in_words([n for n in range(1, number + 1) if number % n == 0])
+    return in_words(_all_divisors(number))
 
 
 def _closest(number: int, wanted: int) -> int:
     """The divisor of `number` nearest to `wanted`."""
-    return min((n for n in range(1, number + 1) if number % n == 0), key=lambda n: abs(n - wanted))
+    return min(_all_divisors(number), key=lambda n: abs(n - wanted))
 
 
 def in_words(numbers: list[int]) -> str:
