@@ -31,7 +31,8 @@ def pins() -> dict[str, str]:
     lines = list(project["project"]["dependencies"])
     for group in (*project["project"]["optional-dependencies"].values(), *project["dependency-groups"].values()):
         lines += group
-    return dict(re.match(r"([\w-]+)(?:\[.*\])?==(.+)", line).groups() for line in lines)
+    found = (re.match(r"([\w-]+)(?:\[.*\])?==(.+)", line) for line in lines)  # a group may name an extra of ours
+    return dict(pin.groups() for pin in found if pin)
 
 
 def python(machine: Machine, facts: dict) -> Finding:
