@@ -8,8 +8,10 @@ from helpers.show.message import Message
 
 
 @told
-def same_weights(before: Path | str, after: Path | str) -> Message:
+def same_weights(before, after) -> Message:
     """Whether two Hugging Face folders hold the same tensors: names, types, shapes and every bit."""
+    if ... in (before, after):
+        return Message("asked", "Put the two folders where the … are and run the cell again.")
     try:
         old, new = (_tensors(Path(given_folder(folder, "same_weights"))) for folder in (before, after))
     except (OSError, ValueError, TypeError) as error:

@@ -28,19 +28,43 @@ from megatron.core.inference.engines import StaticInferenceEngine
 from megatron.core.inference.model_inference_wrappers.gpt.gpt_inference_wrapper import GPTInferenceWrapper
 from megatron.core.inference.sampling_params import SamplingParams
 from megatron.core.inference.text_generation_controllers.text_generation_controller import TextGenerationController
-from megatron.training.global_vars import get_tokenizer
 
 from helpers.ranks import checkpoint_model, generate
 
 COPIED = 2**30  # bytes, on a GPU
+GENERATOR = torch.Generator
+
+
+class Numbers:
+    """A tokenizer whose texts are numbers, as Megatron's engines ask one: random weights know no words."""
+
+    bos, eod, vocab_size = None, 0, 97
+
+    def tokenize(self, text: str) -> list[int]:
+        return [int(word) for word in text.split()]
+
+    def detokenize(self, ids) -> str:
+        return " ".join(map(str, ids))
+
+    def offsets(self, ids, text: str) -> list[int]:
+        return [len(self.detokenize(ids[:end])) for end in range(len(ids))]
+
+
+def on_the_processor(device=None):
+    """Megatron's engines number their generator's device, and a CPU has no number."""
+    return GENERATOR("cpu")
 
 
 def say(mark: str, what) -> None:
     print(f"{mark} {what if isinstance(what, str) else json.dumps(what)}", flush=True)
 
 
+def on_cpu() -> bool:
+    return torch.empty(1, device="cuda").device.type == "cpu"
+
+
 def bandwidth() -> float:
-    size = COPIED if torch.version.cuda and torch.cuda.get_device_capability() else COPIED // 8
+    size = COPIED // 8 if on_cpu() else COPIED
     source = torch.zeros(size, dtype=torch.uint8, device="cuda")
     target = torch.empty_like(source)
     best = float("inf")
@@ -74,14 +98,21 @@ def timed(call, texts: int, tokens: int) -> float:
     return texts * (tokens - 1) / (seconds[1] - seconds[0])
 
 
+def greedy(count: int) -> SamplingParams:
+    """So many tokens, whichever they are: no token ends a text."""
+    return SamplingParams(num_tokens_to_generate=count, top_k=1, termination_id=-1)
+
+
 def static_engine(model, prompts: list[str], asked: dict) -> float:
     length = asked["prompt"] + asked["tokens"]
     wrapped = GPTInferenceWrapper(model, StaticInferenceContext(len(prompts), length))
-    controller = TextGenerationController(wrapped, get_tokenizer())
+    controller = TextGenerationController(wrapped, Numbers())
     engine = StaticInferenceEngine(controller, max_batch_size=len(prompts), legacy=True)
 
     def add(count):
-        engine.generate(prompts, sampling_params=SamplingParams(num_tokens_to_generate=count, top_k=1))
+        engine.generate(
+            prompts, sampling_params=SamplingParams(num_tokens_to_generate=count, top_k=1, termination_id=-1)
+        )
 
     return timed(add, len(prompts), asked["tokens"])
 
@@ -90,9 +121,11 @@ def dynamic_engine(model, prompts: list[str], asked: dict) -> float:
     config = InferenceConfig(
         max_sequence_length=asked["prompt"] + asked["tokens"], buffer_size_gb=4, max_requests=max(8, len(prompts))
     )
-    engine = MegatronLLM(model=model, tokenizer=get_tokenizer(), inference_config=config, use_coordinator=False)
+    engine = MegatronLLM(model=model, tokenizer=Numbers(), inference_config=config, use_coordinator=False)
     return timed(
-        lambda count: engine.generate(prompts, SamplingParams(num_tokens_to_generate=count, top_k=1)),
+        lambda count: engine.generate(
+            prompts, SamplingParams(num_tokens_to_generate=count, top_k=1, termination_id=-1)
+        ),
         len(prompts),
         asked["tokens"],
     )
@@ -101,6 +134,8 @@ def dynamic_engine(model, prompts: list[str], asked: dict) -> float:
 @torch.no_grad()
 def measure(asked: dict) -> None:
     model = checkpoint_model.build()
+    if on_cpu():
+        torch.Generator = on_the_processor
     weights = sum(parameter.nbytes for parameter in model.parameters())
     say("MEMORY", {"weights": weights, "bandwidth": bandwidth()})
     for texts in asked["texts"]:
