@@ -206,6 +206,19 @@ def twins() -> list[Recipe]:
     return [*ours, *whole, *stock, *alone]
 
 
+def layouts() -> list[Recipe]:
+    """The whole Llama3-8B on two GPUs of 80 GB: the layout that `scaled_to` chooses there, and those beside it."""
+    recipe = recipes.llama3_8b().with_(processes=2, speed=replace(EAGER, overlap_communication=True))
+    eager = timed(recipe, "llama3_8b_tensorwise", 14)
+    return [
+        timed(eager, "llama3_8b_tensorwise_tp2", 14, tensor_parallel=2),
+        timed(eager, "llama3_8b_tensorwise_tp2_sp", 14, tensor_parallel=2, sequence_parallel=True),
+        timed(eager, "llama3_8b_tensorwise_pp2", 14, pipeline_parallel=2),
+        timed(eager, "llama3_8b_bf16_cp2", 14, context_parallel=2, fp8_format=None),
+        timed(eager, "llama3_8b_bf16_tp2_sp", 14, tensor_parallel=2, sequence_parallel=True, fp8_format=None),
+    ]
+
+
 def data_parallel() -> list[Recipe]:
     """GPT3-345M, 32 samples a GPU on 1 to 8 of them, with the optimizer whole on each and split over all."""
     found = []
@@ -271,7 +284,7 @@ def planned() -> dict[str, Recipe]:
     """Every run by the name of its record; runs that are compared with each other alone have a folder."""
     every = [*waterfall(), *micro_batches(), *precisions(), *tensor_parallel(), *llama()]
     every += [*data_parallel(), *eight_gpus()]
-    folders = {"": every, "twins/": twins(), "steps/": steps(), "pipeline/": pipeline()}
+    folders = {"": every, "twins/": twins(), "steps/": steps(), "layouts/": layouts(), "pipeline/": pipeline()}
     named = {folder + recipe.name: recipe for folder, several in folders.items() for recipe in several}
     return {name: recipe.with_(stock=name.endswith("_stock")) for name, recipe in named.items()}  # whatever is exported
 
