@@ -2,5 +2,5 @@
 
 from helpers.planner import elsewhere
 from helpers.planner.calibration import calibrate, calibrated
-from helpers.planner.comparison import SUBJECTS, with_others, with_own, with_records
+from helpers.planner.comparison import SUBJECTS, with_others, with_own, with_ranks_alone, with_records
 from helpers.planner.plans import across, best, predict, search

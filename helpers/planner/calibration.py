@@ -91,7 +91,7 @@ def from_measurements(told: dict, recipe: Recipe, machine: Machine) -> Rates:
     bandwidth = lines.rate(told["elementwise"], 0.0)
     attention = told["attention"]
     elements, taken = told["dropout"]
-    element = 4 if machine.device == "cpu" else 2
+    moved = 2 * 4 + 1 if machine.device == "cpu" else 3 * 2 + 1  # what is read and written, and a byte of the mask
     links, note = _links(told["links"], machine)
     found = Rates(
         machine=machine.gpus[0].name if machine.gpus else machine.kind,
@@ -99,7 +99,7 @@ def from_measurements(told: dict, recipe: Recipe, machine: Machine) -> Rates:
         bandwidth=bandwidth,
         scores=_per_score(attention[0], "forward", machine),
         scores_backward=_per_score(attention[0], "backward", machine),
-        random=max(0.0, taken / elements - (2 * element + 1) / bandwidth),
+        random=max(0.0, taken / elements - moved / bandwidth),
         random_score=_random_score(attention[-2], attention[-1], machine),
         kernel=told["kernel"],
         launch=0.0,

@@ -8,12 +8,12 @@ from helpers.machine import Machine
 from helpers.planner import elsewhere, timelines
 from helpers.planner.plans import Plan
 from helpers.recipes import accounting, costs
-from helpers.runs import Run, records
+from helpers.runs import Run, one_rank, records
 from helpers.runs.results import after_warm_up
 from helpers.show import frames
 from helpers.show.arguments import checked
 
-FOLDERS = ("h200", "h200/steps", "h200/twins", "h100-80gb-hbm3/twins")
+FOLDERS = ("h200", "h200/steps", "h200/twins", "h100-80gb-hbm3/twins", "h100-80gb-hbm3/layouts")
 UNORDERED = ("NVIDIA", *FOLDERS)  # rows of several models, which nobody chooses among
 SUBJECTS = {  # of other people's tables
     "DP, TP, recomputation": ("101", "202", "203", "280"),
@@ -207,6 +207,27 @@ def with_others(tables: Iterable[str] = ()) -> Comparison:
         if not wanted or row.table in wanted
     ]
     return Comparison("Measured by others", tuple(found))
+
+
+def with_ranks_alone(label: str = "h100-80gb-hbm3") -> Comparison:
+    """Ranks of jobs that others ran on eight GPUs, each alone on one of ours (`launch.one_of_many`).
+
+    Milliseconds are those for which the GPU computes in a step. GB are tensors and CUDA's context, NCCL left out.
+    """
+    found = []
+    for one in one_rank.recorded(label):
+        machine = Machine.from_json(one.environment["machine"])
+        found.append(
+            Compared(
+                one.described["name"].partition("_")[0],
+                one.described["name"],
+                one.busy_milliseconds,
+                costs.computing(one.recipe, machine, one.stage) * 1e3,
+                (one.peak_bytes + one.outside_bytes) / 1e9,
+                sum(accounting.memory(one.recipe, machine, one.stage).values()) / 1e9,
+            )
+        )
+    return Comparison("One rank of many", tuple(found))
 
 
 def kendall(pairs: Sequence[tuple[float, float]]) -> float:

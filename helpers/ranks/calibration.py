@@ -29,6 +29,7 @@ from helpers.ranks.repairs import table
 if __name__ == "__main__":
     table.apply()  # before Megatron is imported
 
+from megatron.core.fusions.fused_bias_dropout import bias_dropout_add_fused_train
 from megatron.core.utils import unwrap_model
 
 from helpers.ranks import micro_batches, pretrain_gpt
@@ -46,6 +47,8 @@ CPU_SIZES = (2**14, 2**18, 2**20, 2**22)
 CHUNK = {True: 0.02, False: 0.002}  # seconds of calls that are timed together, on a GPU or not
 BUDGET = {True: 0.25, False: 0.1}  # seconds for one case: a GPU shall come to the clock that its power allows
 LEAST = 5  # chunks
+OUT_OF_CACHE = 2**28  # bytes: five times the L2 cache of a H100
+TOGETHER = 8  # collectives that a GPU is given at once, so that it does not wait for its host
 TINY = 1000  # kernels of one element in a CUDA graph
 
 
@@ -91,12 +94,22 @@ def working() -> torch.dtype:
 
 # ---- one device --------------------------------------------------------------------------------------------------
 def products(shapes, dtype: torch.dtype) -> list[list[float]]:
-    """A layer's three GEMMs of each shape: the output, the input's gradient, the weight's."""
+    """A layer's three GEMMs of each shape: the output, the input's gradient, the weight's.
+
+    On a GPU they go round several operands, more than its L2 cache holds: in a layer none of them is there.
+    """
     found = []
     for m, n, k in shapes:
-        x, weight, gradient = random(m, k, dtype=dtype), random(n, k, dtype=dtype), random(m, n, dtype=dtype)
-        for left, right in ((x, weight.t()), (gradient, weight), (gradient.t(), x)):
-            found.append([2.0 * m * n * k, seconds(partial(torch.matmul, left, right))])
+        moved = (m * k + n * k) * dtype.itemsize
+        copies = range(1 + OUT_OF_CACHE // moved if on_gpu() else 1)
+        x, weight, gradient = ([random(*shape, dtype=dtype) for _ in copies] for shape in ((m, k), (n, k), (m, n)))
+        for lefts, rights in (
+            (x, [one.t() for one in weight]),
+            (gradient, weight),
+            ([one.t() for one in gradient], x),
+        ):
+            turns = itertools.cycle(zip(lefts, rights, strict=True))
+            found.append([2.0 * m * n * k, seconds(lambda turns=turns: torch.matmul(*next(turns)))])
     return found
 
 
@@ -149,11 +162,11 @@ def both(function, inputs) -> tuple[float, float]:
 def attention(model) -> list[dict[str, float]]:
     """The attention core between the projections: Transformer Engine's, else that of Megatron's first layer.
 
-    The last two differ by their dropout alone.
+    The last two differ by their dropout alone, and are large enough that a GPU does not wait for its host.
     """
     config, core = model.config, model.decoder.layers[0].self_attention.core_attention
     if on_gpu() and config.transformer_impl == "transformer_engine":
-        cases = ((32, 128, 8192, 1, 0.0), (16, 64, 1024, 16, 0.0), (16, 64, 1024, 16, DROPPED))
+        cases = ((32, 128, 8192, 1, 0.0), (16, 64, 1024, 256, 0.0), (16, 64, 1024, 256, DROPPED))
         return [core_times(fused(*case[:2], case[-1]), *case) for case in cases]
     found = []
     for dropped in (0.0, DROPPED):
@@ -177,9 +190,14 @@ def core_times(core, heads: int, channels: int, length: int, samples: int, dropp
     return {"dropout": dropped, **shape, "forward": forward, "backward": backward}
 
 
-def dropout() -> list[float]:
-    x = random(2**16 if not on_gpu() else 2**26, dtype=working())
-    return [x.numel(), seconds(lambda: F.dropout(x, DROPPED))]
+def dropout(model) -> list[float]:
+    """On a GPU as Megatron compiles it: bias, dropout and residual in one kernel. On a CPU dropout alone."""
+    if not on_gpu():
+        x = random(2**16)
+        return [x.numel(), seconds(lambda: F.dropout(x, DROPPED))]
+    x, residual = (random(2**16, model.config.hidden_size, dtype=working(), requires_grad=True) for _ in range(2))
+    bias = random(model.config.hidden_size, dtype=working(), requires_grad=True)
+    return [x.numel(), seconds(lambda: bias_dropout_add_fused_train((x, bias), residual, DROPPED))]
 
 
 def kernel() -> float:
@@ -215,7 +233,7 @@ def alone(model) -> dict:
         "products": formats,
         "elementwise": elementwise(model),
         "attention": attention(model),
-        "dropout": dropout(),
+        "dropout": dropout(model),
         "kernel": kernel(),
         "floor": floor(model),
     }
@@ -250,14 +268,15 @@ def collectives(group, ranks: int, size: int) -> list[list[float]]:
 
 def between_ranks(collective, group, calls: int = 12) -> float:
     """Seconds of one collective, the lower quartile; as many calls on every rank."""
-    times = []
+    times, together = [], TOGETHER if on_gpu() else 1
     for _ in range(calls):
         dist.barrier(group)
         torch.cuda.synchronize()
         start = time.perf_counter()
-        collective()
+        for _ in range(together):
+            collective()
         torch.cuda.synchronize()
-        times.append(time.perf_counter() - start)
+        times.append((time.perf_counter() - start) / together)
     return statistics.quantiles(times[2:], n=4)[0]
 
 

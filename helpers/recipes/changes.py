@@ -42,7 +42,7 @@ def acting(recipe, machine: Machine | None, entry_script: Path | str | None = No
         and repair.name not in recipe.without
         and ACTS_ON[repair.name](recipe)
         and (has_engine or not repair.only_with)
-        and table.would_be_made(repair)
+        and table.would_be_made(repair.name)
     )
 
 

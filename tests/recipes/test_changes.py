@@ -94,7 +94,7 @@ def test_what_the_shell_has_exported_changes_no_run(tmp_path, monkeypatch):
 
 def test_a_change_that_would_stay_off_is_not_counted_on(monkeypatch):
     """Or its flag would be left out for a GEMM that is not there."""
-    monkeypatch.setattr(table, "would_be_made", lambda repair: repair.name != "gradient_fusion")
+    monkeypatch.setattr(table, "would_be_made", lambda name: name != "gradient_fusion")
     assert "gradient_fusion" not in acting(GPT, TWO_H200) and "--no-gradient-accumulation-fusion" in flags(GPT)
 
 
@@ -220,3 +220,18 @@ def test_the_appendix_lists_every_change_with_what_it_is_worth():
     assert tuple(listed.index) == table.CHANGES
     assert all(listed["why"]) and all(listed["worth"]) and all(listed["to the numbers"])
     assert "SelfAttention.get_query_key_value_tensors" in listed.loc["split", "replaces"]
+
+
+def test_what_is_installed_is_looked_up_once_a_change(monkeypatch):
+    """A search asks thousands of times, and where Transformer Engine is installed each answer reads its sources."""
+    asked = []
+    monkeypatch.setattr(table, "installed", lambda package: "2.20.2")
+    monkeypatch.setattr(table, "why_off", lambda repair, **_: asked.append(repair.name))
+    table.would_be_made.cache_clear()
+    try:
+        recipe = recipes.llama3_8b()
+        assert acting(recipe, None) == acting(recipe, None)
+    finally:
+        table.would_be_made.cache_clear()
+    assert asked
+    assert len(asked) == len(set(asked))

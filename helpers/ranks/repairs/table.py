@@ -11,6 +11,7 @@ names with their reasons.
 """
 
 import os
+from functools import cache
 
 from helpers.ranks.repairs.repair import AS_SEEN, CHANGE, NEEDED, Repair, installed
 
@@ -189,8 +190,13 @@ def why_off(repair: Repair, on_cpu: bool, wanted: tuple[str, ...]) -> str | None
     return None
 
 
-def would_be_made(repair: Repair) -> bool:
-    """Whether a change that is asked for would be made with what is installed here; elsewhere it is taken to be."""
+@cache
+def would_be_made(name: str) -> bool:
+    """Whether a change that is asked for would be made with what is installed here; elsewhere it is taken to be.
+
+    Answered once: a search asks thousands of times, and each answer reads sources.
+    """
+    repair = next(repair for repair in REPAIRS if repair.name == name)
     elsewhere = any(installed(package) is None for package in repair.seen)
     return elsewhere or why_off(repair, on_cpu=False, wanted=(repair.name,)) is None
 

@@ -31,6 +31,8 @@ PARTS = (
     "cores shared",
 )
 
+EXCHANGED = ("TP collectives", "CP exchange", "EP all-to-all", "p2p", "DP collectives")
+
 
 @dataclass(frozen=True)
 class Step:
@@ -87,6 +89,19 @@ def step(recipe: "Recipe", machine: Machine, rates: Rates | None = None) -> Step
         worked = layout.world_size * (count * sum(times) / len(times) + own)  # by all ranks
         parts["cores shared"] = max(0.0, worked / machine.cpu_count - sum(parts.values()))
     return Step(recipe, machine, rates, {name: float(parts[name]) for name in PARTS})
+
+
+def computing(recipe: "Recipe", machine: Machine, rank: int, rates: Rates | None = None) -> float:
+    """Seconds of a step for which the kernels of a rank of stage `rank` run, collectives left out: what
+    `launch.one_of_many` measures as the time that its GPU is busy."""
+    rates = rates or of(machine)
+    batch = recipe.batch
+    count = max(1, batch.global_batch_size // (batch.micro_batch_size * max(1, recipe.layout.data_parallel)))
+    one = stage(recipe, machine, rates, rank, layer(recipe, machine, rates))
+    kernels = sum(parts[name] for parts in (one.forward, one.backward) for name in PARTS if name not in EXCHANGED)
+    if recipe.batch.recompute == "full":
+        kernels -= sum(one.forward[name] for name in EXCHANGED)
+    return count * kernels + _end(recipe, machine, rates, rank, one)[0]
 
 
 def _end(recipe: "Recipe", machine: Machine, rates: Rates, rank: int, one: Stage) -> tuple[float, float]:
