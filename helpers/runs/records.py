@@ -115,13 +115,11 @@ def write_result(run_directory) -> Path:
 def record(run: Run, name: str, recorded_dir: Path = RECORDED) -> Path:
     """Keep a run for readers on other machines, as `notebooks/recorded/<label of this machine>/<name>.json`.
 
-    Runs that are compared with each other alone share a folder: "twins/gpt3_345m".
-
     Raises:
         ValueError: that is no name for a file, or the run has nothing to keep.
     """
-    if not re.fullmatch(r"(\w[\w.-]*/)?\w[\w.-]*", name):
-        raise ValueError(f"runs.record(name={name!r}): it names one file, in one folder at most: {run.recipe_name!r}.")
+    if Path(name).name != name:
+        raise ValueError(f"runs.record(name={name!r}): it names one file, without a folder: {run.recipe_name!r}, say.")
     if "machine" not in run.environment:
         raise ValueError(f"{run.headline}. It has no environment.json, so nothing was started there.")
     target = recorded_dir / run.environment["machine"]["label"] / f"{name}.json"
