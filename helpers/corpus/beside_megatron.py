@@ -15,9 +15,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Annotated
 
-from helpers.corpus import index, samples
+from helpers.corpus import encoder, files, index, samples
 from helpers.corpus.corpus import Corpus
-from helpers.machine import quietly
+from helpers.corpus.preprocess import require_json_lines
+from helpers.machine import given, quietly
 from helpers.machine.variables import python_path
 from helpers.show import bounds
 from helpers.show.arguments import checked
@@ -35,9 +36,14 @@ def written_by_megatron(jsonl: str | Path, data: Corpus, text_key: str = "text")
 
     Returns:
         A table, one row per file: file, bytes, sha256 (the first 16 digits), sha256_megatron, identical.
+
+    Raises:
+        files.SourceError, UnreadableText: there is no such file, or another kind of text in it.
     """
     import pandas as pd
 
+    jsonl = given(jsonl, "corpus.written_by_megatron({})")
+    require_json_lines(jsonl, data)
     with quietly(), tempfile.TemporaryDirectory() as directory:
         from megatron.core.datasets.indexed_dataset import DType, IndexedDatasetBuilder
         from megatron.core.tokenizers import MegatronTokenizer
@@ -45,11 +51,10 @@ def written_by_megatron(jsonl: str | Path, data: Corpus, text_key: str = "text")
         tokenizer = MegatronTokenizer.from_pretrained(str(data.tokenizer_path), {"library": "huggingface"})
         prefix = Path(directory) / "theirs"
         builder = IndexedDatasetBuilder(str(index.bin_path(prefix)), dtype=DType.optimal_dtype(tokenizer.vocab_size))
-        with Path(jsonl).open(encoding="utf-8") as lines:
-            for line in lines:
-                ids = tokenizer.tokenize(json.loads(line)[text_key])
-                ids = [*ids, tokenizer.eod] if ids else []
-                builder.add_document(ids, [len(ids)] if ids else [])
+        for text in encoder.texts(files.found(jsonl), text_key):
+            ids = tokenizer.tokenize(text)
+            ids = [*ids, tokenizer.eod] if ids else []
+            builder.add_document(ids, [len(ids)] if ids else [])
         builder.finalize(str(index.idx_path(prefix)))
         rows = []
         for path_of in (index.bin_path, index.idx_path):

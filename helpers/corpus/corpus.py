@@ -21,7 +21,7 @@ from helpers import machine
 from helpers.corpus import encoder, files, hub, index, sources
 from helpers.corpus import tokenizer as tokenizers
 from helpers.show import bounds
-from helpers.show.arguments import checked
+from helpers.show.arguments import checked, fits
 from helpers.show.tables import visible_spaces
 
 FORMAT = 1
@@ -217,7 +217,7 @@ def prepare(
     """
     if workers is not None and (not isinstance(workers, int) or isinstance(workers, bool) or workers < 1):
         raise CorpusError(f"workers={workers!r}: a number of tokenizing processes, 1 or more; None is one per core.")
-    if not isinstance(text_key, str):
+    if not fits(text_key, str):
         raise CorpusError(f"text_key={text_key!r}: the key or column with the text, such as 'text'.")
     if cache is not None:
         cache = machine.given_folder(cache, "corpus.prepare(cache={})")

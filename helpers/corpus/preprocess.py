@@ -8,7 +8,7 @@ from typing import Annotated
 
 from helpers.corpus import files
 from helpers.corpus.corpus import Corpus
-from helpers.machine import short_path
+from helpers.machine import given, given_folder, short_path
 from helpers.show import bounds
 from helpers.show.arguments import checked
 from helpers.show.tables import whole_sentences
@@ -70,9 +70,11 @@ def preprocess_data(
     Raises:
         files.SourceError: a folder, or a file that is no plain .jsonl: NVIDIA's tool opens one file of JSON lines.
     """
-    jsonl = Path(jsonl).expanduser().resolve()
-    _require_json_lines(jsonl, data)
-    prefix = jsonl.with_suffix("") if output_prefix is None else Path(output_prefix).expanduser().resolve()
+    jsonl = given(jsonl, "corpus.preprocess_data({})").resolve()
+    require_json_lines(jsonl, data)
+    prefix = jsonl.with_suffix("")
+    if output_prefix is not None:
+        prefix = given_folder(output_prefix, "corpus.preprocess_data(output_prefix={})")
     return PreprocessCommand(
         {
             "--input": (str(jsonl), "the text, one JSON object a line; each line becomes a document"),
@@ -86,7 +88,7 @@ def preprocess_data(
     )
 
 
-def _require_json_lines(path: Path, data: Corpus) -> None:
+def require_json_lines(path: Path, data: Corpus) -> None:
     if not path.is_dir() and path.suffix.lower() not in (".txt", ".parquet", *files.PACKED):
         return
     written = data.prefix.parents[2] / "text" / f"{data.name}-*" / f"{data.name}.jsonl"

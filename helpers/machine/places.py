@@ -38,6 +38,10 @@ def given(path, asked: str) -> Path:
     if "\0" in str(path):
         raise ValueError(f"{asked}: no path has a NUL character in it. Take it out.")
     try:
+        os.fsencode(path)
+    except UnicodeEncodeError:
+        raise ValueError(f"{asked}: it has half a character in it, which no file is called by.") from None
+    try:
         return Path(path).expanduser()
     except RuntimeError:
         raise ValueError(f"{asked}: the home that ~ stands for is not known. Give the whole path.") from None

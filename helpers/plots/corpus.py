@@ -185,7 +185,7 @@ MONOSPACE = {"family": "DejaVu Sans Mono", "va": "center", "ha": "center", "colo
 
 
 @checked
-def pieces(text: str, *corpora: Corpus) -> Picture:
+def pieces(text: Annotated[str, bounds.LINE], *corpora: Corpus) -> Picture:
     """A text as boxes, one per token, one row per tokenizer. A space shows as "·".
 
     Args:

@@ -240,7 +240,7 @@ def format_speeds(several: Iterable[Results | None]) -> Picture | Absence:
         size = {"width": 9.6, "height": 1.5 + 0.34 * (last + 2.4)}
         figure, (left, right) = style.new_figure(1, 2, width_ratios=(5, 3), sharey=True, **size)
         for at, row in zip(places, rows, strict=True):
-            colour = RECIPE_STYLE[row["format"].removeprefix("fp8 ")][0]
+            colour = RECIPE_STYLE.get(row["format"].removeprefix("fp8 "), RECIPE_STYLE["bf16"])[0]
             hatch = RECORDED_HATCH if row["run"].recorded_on else None
             look = {"height": 0.7, "color": colour, "edgecolor": "white", "linewidth": 0, "hatch": hatch}
             words = {"va": "center", "color": INK, "fontsize": 10}

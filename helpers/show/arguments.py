@@ -43,7 +43,7 @@ def checked(function: Callable, refuse: Callable[[str], object] = refuse) -> Cal
 
     A parameter without an annotation takes anything. `Iterable[X]` and `Mapping[K, V]` are looked into, and
     `Annotated[int, range(1, 9)]` is a whole number of that range: `show.bounds` has those that several share. A text is
-    one that can be written down: half a character is none.
+    one that can be written down: half a character is none. A number of NumPy's is handed on as Python's own.
 
     Raises:
         TypeError: from `refuse`, unless it is given another one, whose answer is then returned.
@@ -52,6 +52,7 @@ def checked(function: Callable, refuse: Callable[[str], object] = refuse) -> Cal
 
     @functools.wraps(function)
     def call(*arguments, **named):
+        arguments, named = tuple(map(_plain, arguments)), {name: _plain(value) for name, value in named.items()}
         wrong = what_is_wrong(function, signature, arguments, named)
         return refuse(wrong) if wrong else function(*arguments, **named)
 
@@ -91,6 +92,8 @@ def in_words(kind) -> str:
         return f"{in_words(parts[0])} {within}"
     if origin in (types.UnionType, typing.Union):
         return ", or ".join(dict.fromkeys(map(in_words, parts)))
+    if origin is Callable:
+        return "a function"
     if origin is not None and issubclass(origin, Mapping):
         return f"a dict from {in_words(parts[0])} to {in_words(parts[1])}"
     if origin is not None:
@@ -120,6 +123,11 @@ def what_is_wrong(function: Callable, signature: inspect.Signature, arguments: t
     return None
 
 
+def _plain(value):
+    """A single number of NumPy's as Python's own, which JSON and the C below take, too."""
+    return value.item() if isinstance(value, numbers.Number) and type(value).__module__ == "numpy" else value
+
+
 def _without_kinds(signature: inspect.Signature) -> inspect.Signature:
     empty = inspect.Parameter.empty
     return inspect.Signature([one.replace(annotation=empty) for one in signature.parameters.values()])
@@ -145,7 +153,8 @@ def _but(value, kind) -> str:
             return f"; {HALF.search(value).group()!r} in it is half a character, which cannot be written"
         if isinstance(origin, type) and isinstance(value, origin) and (odd := _odd_ones(value, part)):
             return f"; {_shown(odd[0])} in it is {_kind_of(odd[0])}"
-        if isinstance(origin, type) and not issubclass(origin, Mapping) and fits(value, parts[0]):
+        listed = isinstance(origin, type) and issubclass(origin, Iterable) and not issubclass(origin, Mapping)
+        if listed and fits(value, parts[0]):
             return ". One alone is put in brackets: [it]"
     return f", not {_kind_of(value)}"
 

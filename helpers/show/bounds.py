@@ -44,3 +44,4 @@ RANKS = range(1, 100_001)  # of a job that is planned
 PROCESSES = range(1, 257)  # of one host
 SECONDS = Above(30 * 24 * 3600)
 TEXT = Characters(100_000)
+LINE = Characters(300)  # that a figure shows

@@ -20,6 +20,11 @@ def test_another_text_gives_other_bytes(tmp_path, small_jsonl, small_corpus):
     assert not corpus.written_by_megatron(fewer, small_corpus)["identical"].any()
 
 
+def test_a_file_without_the_key_is_told(small_jsonl, small_corpus):
+    with pytest.raises(ValueError, match="no 'words' in it, only text"):
+        corpus.written_by_megatron(small_jsonl, small_corpus, text_key="words")
+
+
 def test_an_empty_part_is_never_built(small_corpus):
     build = corpus.watch_build(small_corpus, "949,50,1", 64, seconds=4)
     assert not build.finished

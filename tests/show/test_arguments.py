@@ -1,6 +1,6 @@
 """What a public function is given, held against its annotations."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -42,6 +42,10 @@ def count(dishes: Iterable[Dish | None], where: Path | str = "", how: Literal["f
 @checked
 def listed(*dishes: Dish, names: Mapping[str, Dish] | None = None):
     return "listed"
+
+
+def listen(hear: Callable[[str], None] | None):
+    return hear
 
 
 @pytest.mark.parametrize(
@@ -117,6 +121,17 @@ def test_a_call_is_named_as_it_is_written():
     ):
         with pytest.raises(TypeError, match=rf"^{name}\("):
             call(5, None) if call is recipes.preflight.check else call(5)
+
+
+def test_a_number_of_numpys_is_handed_on_as_pythons_own():
+    kinds = checked(lambda *values, **named: [type(value) for value in (*values, *named.values())])
+    assert kinds(np.int64(2), np.float32(0.5), np.array([1]), few=np.int8(1)) == [int, float, np.ndarray, int]
+
+
+def test_a_function_is_named_as_such():
+    hearing = checked(listen)
+    with pytest.raises(TypeError, match="it takes a function, or None, not a str"):
+        hearing("x")
 
 
 def test_another_answer_may_be_given():
