@@ -2,7 +2,6 @@
 
 import math
 
-import pandas as pd
 import pytest
 
 from helpers import corpus, formats, launch, machine, planner, plots, recipes, runs, weights
@@ -104,8 +103,7 @@ def test_of_a_recipe(tiny_recipe, small_corpus, changes, words):
         (lambda: formats.of_run(None), "a run, such as"),
         (lambda: formats.cast_errors(None), "a layer's tensors"),
         (lambda: formats.product_errors("x"), "a layer's tensors"),
-        (lambda: formats.best(None, "weight"), "DataFrame"),
-        (lambda: formats.best(pd.DataFrame({"a": [1]}), "weight"), "there is no such row in this table"),
+        (lambda: formats.decides(None), "DataFrame"),
         (lambda: layouts.beside(None, None), "the timeline of a step"),
         (lambda: plots.step_parts([]), "there is no plan to draw"),
         (lambda: plots.predicted_and_measured(), "there is no timed run"),

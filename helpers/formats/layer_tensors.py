@@ -1,4 +1,4 @@
-"""Real tensors of a trained model, and what each FP8 recipe costs them: in a cast, and in a matrix product."""
+"""Real tensors of a trained model, and what 8 bits cost them: in a cast, and in the layer's three GEMMs."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from helpers.formats import number_formats
-from helpers.formats.number_formats import cast, errors, relative_error, scaling_of
+from helpers.formats.number_formats import E4M3, E5M2, Format, Scaling, cast, errors, relative_error, scaling_of
 from helpers.machine import Machine
 from helpers.processes import checkpoints, trust
 from helpers.runs import Run
@@ -19,14 +18,19 @@ if TYPE_CHECKING:
     import pandas as pd
     import torch
 
-RECIPES = ("bf16", "delayed", "tensorwise", "blockwise", "mxfp8")
+SCALINGS = ("delayed", "tensorwise", "blockwise", "mxfp8")  # the values of Megatron's --fp8-recipe
 KINDS = ("weight", "activation", "gradient")
+GEMMS = {  # the operands of a layer's GEMMs, transposed or not so that the inner dimension comes last: a · bᵀ
+    "fprop": (("activation", False), ("weight", False)),
+    "dgrad": (("gradient", False), ("weight", True)),
+    "wgrad": (("gradient", True), ("activation", True)),
+}
 DROPPED = ("--save", "--save-interval", "--tensorboard-dir", "--wandb-project", "--wandb-exp-name", "--wandb-save-dir")
 
 
 @dataclass(frozen=True)
 class Linear:
-    """What the three matrix products of one linear layer are made of, in fp32: weight [out, in], activation (its
+    """What the three GEMMs of one linear layer are made of, in fp32: weight [out, in], activation (its
     input) [tokens, in], gradient (of its output) [tokens, out]. `before`: the same, one optimizer step earlier."""
 
     IN_WORDS = "a layer's tensors, one of formats.of_run(run).values()"
@@ -93,53 +97,67 @@ def _flags(run: Run) -> list[str]:
 
 @checked
 def cast_errors(linear: Linear) -> pd.DataFrame:
-    """What casting each tensor loses under each recipe.
+    """What a cast of each tensor loses, ‖x − q‖ / ‖x‖: every scaling with every 8-bit element format.
 
-    Delayed scaling uses the tensor's amax of the step before, as in training; without one, its own.
+    Delayed scaling has the tensor's amax of the step before, as in training; without one, its own.
 
     Returns:
-        Index (tensor, recipe); columns format, relative_error, sqnr_db, underflow, saturated (`number_formats.Errors`).
+        Index (tensor, element format), a column for each scaling; the values are shares of 1.
     """
     import pandas as pd
 
-    rows = {}
-    for kind in KINDS:
-        tensor = getattr(linear, kind)
-        for recipe in RECIPES:
-            format, scaling = scaling_of(recipe, kind, getattr(linear.before or linear, kind))
-            rows[kind, recipe] = {"format": format.name, **vars(errors(tensor, cast(tensor, format, scaling)))}
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(["tensor", "recipe"])
+    rows = {
+        (kind, format.name): {name: _cast_error(linear, kind, format, name) for name in SCALINGS}
+        for kind in KINDS
+        for format in (E4M3, E5M2)
+    }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(["tensor", "element format"])
+
+
+@checked
+def decides(errors: pd.DataFrame) -> str:
+    """What a table of `cast_errors` depends on more, by its largest ratio: "the scale" or "the element format"."""
+    scales = (errors.max(axis=1) / errors.min(axis=1)).max()
+    by_tensor = errors.groupby(level="tensor")
+    elements = (by_tensor.max() / by_tensor.min()).max(axis=None)
+    return "the scale" if scales > elements else "the element format"
+
+
+def _cast_error(linear: Linear, kind: str, format: Format, name: str) -> float:
+    tensor = getattr(linear, kind)
+    return errors(tensor, cast(tensor, format, _scaling(linear, kind, name))).relative_error
+
+
+def _scaling(linear: Linear, kind: str, name: str) -> Scaling:
+    return scaling_of(name, kind, getattr(linear.before or linear, kind))
 
 
 @checked
 def product_errors(linear: Linear) -> pd.DataFrame:
-    """Error of the layer's three matrix products when both operands are cast, against fp64 products of the originals.
+    """Error of the layer's three GEMMs when both operands are cast, against fp64 products of the originals.
 
-    forward: activation · weightᵀ; input gradient: gradient · weight; weight gradient: gradientᵀ · activation. Blocks
-    lie along the inner dimension of each product, so a tensor is cast anew for every product, as Transformer Engine
-    does. Products of the cast values are summed in fp32.
+    fprop: activation · weightᵀ; dgrad: gradient · weight; wgrad: gradientᵀ · activation. The gradient is E5M2
+    (`--fp8-format hybrid`) or E4M3 (`--fp8-format e4m3`), all else E4M3. Blocks lie along the inner dimension of each
+    GEMM, so a tensor is cast anew for each, as Transformer Engine does. Cast values are multiplied and summed in fp32.
 
     Returns:
-        Index (product, recipe); columns relative_error, sqnr_db.
+        Index (GEMM, gradient), a column for each scaling; fprop has no gradient and one row.
     """
     import pandas as pd
 
-    products = {  # both operands with the inner dimension last: a · bᵀ
-        "forward": (("activation", False), ("weight", False)),
-        "input gradient": (("gradient", False), ("weight", True)),
-        "weight gradient": (("gradient", True), ("activation", True)),
-    }
     rows = {}
-    for product, operands in products.items():
+    for gemm, operands in GEMMS.items():
         exact = _times(*(_facing(linear, kind, flip).double() for kind, flip in operands))
-        for recipe in RECIPES:
-            rounded = []
-            for kind, flip in operands:
-                format, scaling = scaling_of(recipe, kind, getattr(linear.before or linear, kind))
-                rounded.append(cast(_facing(linear, kind, flip), format, scaling).values)
-            error = relative_error(_times(*rounded), exact)
-            rows[product, recipe] = {"relative_error": error, "sqnr_db": number_formats.decibel(error)}
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(["product", "recipe"])
+        for format in (E4M3, E5M2) if gemm != "fprop" else (None,):
+            found = {}
+            for name in SCALINGS:
+                rounded = []
+                for kind, flip in operands:
+                    element = format if kind == "gradient" else E4M3
+                    rounded.append(cast(_facing(linear, kind, flip), element, _scaling(linear, kind, name)).values)
+                found[name] = relative_error(_times(*rounded), exact)
+            rows[gemm, format.name if format else "none"] = found
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(["GEMM", "gradient"])
 
 
 def _facing(linear: Linear, kind: str, flip: bool) -> torch.Tensor:
@@ -147,22 +165,16 @@ def _facing(linear: Linear, kind: str, flip: bool) -> torch.Tensor:
     return tensor.T.contiguous() if flip else tensor
 
 
-@checked
-def best(errors: pd.DataFrame, tensor: str) -> tuple[str, ...]:
-    """The 8-bit recipes with the smallest error on a tensor, from a table of `cast_errors` or `product_errors`.
-
-    Those within one percent of the smallest are all named: in the figure they are the same.
-
-    Raises:
-        ValueError: the table is another one, or has no such tensor.
-    """
-    rows = list(dict.fromkeys(errors.index.get_level_values(0))) if errors.index.nlevels == 2 else []
-    if "relative_error" not in errors or tensor not in rows:
-        there = f"It has {', '.join(map(str, rows))}." if rows else "It takes that of cast_errors or product_errors."
-        raise ValueError(f"formats.best(tensor={tensor!r}): there is no such row in this table. {there}")
-    column = errors.loc[tensor]["relative_error"].drop("bf16", errors="ignore")
-    return tuple(map(str, column.index[column <= 1.01 * column.min()]))
-
-
 def _times(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return a @ b.T
+
+
+@checked
+def normal(linear: Linear, seed: int = 0) -> Linear:
+    """A layer of the same shapes and sizes whose entries are independent normal numbers: nothing in it is learned."""
+    import torch
+
+    generator = torch.Generator().manual_seed(seed)
+    tensors = {kind: getattr(linear, kind) for kind in KINDS}
+    made = {kind: torch.randn(one.shape, generator=generator) * one.std() for kind, one in tensors.items()}
+    return Linear(f"{linear.name} with normal numbers", **made)

@@ -1,8 +1,8 @@
 """Number formats as values, and what a cast to one costs: E4M3, E5M2, bf16, fp16 under every scaling Megatron offers.
 
 The names of the scalings are the values of Megatron's `--fp8-recipe`: delayed, tensorwise (current scaling), blockwise,
-mxfp8. The casts are real ones, with torch's float8 types, which work on any CPU; only the matrix product that
-follows is emulated (quantize both operands, multiply in fp32), as FP8 tensor cores accumulate in at most fp32.
+mxfp8. The casts are real ones, with torch's float8 types, which work on any CPU. GEMMs are not part of this module:
+`layer_tensors` multiplies the cast values and sums in fp32, `accumulation` sums as a Hopper tensor core does.
 
 Sources: Micikevicius et al. 2022, "FP8 formats for deep learning" (arXiv 2209.05433); Transformer Engine's
 `transformer_engine/common/recipe`; DeepSeek-V3 technical report, section 3.3 (arXiv 2412.19437); OCP Microscaling
@@ -276,26 +276,20 @@ def decibel(relative: float) -> float:
     return -20 * math.log10(relative) if relative else math.inf
 
 
-def scaling_of(recipe: str, tensor_kind: str, previous: torch.Tensor | None = None) -> tuple[Format, Scaling]:
-    """Format and scaling that Megatron's `--fp8-recipe` gives a tensor.
-
-    With `--fp8-format hybrid` gradients are E5M2 and the rest E4M3; blockwise and mxfp8 use E4M3 for all, as
-    Transformer Engine's defaults do.
+def scaling_of(name: str, tensor_kind: str, previous: torch.Tensor | None = None) -> Scaling:
+    """How a value of Megatron's `--fp8-recipe` scales a tensor, whatever element format it is cast to.
 
     Args:
-        recipe: bf16, delayed, tensorwise, blockwise or mxfp8.
+        name: delayed, tensorwise, blockwise or mxfp8.
         tensor_kind: weight, activation or gradient.
         previous: the same tensor one step earlier, for the history of delayed scaling.
     """
-    hybrid = E5M2 if tensor_kind == "gradient" else E4M3
-    if recipe == "bf16":
-        return BF16, Unscaled()
-    if recipe == "delayed":
-        return hybrid, DelayedScaling().seen(previous) if previous is not None else DelayedScaling()
-    if recipe == "tensorwise":
-        return hybrid, CurrentScaling()
-    if recipe == "blockwise":
-        return E4M3, BlockScaling((128, 128) if tensor_kind == "weight" else (1, 128))
-    if recipe == "mxfp8":
-        return E4M3, MXScaling()
-    raise ValueError(f"there is no FP8 recipe {recipe!r}: say bf16, delayed, tensorwise, blockwise or mxfp8")
+    if name == "delayed":
+        return DelayedScaling().seen(previous) if previous is not None else DelayedScaling()
+    if name == "tensorwise":
+        return CurrentScaling()
+    if name == "blockwise":
+        return BlockScaling((128, 128) if tensor_kind == "weight" else (1, 128))
+    if name == "mxfp8":
+        return MXScaling()
+    raise ValueError(f"there is no FP8 recipe {name!r}: say delayed, tensorwise, blockwise or mxfp8")

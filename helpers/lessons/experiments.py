@@ -112,7 +112,7 @@ def look_inside(
 
 @checked
 def fp8_against_bf16(recipe: Recipe, data, machine: Machine | None = None):
-    """Train `recipe` once in bf16 and once as it is, in FP8, and show the two losses and their difference.
+    """Train `recipe` once in bf16 and once as it is, in FP8, and show by how much its loss is higher.
 
     Where there is no FP8, the two runs recorded on two H200s stand in. They were made for their speed, in few steps, so
     their losses are not compared. Returns both runs in one table, or None when there is nothing to show.
@@ -124,7 +124,7 @@ def fp8_against_bf16(recipe: Recipe, data, machine: Machine | None = None):
             changed = recipe.with_(**changes)
             print(changed.precision.name)
             pair.append(launch.train(changed, data, fresh=True, machine=machine))
-        display(plots.loss_difference(*pair))
+        display(plots.signed_differences({"FP8 − bf16": tuple(reversed(pair))}, window=1))
         return runs.compare(pair)
     whole = recipe.name.removesuffix(SMALL)
     names = (f"{whole}_bf16_dp2", f"{whole}_tensorwise_dp2")

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from helpers.corpus import Corpus, data_split
+from helpers.plots.training import difference
 from helpers.recipes import Recipe, accounting, preflight
 from helpers.recipes.preflight import ranges
 from helpers.recipes.settings import Model
@@ -242,6 +243,42 @@ def memory_plan(recipe: Recipe, *changes: Mapping[str, Any], megatron: bool = Tr
 def largest_difference(one: Results, other: Results) -> float:
     """The largest absolute difference of two runs' losses over the steps both have, in nats."""
     return float((one.losses - other.losses).abs().max())
+
+
+@checked
+def loss_gaps(pairs: Mapping[str, tuple[Results | None, Results | None]], last: int):
+    """What is left of each difference of two runs' losses over their last steps, with its sign (pandas).
+
+    `mean` is in nats; `scatter of the mean` is the standard error that it would have if its ten parts, each of a tenth
+    of the steps, were independent: a mean within twice that says nothing.
+
+    Args:
+        pairs: as for `plots.signed_differences`; a pair of which a run is not recorded has dashes.
+    """
+    import numpy as np
+    import pandas as pd
+
+    rows = {}
+    for name, (one, other) in pairs.items():
+        gap = difference(one, other)
+        if gap is None:
+            rows[name] = {"steps": "not recorded yet", "mean": "–", "scatter of the mean": "–", "above 0": "–"}
+            continue
+        end = gap.iloc[-last:]
+        tenths = [part.mean() for part in np.array_split(end.to_numpy(), 10)]
+        rows[name] = {
+            "steps": f"{end.index[0]} to {end.index[-1]}",
+            "mean": f"{end.mean():+.4f}",
+            "scatter of the mean": f"{np.std(tenths, ddof=1) / math.sqrt(10):.4f}",
+            "above 0": f"{(end > 0).sum()} of {len(end)}",
+        }
+    return whole_sentences(pd.DataFrame.from_dict(rows, orient="index").rename_axis("difference"))
+
+
+@checked
+def in_percent(table):
+    """A table of shares of 1 with its values as percentages, two digits after the point (pandas)."""
+    return table.map(lambda share: f"{share:.2%}")
 
 
 @checked

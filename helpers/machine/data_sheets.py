@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 VARIANTS = {"Laptop", "Mobile", "Max", "D", "Ti", "SUPER", "MIG"}  # words of a name that make it another GPU, or a part
 
+FP8_PEAK = 2  # times the dense bf16 peak, on every GPU here that has FP8 (compute capability 8.9 and above)
+
 
 @dataclass(frozen=True)
 class Sheet:

@@ -1,4 +1,4 @@
-"""Pictures of one transformer layer that several ranks share: who holds what of each matrix, who says what and when.
+"""Pictures of one transformer layer that several ranks share: who holds what of each matrix, who sends what and when.
 
 Both are drawn from what `helpers/ranks/shards.py` found in a real model, nothing is assumed.
 """
@@ -25,13 +25,7 @@ SPLITS = {
     1: "row parallel:\nits inputs are split",
     None: "whole\non every rank",
 }
-HATCHES = {
-    "all-reduce": "",
-    "all-gather": "////",
-    "reduce-scatter": "\\\\\\\\",
-    "all-to-all": "xxxx",
-    "broadcast": "...",
-}
+SHORT = {"all-reduce": "AR", "all-gather": "AG", "reduce-scatter": "RS", "all-to-all": "A2A", "broadcast": "B"}
 
 
 @checked
@@ -153,7 +147,7 @@ def _pieces(axes, box: tuple[float, float, float, float], records: Sequence[Mapp
 
 @checked
 def collectives(heard: Sequence[Mapping], layout: Layout | None = None) -> Picture:
-    """What one layer's ranks say to each other, forward and backward, in time from left to right.
+    """The collectives of one layer with the bytes each rank sends, forward and backward, in time from left to right.
 
     Args:
         heard: "collectives" of `findings`.
@@ -190,21 +184,33 @@ def collectives(heard: Sequence[Mapping], layout: Layout | None = None) -> Pictu
                 said = [one for one in heard if (one["direction"], one["module"]) == (direction, module)]
                 for i, one in enumerate(said):
                     _said(axes, x, y + 0.6 + 0.36 * i, one, groups)
-    spoken = [f"{o['direction']} {o['module']}: {o['collective']} of {decimal_bytes(o['bytes'])}" for o in heard]
+    spoken = [f"{o['direction']} {o['module']}: {o['collective']}, {decimal_bytes(_sent(o))} sent" for o in heard]
     return Picture(figure, f"{_sum(heard)} In order: " + ("; ".join(spoken) or "nothing") + ".")
 
 
 def _said(axes, x: float, y: float, one: Mapping, groups: Mapping) -> None:
     colour = COLOURS[next((d for d, all_groups in groups.items() if list(one["ranks"]) in all_groups), "tensor")]
-    rounded(axes, x, y, 0.22, 0.28, tint(colour, 0.5), colour, hatch=HATCHES.get(one["collective"], ""))
-    text = f"{one['collective']} {decimal_bytes(one['bytes'])}"
-    axes.text(x + 0.3, y + 0.14, text, va="center", fontsize=9.5, color=INK)
+    rounded(axes, x, y, 0.42, 0.28, tint(colour, 0.5), colour)
+    look = {"va": "center", "color": INK}
+    axes.text(x + 0.21, y + 0.14, SHORT.get(one["collective"], "?"), ha="center", fontsize=9.5, weight="bold", **look)
+    axes.text(x + 0.5, y + 0.14, decimal_bytes(_sent(one)), fontsize=9.5, **look)
+
+
+def _sent(one: Mapping) -> float:
+    """Bytes that a rank sends on the wire, in a ring over n ranks; `bytes` is what it hands to the collective.
+
+    All-reduce 2 (n − 1)/n of that, reduce-scatter and all-to-all (n − 1)/n, an all-gather its piece n − 1 times
+    (nccl-tests, PERFORMANCE.md).
+    """
+    n = len(one["ranks"])
+    times = {"all-reduce": 2 * (n - 1) / n, "all-gather": n - 1, "broadcast": 1}
+    return one["bytes"] * times.get(one["collective"], (n - 1) / n)
 
 
 def _sum(heard: Sequence[Mapping]) -> str:
     if not heard:
-        return "The ranks of this layer say nothing to each other."
+        return "This layer's ranks send each other nothing."
     counts = Counter(one["collective"] for one in heard)
-    listed = ", ".join(f"{count} {name}" for name, count in counts.items())
-    total = decimal_bytes(sum(one["bytes"] for one in heard))
-    return f"{len(heard)} collectives in one layer: {listed}; {total} handed in by each rank."
+    listed = ", ".join(f"{count} {name} ({SHORT.get(name, '?')})" for name, count in counts.items())
+    total = decimal_bytes(sum(map(_sent, heard)))
+    return f"{len(heard)} collectives in one layer: {listed}; each rank sends {total}."

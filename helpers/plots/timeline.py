@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from helpers.plots.shapes import PALE, on
+from helpers.runs.kernels import COLLECTIVES
 from helpers.runs.timeline import CATEGORIES, IDLE, PARTS, Kernel, Timeline, Window
 from helpers.show import message, style
 from helpers.show.arguments import checked
@@ -29,10 +30,11 @@ EDGED_WIDTH = 0.008  # and from which an edge would not hide it
 
 @checked
 def layer_timeline(named: Mapping[str, Timeline | Absence]) -> Picture | Absence:
-    """One layer of each timeline, forward and backward, on one scale; pale is a GPU that waits.
+    """One layer of each timeline, forward and backward, on one scale; pale is a GPU that computes nothing.
 
-    Backward, the two products of a matrix are named dgrad and wgrad. Collectives have a lane of their own below what is
-    computed: what they share a moment with, hides them.
+    Backward, the two GEMMs of a matrix are named dgrad and wgrad. Collectives have a lane of their own below what is
+    computed, each named AG, RS, AR or A2A, or "copy" where a copy engine sends: what they share a moment with, hides
+    them.
 
     Args:
         named: what to call each timeline → the timeline; where there is none, its sentence is passed over.
@@ -57,7 +59,7 @@ def layer_timeline(named: Mapping[str, Timeline | Absence]) -> Picture | Absence
                 axes.text(
                     window.microseconds / 1e3 + 0.012 * longest / 1e3, row, words, va="center", color=INK, fontsize=10
                 )
-        names = ["between GPUs" if talks else ", ".join(key) for key, talks in lanes]
+        names = ["collectives" if talks else ", ".join(key) for key, talks in lanes]
         style.name_rows(axes, dict(enumerate(names)))
         axes.set(xlim=(0, 1.2 * longest / 1e3), ylim=(len(lanes) - 0.4, -0.6), xlabel="ms")
         one = next(iter(drawn.values()))
@@ -117,7 +119,8 @@ def _kernels(window: Window, talks: bool) -> list[Kernel]:
 
 def _lane(axes, row: int, window: Window, talks: bool, longest: float, backward: bool) -> None:
     """One lane's kernels as boxes, in ms, with the names of the long ones."""
-    axes.barh(row, window.microseconds / 1e3, height=0.7, color=PALE, edgecolor="none")
+    if not talks:  # what stays pale is a moment without a kernel
+        axes.barh(row, window.microseconds / 1e3, height=0.7, color=PALE, edgecolor="none")
     for kernel in _kernels(window, talks):
         start, length = kernel.start / 1e3, kernel.duration / 1e3
         colour = KERNEL_COLOURS[kernel.category]
@@ -133,15 +136,16 @@ def _lane(axes, row: int, window: Window, talks: bool, longest: float, backward:
         if share > NAMED_WIDTH * max(1, max(len(words), len(grad)) / 5):
             size = 8 if grad else 9.5
             axes.text((start + end) / 2e3, row, f"{words}\n{grad}".strip(), fontsize=size, linespacing=1.0, **look)
-        elif share > UPRIGHT_WIDTH and words in PARTS:
-            axes.text((start + end) / 2e3, row, words, rotation=90, fontsize=7.5, **look)
+        elif share > UPRIGHT_WIDTH and words in (*PARTS, *COLLECTIVES):
+            upright = {"rotation": 90} if words in PARTS or len(words) > 2 else {}
+            axes.text((start + end) / 2e3, row, words, fontsize=7.5, **upright, **look)
 
 
 def _names(window: Window, talks: bool) -> list[tuple[str, str, float, float]]:
     """(words, colour, start, end in µs) of the kernels that have a name; the pieces of one product have it together."""
     named, before = [], None
     for kernel in _kernels(window, talks):
-        words = kernel.part or ("attention" if kernel.category == "attention" else "")
+        words = kernel.part or kernel.collective or ("attention" if kernel.category == "attention" else "")
         goes_on = before and (before.part, before.name) == (kernel.part, kernel.name) and kernel.start < before.end + 10
         if kernel.part and goes_on:
             named[-1] = (*named[-1][:3], kernel.end)

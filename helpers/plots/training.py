@@ -4,6 +4,7 @@ Recorded runs are dotted or hatched and named with their machine; reference line
 """
 
 import math
+from collections.abc import Mapping
 
 from helpers.corpus import Corpus
 from helpers.runs import labels
@@ -98,6 +99,44 @@ def loss_difference(one: Results | None, other: Results | None) -> Picture:
             words += f"; {equal} of {len(distance)} steps exactly equal (not drawn)"
         below.text(0.01, 0.97, words, va="top", transform=below.transAxes, color=GREY)
     return Picture(figure, f"{start}. Absolute difference, {words}.")
+
+
+@checked
+def signed_differences(pairs: Mapping[str, tuple[Results | None, Results | None]], window: int = 10) -> Picture:
+    """Loss of one run minus that of another, step by step: the mean of every `window` steps, with its sign.
+
+    Args:
+        pairs: what to call each difference → (one run, the run that is subtracted). A pair of which a run is missing
+            (None, where nothing is recorded) is left out of the figure and named in its description.
+    """
+    drawn = {name: gap for name, (one, other) in pairs.items() if (gap := difference(one, other)) is not None}
+    if not drawn:
+        raise ValueError("There is no pair of runs that have taken steps: nothing to subtract.")
+    missing = [name for name in pairs if name not in drawn]
+    words = []
+    with style.apply():
+        figure, axes = style.new_figure(width=8.2, height=3.6)
+        axes.axhline(0, **REFERENCE)
+        for index, name in enumerate(pairs):
+            if name not in drawn:
+                continue
+            means = drawn[name].groupby((drawn[name].index - 1) // window).mean()
+            at = (means.index + 1) * window
+            axes.plot(at, means, label=name, **style.run_style(index) | {"markersize": 4})
+            words.append(f"{name}: {means.iloc[-1]:+.3f} over the last {window} steps")
+        axes.set_ylabel(f"difference (nats),\nmean of {window} steps")
+        style.count_steps(axes)
+        figure.legend(loc="outside lower center", ncols=2)
+    left_out = f" Not recorded: {', '.join(missing)}." if missing else ""
+    return Picture(figure, f"Differences of losses. {'; '.join(words)}.{left_out}")
+
+
+def difference(one: Results | None, other: Results | None):
+    """Loss of `one` minus loss of `other` over the steps both have; None where there is no such step."""
+    if one is None or other is None:
+        return None
+    gap = (one.losses - other.losses).dropna()
+    return gap if len(gap) else None
 
 
 def with_steps(several) -> list:

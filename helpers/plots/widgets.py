@@ -205,7 +205,7 @@ FORMATS = {format.name: format for format in number_formats.FORMATS}
 SCALINGS = {
     "unscaled": lambda kind: None,
     "tensorwise": lambda kind: number_formats.CurrentScaling(),
-    "blockwise": lambda kind: number_formats.scaling_of("blockwise", kind)[1],
+    "blockwise": lambda kind: number_formats.scaling_of("blockwise", kind),
     "mxfp8": lambda kind: number_formats.MXScaling(),
 }
 

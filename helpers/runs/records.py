@@ -1,5 +1,6 @@
 """Runs kept as small JSON files, for readers on other machines."""
 
+import glob
 import json
 import os
 import re
@@ -81,6 +82,13 @@ def recorded(machine_label: str, name: str | None = None) -> Recorded | None | l
             raise ValueError(f"runs.recorded(name={name!r}): that is no pattern of names ({odd}).") from None
         return [read_result(path) for path in found]
     return read_result(folder / f"{name}.json") if os.path.isfile(folder / f"{name}.json") else None
+
+
+@checked
+def recorded_anywhere(name: str) -> Recorded | None:
+    """The recorded run called `name` ("twins/gpt3_345m_graph", say) of the first machine that has one, or None."""
+    found = sorted(RECORDED.glob(f"*/{glob.escape(name)}.json"))
+    return read_result(found[0]) if found else None
 
 
 def write_result(run_directory) -> Path:

@@ -14,6 +14,7 @@ from itertools import groupby, takewhile
 from pathlib import Path
 
 from helpers.runs import records
+from helpers.runs.kernels import CATEGORIES, ELEMENTWISE, IDLE, LOSS, Kernel, Window, category, covered
 from helpers.runs.results import Results, after_warm_up
 from helpers.show import message
 from helpers.show.arguments import checked
@@ -22,20 +23,6 @@ from helpers.show.message import Absence
 TRACE = Path("torch_profile") / "rank-0.json.gz"
 FOLDER = "timelines"  # beside the recorded runs of a machine
 
-SMALL = ("Cat", "gather", "scatter", "index", "rope", "glu", "gelu", "amax", "scal", "quanti")
-# What a kernel is, by the words in its name. Where several streams are busy at once, a moment belongs to the first of
-# these: a collective counts only where nothing hides it. "loss" is told by its place, not by its name.
-CATEGORIES = {
-    "matrix products": r"nvjet|gemm|cutlass|cublas|xmma",
-    "attention": r"sdpa|fmha|flash|fused_attn|cudnn::fusion|masked_softmax",
-    "loss": r"cross_entropy",
-    "norms, elementwise": f"elementwise|triton|norm|reduce|cast|transpose|dropout|{'|'.join(SMALL)}",
-    "optimizer": r"multi_tensor|adam",
-    "copies, other": r"",
-    "collectives": r"nccl|userbuffers|PtoP",
-}
-ASKED_FIRST = ("collectives", "attention", "optimizer")  # their names hold words of the others as well
-ELEMENTWISE, LOSS, IDLE = "norms, elementwise", "loss", "idle"
 
 PARTS = ("qkv", "proj", "fc1", "fc2")  # the matrix products of a layer, forward; backward has two for each
 AFTER_A_PRODUCT = re.compile(r"splitKreduce|epilogue|Bgrad")  # small kernels of cuBLAS that finish one
@@ -49,35 +36,6 @@ EVENT = re.compile(
     r'"ph": "X", "cat": "(kernel|gpu_memcpy|gpu_memset|user_annotation)", "name": "((?:[^"\\]|\\.)*)", '
     r'"pid": [^,]+, "tid": ([^,]+),\s*"ts": ([\d.]+), "dur": ([\d.]+)'
 )
-
-
-@dataclass(frozen=True)
-class Kernel:
-    """One kernel or copy, in µs from the start of its window; `part` names the matrix of a product, else ""."""
-
-    category: str
-    start: float
-    duration: float
-    stream: int
-    name: str
-    part: str = ""
-
-    @property
-    def end(self) -> float:
-        return self.start + self.duration
-
-
-@dataclass(frozen=True)
-class Window:
-    """One layer in one direction: `microseconds` long, with the kernels that began in it."""
-
-    microseconds: float
-    kernels: tuple[Kernel, ...]
-
-    @property
-    def idle(self) -> float:
-        """Microseconds in which no stream was busy."""
-        return self.microseconds - _covered((k.start, min(k.end, self.microseconds)) for k in self.kernels)
 
 
 @dataclass(frozen=True)
@@ -99,12 +57,6 @@ class Timeline:
     layers: int
     forward: Window
     backward: Window
-
-
-def category(name: str) -> str:
-    """What a kernel is, by its name: one of `CATEGORIES`."""
-    order = (*ASKED_FIRST, *(one for one in CATEGORIES if one not in ASKED_FIRST))
-    return next(one for one in order if re.search(CATEGORIES[one], name))
 
 
 def reduce(trace, run=None) -> Timeline:
@@ -191,6 +143,16 @@ def recorded(machine_label: str, name: str) -> Timeline | Absence:
     """The recorded timeline called `name` of a machine ("h200"); a sentence where there is none."""
     path = records.RECORDED / machine_label / FOLDER / f"{name}.json"
     return read(path) if os.path.isfile(path) else message.nothing_recorded(f"timeline of {name}")
+
+
+@checked
+def recorded_anywhere(*names: str) -> Timeline | Absence:
+    """The first of these timelines that any machine has, in the order of the names; a sentence where none has one."""
+    for name in names:
+        found = sorted(records.RECORDED.glob(f"*/{FOLDER}/{name}.json"))
+        if found:
+            return read(found[0])
+    return message.nothing_recorded(f"timeline of {names[0]}")
 
 
 def _events(text: str) -> tuple[float, list[Kernel]]:
@@ -301,18 +263,8 @@ def _shares(kernels: Sequence[Kernel], length: float) -> tuple[dict[str, float],
     for name in CATEGORIES:
         own = [(k.start, min(k.end, length)) for k in kernels if k.category == name]
         spans += own
-        covered = _covered(spans)
-        shares[name] = (covered - so_far) / 1e3
-        so_far = covered
-    hidden = _covered(own) / 1e3 - shares["collectives"]  # the last of the categories
+        until_now = covered(spans)
+        shares[name] = (until_now - so_far) / 1e3
+        so_far = until_now
+    hidden = covered(own) / 1e3 - shares["collectives"]  # the last of the categories
     return shares | {IDLE: (length - so_far) / 1e3}, hidden
-
-
-def _covered(spans: Iterable[tuple[float, float]]) -> float:
-    """The length of what spans of time cover together."""
-    total, until = 0.0, float("-inf")
-    for start, end in sorted(spans):
-        if end > until:
-            total += end - max(start, until)
-            until = end
-    return total

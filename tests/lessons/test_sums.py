@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from records import RECIPE, make_run
+from records import RECIPE, curves, make_run
 
 from helpers import recipes
 from helpers.lessons import sums
@@ -95,3 +95,20 @@ def test_a_memory_plan_has_megatrons_estimate_where_it_is_asked_for():
     llama = recipes.llama3_8b()
     assert sums.memory_plan(llama, {}, {"context_parallel": 2})["Megatron"].tolist()[1] == "–"
     assert "Megatron" not in sums.memory_plan(llama, {}, megatron=False).columns
+
+
+def test_the_gap_of_two_runs_has_a_sign_and_a_scatter(tmp_path):
+    base = make_run(tmp_path / "base", RECIPE, CPU, curves())
+    worse = make_run(tmp_path / "worse", RECIPE, CPU, curves(start=10.9))
+    table = sums.loss_gaps(
+        {"worse − base": (worse, base), "base − worse": (base, worse), "gone": (None, base)}, last=10
+    )
+    assert table["mean"].tolist() == ["+0.1000", "-0.1000", "–"]
+    assert table["above 0"].tolist()[:2] == ["10 of 10", "0 of 10"]
+    assert table.loc["worse − base", "steps"] == "11 to 20" and table.loc["gone", "steps"] == "not recorded yet"
+
+
+def test_shares_are_shown_in_percent():
+    import pandas as pd
+
+    assert sums.in_percent(pd.DataFrame({"a": [0.02654]})).loc[0, "a"] == "2.65%"

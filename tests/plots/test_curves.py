@@ -77,3 +77,15 @@ def test_the_learning_rate_by_hand():
 def test_megatron_logs_that_learning_rate(tiny_run):
     logged, schedule = tiny_run.series("learning-rate"), tiny_run.recipe.schedule
     assert logged.tolist() == pytest.approx([schedule.learning_rate(step) for step in range(1, 31)], rel=1e-5)
+
+
+def test_signed_differences_keep_the_sign_and_name_what_is_missing(tmp_path):
+    base = make_run(tmp_path / "base", SMALL, machine.CPU, curves())
+    worse = make_run(tmp_path / "worse", SMALL, machine.CPU, curves(start=10.9))
+    picture = plots.signed_differences({"worse − base": (worse, base), "b": (base, worse), "gone": (None, base)})
+    (axes,) = picture.figure.axes
+    heights = {line.get_label(): line.get_ydata() for line in axes.lines if not line.get_label().startswith("_")}
+    assert heights["worse − base"] == pytest.approx([0.1, 0.1]) and heights["b"] == pytest.approx([-0.1, -0.1])
+    assert picture.alt.endswith("Not recorded: gone.") and "worse − base: +0.100" in picture.alt
+    with pytest.raises(ValueError, match="no pair of runs"):
+        plots.signed_differences({"gone": (None, base)})

@@ -8,7 +8,7 @@ import torch
 
 from helpers import corpus, formats, planner, plots, recipes
 from helpers.corpus import index
-from helpers.formats import layer_tensors, number_formats
+from helpers.formats import number_formats
 from helpers.machine import described
 from helpers.plots import layer, sizes
 from helpers.recipes import Layout
@@ -204,12 +204,12 @@ HEARD = [
 def test_collectives_are_counted_and_named_in_order():
     picture = plots.collectives(HEARD, Layout(tensor_parallel=2, sequence_parallel=True))
     assert looks_right(picture)
-    assert "4 collectives in one layer: 2 all-gather, 2 reduce-scatter; 786 kB handed in by each rank." in texts(
+    assert "4 collectives in one layer: 2 all-gather (AG), 2 reduce-scatter (RS); each rank sends 524 kB." in texts(
         picture
     )
     assert picture.alt.index("linear_qkv: all-gather") < picture.alt.index("linear_proj: reduce-scatter")
     assert looks_right(plots.collectives([]))
-    assert "The ranks of this layer say nothing to each other." in texts(plots.collectives([]))
+    assert "This layer's ranks send each other nothing." in texts(plots.collectives([]))
 
 
 def test_findings_are_found_between_other_output():
@@ -249,23 +249,15 @@ def test_the_formats_alone():
     assert {" 448", " 57,344"} <= set(texts(plots.number_line()))
 
 
-def test_bars_are_as_tall_as_the_errors():
-    linear = layer_tensors.Linear("linear_fc2", GRADIENT.T * 1e3, GRADIENT * 1e5, GRADIENT[:, :128])
-    table = formats.cast_errors(linear)
-    picture = plots.quantization_error(table)
+def test_the_quiet_columns_are_drawn_for_each_scaling():
+    table = formats.outlier_errors(GRADIENT)
+    picture = plots.outlier(table)
     assert looks_right(picture)
-    drawn = sorted(bar.get_height() for bar in picture.figure.axes[0].patches)
-    assert drawn == pytest.approx(sorted(table["relative_error"]))
-
-
-@pytest.mark.parametrize("largest", [0.0342, 0.055, 0.2])
-def test_no_two_ticks_of_the_errors_read_alike(largest):
-    linear = layer_tensors.Linear("linear_fc2", GRADIENT.T * 1e3, GRADIENT * 1e5, GRADIENT[:, :128])
-    table = formats.cast_errors(linear)
-    table["relative_error"] *= largest / table["relative_error"].max()
-    (axes,) = plots.quantization_error(table).figure.axes
-    words = [axes.yaxis.get_major_formatter()(tick) for tick in axes.get_yticks()]
-    assert len(words) == len(set(words))
+    left, right = picture.figure.axes
+    lines = {line.get_label(): list(line.get_ydata()) for line in left.lines}
+    assert lines["mxfp8"] == table.xs("mxfp8", level="scaling")["quiet columns"].tolist()
+    assert lines["whole tensor, tensorwise"] == table.xs("tensorwise", level="scaling")["whole"].tolist()
+    assert list(right.lines[0].get_ydata()) == table.xs("tensorwise", level="scaling")["become zero"].tolist()
 
 
 def test_index_bytes_are_the_file_s(small_corpus):

@@ -197,7 +197,7 @@ def test_nothing_is_left_open_and_no_setting_leaks(run):
         (lambda run: plots.number_line([1.0]), "it takes a Tensor"),
         (lambda run: plots.parameters(), "there is no model"),
         (lambda run: plots.parameters(run.recipe.with_(num_layers="24")), "num_layers='24'"),
-        (lambda run: plots.quantization_error(pd.DataFrame()), "it takes a table of formats.cast_errors"),
+        (lambda run: plots.outlier(pd.DataFrame()), "it takes a table of formats.outlier_errors"),
     ],
 )
 def test_another_kind_than_is_drawn_is_refused(call, words, run):

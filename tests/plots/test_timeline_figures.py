@@ -25,7 +25,7 @@ def small(step_ms=2.0, usual=None) -> Timeline:
 def test_collectives_of_a_layer_have_a_lane_of_their_own():
     picture = plots.layer_timeline({"eager": small(), "missing": timeline.recorded("h200", "none")})
     (axes,) = picture.figure.axes
-    assert [tick.get_text() for tick in axes.get_yticklabels()] == ["eager, forward", "between GPUs", "eager, backward"]
+    assert [tick.get_text() for tick in axes.get_yticklabels()] == ["eager, forward", "collectives", "eager, backward"]
     boxes = [(p.get_x(), round(p.get_width(), 9), round(p.get_y() + 0.35)) for p in axes.patches if p.get_width() != 1]
     assert boxes == [(0, 0.6, 0), (0.5, 0.3, 1), (0, 0.6, 2)]
     words = [text.get_text() for text in axes.texts]

@@ -70,7 +70,7 @@ def test_bars_speeds_and_memory(several):
     speeds = [TOKENS / seconds for seconds in (1.25, 1.0, 1.125, 2.0, 4.0)]
     assert [patch.get_width() for patch in left.patches] == pytest.approx(speeds)
     assert [patch.get_width() for patch in right.patches] == pytest.approx([120] * 5)
-    assert {patch.get_hatch() for patch in (*left.patches, *right.patches)} == {"////"}
+    assert not any(patch.get_hatch() for patch in (*left.patches, *right.patches)), "the title says where"
     assert [line.get_xdata()[0] for line in left.lines] == [10682, 14048, 14451]
     assert [line.get_xdata()[0] for line in right.lines] == pytest.approx([150.75], abs=0.01)
     assert {line.get_linestyle() for line in (*left.lines, *right.lines)} == {"--"}
@@ -83,3 +83,21 @@ def test_bars_speeds_and_memory(several):
 def test_no_run_is_a_sentence():
     for nothing in (plots.format_speeds([]), plots.format_speeds_table([None])):
         assert repr(nothing) == "No run of Llama3-8B is recorded yet: there is nothing to show in its place."
+
+
+def test_mfu_is_given_against_both_peaks(several):
+    table = plots.format_speeds_table(several).loc["DP2+DistOpt, CUDA graph, batch 4"]
+    whole, half = (float(table.loc["fp8 tensorwise", f"MFU, {peak} peak"].rstrip("%")) for peak in ("bf16", "FP8"))
+    assert half == pytest.approx(whole / 2, abs=0.06) and table.loc["bf16", "MFU, FP8 peak"] == "–"
+
+
+def test_stock_stands_beside_changed(tmp_path):
+    changed = {LLAMA.with_(name="a"): 1.0, LLAMA.with_(name="b", fp8_format=None): 1.5}
+    stock = {recipe.with_(name=f"{recipe.name}_stock", stock=True): 2 * s for recipe, s in changed.items()}
+    slower = {LLAMA.with_(name="c", stock=True): 1.25, LLAMA.with_(name="d", without=("cast",)): 9.0}
+    several = [recorded(tmp_path, recipe, s) for recipe, s in (changed | stock | slower).items()]
+    (row,) = plots.stock_formats_table([None, *several]).to_dict("records")
+    assert row["FP8 ÷ bf16, changed"] == "1.50" and row["FP8 ÷ bf16, stock"] == "2.40"
+    assert row["bf16, changed"] == f"{TOKENS / 1.5:,.0f}"
+    alone = plots.stock_formats_table(several[:1]).to_dict("records")[0]
+    assert alone["FP8 ÷ bf16, stock"] == alone["FP8, stock"] == "–"

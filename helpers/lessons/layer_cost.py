@@ -1,0 +1,209 @@
+"""What tensor parallelism costs a layer: FLOPs ÷ rate against bytes on the wire ÷ bandwidth, and both in a timeline."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from helpers.machine import Machine
+from helpers.planner.plans import rates_of
+from helpers.recipes import Recipe
+from helpers.recipes.accounting import activations
+from helpers.recipes.costs import Rates, exchange, gemms
+from helpers.runs.kernels import Kernel, Window, covered
+from helpers.runs.timeline import Timeline
+from helpers.show import message, numbers
+from helpers.show.arguments import checked
+from helpers.show.message import Absence
+from helpers.show.tables import whole_sentences
+
+WIDTHS = (1024, 1536, 2048, 4096, 8192, 16384)
+AT_ONCE = 0.5  # share of a kernel's time that must lie beside GEMMs for it to count as hidden
+
+
+@checked
+def layer_cost(recipe: Recipe, machine: Machine):
+    """A layer's cost under the recipe's tensor parallelism, forward and backward, each sum written out (pandas).
+
+    T_comp: its GEMMs, six FLOPs a token and weight. T_comm: its collectives, one after the other, as if nothing hid
+    them. The rates are the machine's (`planner.calibrated`, or carried over from recorded ones).
+    """
+    import pandas as pd
+
+    n, rates = recipe.layout.tensor_parallel, rates_of(machine)
+    tokens, flops = gemms.tokens(recipe), 3 * sum(one.flops for one in gemms.layer(recipe))
+    rate, link = rates.products[gemms.format_of(recipe)].flops, exchange.link_of(machine, rates, n, 1)
+    said, compute = numbers.prefixed, _compute(recipe, rates)
+    whole = _whole(recipe)
+    rows = [
+        (
+            "T_comp: GEMMs",
+            "6 × tokens × weights of a layer ÷ TP ÷ FLOP/s",
+            f"6 × {tokens:,.0f} × {flops / 6 / tokens * n / 1e6:.1f}·10⁶ ÷ {n} ÷ {said(rate, 'FLOP/s')}",
+            _microseconds(compute),
+        )
+    ]
+    if n > 1:
+        names, count, share = _kinds(recipe)
+        each = link.start + share * whole / link.bandwidth
+        rows += [
+            (
+                "one collective",
+                f"{'(n − 1)/n' if share < 1 else '2 (n − 1)/n'} × tokens × h × bytes ÷ B/s, after a start",
+                f"{numbers.decimal_bytes(share * whole)} ÷ {said(link.bandwidth, 'B/s')} + {said(link.start, 's')}",
+                _microseconds(each),
+            ),
+            (
+                "T_comm: all of them",
+                names,
+                f"{count} × {_microseconds(each)}",
+                _microseconds(count * each),
+            ),
+            ("T_comm ÷ T_comp", "grows with TP, falls with h", "", f"{count * each / compute:.2f}"),
+        ]
+    return whole_sentences(pd.DataFrame(rows, columns=["what", "formula", "with numbers", "result"]).set_index("what"))
+
+
+@checked
+def ratio(recipe: Recipe, machine: Machine) -> float:
+    """T_comm ÷ T_comp of a layer: 0 without tensor parallelism."""
+    n, rates = recipe.layout.tensor_parallel, rates_of(machine)
+    if n == 1:
+        return 0.0
+    _, count, share = _kinds(recipe)
+    link = exchange.link_of(machine, rates, n, 1)
+    return count * (link.start + share * _whole(recipe) / link.bandwidth) / _compute(recipe, rates)
+
+
+@checked
+def ratios(recipe: Recipe, machines: Mapping[str, tuple]):
+    """`ratio` by width: one row a hidden size, one column a machine and TP (pandas).
+
+    The recipe's layer is made wider with heads of 128 channels, all else kept.
+
+    Args:
+        machines: a name → (the machine, the TP sizes to try on it).
+    """
+    import pandas as pd
+
+    table = {}
+    for name, (machine, sizes) in machines.items():
+        for n in sizes:
+            split = {"tensor_parallel": n, "sequence_parallel": True, "processes": None}
+            column = {}
+            for width in WIDTHS:
+                heads = width // 128
+                model = replace(recipe.model, hidden_size=width, num_attention_heads=heads, ffn_hidden_size=None)
+                column[width] = ratio(replace(recipe, model=model).with_(**split), machine)
+            table[f"TP{n}, {name}"] = column
+    return pd.DataFrame(table).rename_axis("hidden size")
+
+
+def _whole(recipe: Recipe) -> float:
+    """Bytes of a micro-batch's activations between two layers, on all tensor-parallel ranks together."""
+    return gemms.tokens(recipe) * recipe.model.hidden_size * activations.element_bytes(recipe.precision)
+
+
+def _compute(recipe: Recipe, rates: Rates) -> float:
+    return 3 * sum(gemms.seconds(one, rates, gemms.format_of(recipe)) for one in gemms.layer(recipe))
+
+
+def _microseconds(seconds: float) -> str:
+    return f"{1e6 * seconds:,.0f} µs"
+
+
+def _kinds(recipe: Recipe) -> tuple[str, int, float]:
+    """A layer's collectives in words, how many they are, and the share of the whole that each puts on the wire."""
+    n = recipe.layout.tensor_parallel
+    if recipe.layout.sequence_parallel:
+        return "6 AG and 4 RS", 10, (n - 1) / n
+    return "4 AR", 4, 2 * (n - 1) / n
+
+
+@checked
+def boxes(timeline: Timeline | Absence, recipe: Recipe, machine: Machine):
+    """Every collective of a recorded layer that NCCL sent: predicted beside measured, and what ran beside it (pandas).
+
+    Predicted: bytes on the wire ÷ bandwidth, after a start. Measured: the kernel's own time.
+    """
+    import pandas as pd
+
+    if isinstance(timeline, Absence):
+        return timeline
+    link = exchange.link_of(machine, rates_of(machine), recipe.layout.tensor_parallel, 1)
+    _, _, share = _kinds(recipe)
+    sent = share * _whole(recipe)
+    rows = []
+    for way, window in (("forward", timeline.forward), ("backward", timeline.backward)):
+        for one in window.kernels:
+            if one.collective in ("AG", "RS", "AR"):
+                beside = _beside(one, window) or "nothing"
+                rows.append(
+                    (way, one.collective, sent / 1e6, 1e6 * (link.start + sent / link.bandwidth), one.duration, beside)
+                )
+    columns = ["direction", "collective", "MB sent", "predicted µs", "measured µs", "runs beside"]
+    return pd.DataFrame(rows, columns=columns).round(0).set_index(["direction", "collective"])
+
+
+@checked
+def overlap_price(named: Mapping[str, Timeline | Absence]):
+    """What overlapping costs and saves, per layer: GEMMs and collectives of recorded timelines, in µs (pandas).
+
+    `fprop`, `dgrad`, `wgrad`: the four GEMMs of each, from the first piece of one to its last.
+    `exposed`: moments in which a collective ran and nothing else. `copies`: median µs of what a copy engine sent.
+    """
+    import pandas as pd
+
+    drawn = {name: one for name, one in named.items() if isinstance(one, Timeline)}
+    if not drawn:
+        return next(iter(named.values()), message.nothing_recorded("timeline"))
+    rows = {}
+    for name, one in drawn.items():
+        kernels = [kernel for window in (one.forward, one.backward) for kernel in window.kernels]
+        by_nccl = [k for k in kernels if k.collective in ("AG", "RS", "AR", "A2A")]
+        copies = sorted(k.duration for k in kernels if k.collective == "copy")
+        rows[name] = {
+            "layer": round(one.forward.microseconds + one.backward.microseconds),
+            "fprop": _gemms(one.forward, "fprop"),
+            "dgrad": _gemms(one.backward, "dgrad"),
+            "wgrad": _gemms(one.backward, "wgrad"),
+            "NCCL collectives": len(by_nccl),
+            "each": round(sum(k.duration for k in by_nccl) / len(by_nccl)) if by_nccl else "–",
+            "copies": len(copies),
+            "each copy": round(copies[len(copies) // 2]) if copies else "–",
+            "exposed": round(_exposed(one.forward) + _exposed(one.backward)),
+        }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("µs of a layer")
+
+
+def _gemms(window: Window, way: str) -> int:
+    """Microseconds in which GEMMs of this kind run; pieces of one that overlap count once."""
+    spans = [(k.start, k.end) for k in window.kernels if k.part and _named(k, window).endswith(way)]
+    return round(covered(spans))
+
+
+def _beside(one: Kernel, window: Window) -> str:
+    """The GEMM, or another kernel, that runs for most of a collective's time."""
+    found: dict[str, float] = {}
+    for other in window.kernels:
+        shared = min(one.end, other.end) - max(one.start, other.start)
+        if other.category != "collectives" and shared > 0:
+            found[_named(other, window)] = found.get(_named(other, window), 0) + shared
+    longest = max(found, key=found.get, default="")
+    return longest if longest and found[longest] > AT_ONCE * one.duration else ""
+
+
+def _named(kernel: Kernel, window: Window) -> str:
+    if not kernel.part:
+        return kernel.category
+    names = list(dict.fromkeys(k.name for k in window.kernels if k.part == kernel.part))
+    grad = ("dgrad", "wgrad")[names.index(kernel.name)] if len(names) == 2 else "fprop"
+    return f"{kernel.part} {grad}"
+
+
+def _exposed(window: Window) -> float:
+    """Microseconds in which a collective runs and nothing else."""
+    edges = sorted({edge for k in window.kernels for edge in (k.start, min(k.end, window.microseconds))})
+    total = 0.0
+    for start, end in zip(edges, edges[1:], strict=False):
+        running = {k.category == "collectives" for k in window.kernels if k.start <= start and k.end >= end}
+        total += (end - start) * (running == {True})
+    return total
