@@ -136,17 +136,22 @@ def embedding_ranks(pipeline_ranks: list[int]) -> list[int]:
     return sorted(ranks)
 
 
-@record  # keeps the traceback of the first rank that fails where torchrun finds it
-def main() -> None:
-    set_startup_timestamps(program_start=PROGRAM_START, main_entry=time.time())
-    train, store = inprocess_restart.maybe_wrap_for_inprocess_restart(pretrain)
+def train() -> None:
+    """Megatron's whole training, as the flags in sys.argv say."""
+    pretraining, store = inprocess_restart.maybe_wrap_for_inprocess_restart(pretrain)
     args = parse_and_validate_args(args_defaults={"tokenizer_type": "GPT2BPETokenizer"})
     config = pretrain_cfg_container_from_args(args, gpt_config_from_args(args))
     kind = ModelType.encoder_or_decoder
     if folder := os.environ.get(passes.VARIABLE):
         passes.record(folder)
+    pretraining(config, build_datasets, kind, forward_step, store=store, get_embedding_ranks=embedding_ranks)
+
+
+@record  # keeps the traceback of the first rank that fails where torchrun finds it
+def main() -> None:
+    set_startup_timestamps(program_start=PROGRAM_START, main_entry=time.time())
     try:
-        train(config, build_datasets, kind, forward_step, store=store, get_embedding_ranks=embedding_ranks)
+        train()
     except SystemExit as end:  # how Megatron ends at --exit-interval
         if end.code:
             raise

@@ -120,12 +120,6 @@ BROKEN = (
         lambda given: "--calculate-per-token-loss" not in given,
     ),
     Broken(
-        "--use-megatron-fsdp",
-        "Saving hangs on several ranks: they list different numbers of tensors, and one waits forever for the other.",
-        "Save nothing (in a recipe, save_interval=None), or take --use-torch-fsdp2, which saves as torch_dist.",
-        lambda given: "--save" in given,
-    ),
-    Broken(
         "--ckpt-format",
         "Megatron 0.19 saves torch_dcp and cannot load it: its optimizers do not know the argument that loading gives.",
         "Take --ckpt-format torch_dist: --use-torch-fsdp2 saves and loads that as well.",

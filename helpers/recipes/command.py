@@ -106,6 +106,9 @@ def device_flags(recipe, machine: Machine, entry_script: Path | str | None = Non
             no_fused_gradients,
             Flag("--use-cpu-initialization", None, "weights drawn on the CPU, alike for every layout"),
         ]
+        if recipe.layout.megatron_fsdp:
+            why = "gradients are scaled after their sum: gloo, unlike NCCL, cannot do both at once"
+            flags.append(Flag("--calculate-per-token-loss", None, why))
         if recipe.precision.dtype != "fp32":
             flags.append(Flag("--no-masked-softmax-fusion", None, "that kernel is CUDA only"))
         if recipe.model.position_embedding == "rope":
@@ -151,7 +154,10 @@ def run_variables(
             why = "our changes to Megatron: python -m helpers.ranks.repairs tells of each; stock=True makes none"
             variables[table.VARIABLE] = (" ".join(acting(recipe, machine)), why)
         split = recipe.layout.tensor_parallel > 1 or recipe.layout.context_parallel > 1
-        if split and machine.gpus[0].compute_capability < (10, 0):
+        if recipe.layout.megatron_fsdp:
+            why = "more queues: weights and gradients travel beside the products, and FSDP demands more than 1"
+            variables["CUDA_DEVICE_MAX_CONNECTIONS"] = ("32", why)
+        elif split and machine.gpus[0].compute_capability < (10, 0):
             why = "kernels start in order, so communication overlaps (before Blackwell)"
             variables["CUDA_DEVICE_MAX_CONNECTIONS"] = ("1", why)
         elif recipe.speed.overlap_communication:

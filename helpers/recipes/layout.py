@@ -17,7 +17,8 @@ class Layout:
     pipeline rank; `expert_tensor_parallel` None means Megatron's default, the tensor-parallel size.
     Layers are dealt out to the stages evenly. `account_for_embedding` counts the embedding as a layer then, so that the
     first stage holds one less, `account_for_loss` the output and the loss, for the last. `pipeline_layout` says it
-    stage by stage instead: "Et*3|ttL" (`recipes.pipeline_layout`).
+    stage by stage instead: "Et*3|ttL" (`recipes.pipeline_layout`). `distributed_optimizer` splits the optimizer's
+    state over the data-parallel ranks (ZeRO-1), and `megatron_fsdp` with it weights and gradients (ZeRO-3).
     """
 
     IN_WORDS = "a layout, such as recipe.layout"
@@ -31,6 +32,7 @@ class Layout:
     expert_tensor_parallel: int | None = None
     sequence_parallel: bool = False
     distributed_optimizer: bool = False
+    megatron_fsdp: bool = False
     account_for_embedding: bool = False
     account_for_loss: bool = False
     pipeline_layout: str | None = None
@@ -87,7 +89,8 @@ class Layout:
         name = "×".join(f"{key}{size}" for key, size in sizes.items() if size > 1) or "1 rank"
         if self.pipeline_layout is not None:
             name += f" ({self.pipeline_layout})"
-        return name + "+SP" * self.sequence_parallel + "+DistOpt" * self.distributed_optimizer
+        shared = "+FSDP" if self.megatron_fsdp else "+DistOpt" * self.distributed_optimizer
+        return name + "+SP" * self.sequence_parallel + shared
 
     def flags(self) -> list[Flag]:
         flags = [
@@ -119,6 +122,9 @@ class Layout:
             flags.append(Flag("--sequence-parallel", None, "norms and dropout split along the sequence, too"))
         if self.distributed_optimizer:
             flags.append(Flag("--use-distributed-optimizer", None, "optimizer state split over data-parallel ranks"))
+        if self.megatron_fsdp:
+            flags.append(Flag("--use-megatron-fsdp", None, "weights and gradients, too: gathered when a layer runs"))
+            flags.append(Flag("--ckpt-format", "fsdp_dtensor", "its own, demanded even where nothing is saved"))
         return flags
 
 

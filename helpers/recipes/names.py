@@ -12,6 +12,7 @@ OTHERS = {
     "expert_tensor_parallel": "etp expert_tensor_parallel_size",
     "sequence_parallel": "sp",
     "distributed_optimizer": "use_distributed_optimizer zero zero1",
+    "megatron_fsdp": "fsdp use_megatron_fsdp zero3 fully_shard",
     "processes": "dp data_parallel data_parallel_size world_size nproc_per_node gpus num_gpus ranks",
     "micro_batch_size": "mbs batch_size per_device_train_batch_size",
     "global_batch_size": "gbs",

@@ -122,7 +122,8 @@ class Recipe:
         if self.pretrained is not None:
             why = "weights to begin with, until the run has a checkpoint of its own"
             groups["logging and checkpoints"].append(Flag("--pretrained-checkpoint", self.pretrained, why))
-        if self.checkpoints.save_interval is not None and self.layout.distributed_optimizer:
+        whole = self.layout.distributed_optimizer and not self.layout.megatron_fsdp
+        if self.checkpoints.save_interval is not None and whole:
             why = "the optimizer's state, too, can be loaded by another layout"
             groups["logging and checkpoints"].append(Flag("--dist-ckpt-optim-fully-reshardable", None, why))
         if machine.device == "cuda":

@@ -280,11 +280,45 @@ def pipeline() -> list[Recipe]:
     ]
 
 
+def sharded() -> list[Recipe]:
+    """Data parallelism from DDP to FSDP: table 101's GPT2-XL on one and two GPUs, and Llama3-8B on two of 80 GB.
+
+    GPT2-XL has 48 layers × 1600 and 25 heads; its table is stock Megatron, launched kernel by kernel, and so are these.
+    The 8B has four samples of 8,192 tokens a step, as its runs by TP 2 in `twins` do.
+    """
+    split = {"distributed_optimizer": True}
+    fsdp = split | {"megatron_fsdp": True}
+    two = {"processes": 2, "speed": Speed(overlap_communication=True)}
+    whole = {"processes": 2, "extra_flags": ("--overlap-grad-reduce",)}
+
+    def xl(name: str, size: int, batch: int, **changes) -> Recipe:
+        recipe = gpt(48, 1600, 25, size).with_(speed=Speed(), global_batch_size=batch)
+        return timed(recipe, f"gpt2_xl_{name}_stock", 12, **changes)
+
+    eager = Speed(cross_entropy_fusion="te", overlap_communication=True)
+    eight = recipes.llama3_8b().with_(processes=2, global_batch_size=4, speed=eager, **fsdp)
+    bf16 = {"fp8_format": None, "fp8_param_gather": False}
+    return [
+        timed(eight, "llama3_8b_bf16_fsdp2", 12, **bf16),
+        timed(eight, "llama3_8b_tensorwise_fsdp2", 12),
+        xl("32_fsdp2", 16, 32, **two, **fsdp),
+        xl("32_distopt2", 16, 32, **two, **split),
+        xl("30_ddp2", 15, 30, **whole),
+        xl("15_dp1", 15, 15),
+        xl("16_dp1_distopt", 16, 16, **split),
+        xl("60_dp1_ga4", 15, 60),
+        xl("1_dp1", 1, 1),
+        timed(eight, "llama3_8b_bf16_fsdp2_recompute", 12, **bf16, recompute="full"),
+        timed(eight, "llama3_8b_tensorwise_fsdp2_recompute", 12, recompute="full"),
+    ]
+
+
 def planned() -> dict[str, Recipe]:
     """Every run by the name of its record; runs that are compared with each other alone have a folder."""
     every = [*waterfall(), *micro_batches(), *precisions(), *tensor_parallel(), *llama()]
     every += [*data_parallel(), *eight_gpus()]
     folders = {"": every, "twins/": twins(), "steps/": steps(), "layouts/": layouts(), "pipeline/": pipeline()}
+    folders["sharded/"] = sharded()
     named = {folder + recipe.name: recipe for folder, several in folders.items() for recipe in several}
     return {name: recipe.with_(stock=name.endswith("_stock")) for name, recipe in named.items()}  # whatever is exported
 

@@ -145,6 +145,15 @@ def test_torchs_own_sharding(folder):
     assert largest_difference(train(folder, "sharded by torch", 2, untied, "--use-torch-fsdp2"), one) <= 2 * ROUNDING
 
 
+@pytest.mark.train
+def test_megatrons_own_sharding_and_its_resume(folder, one_rank):
+    """Saved half way, which hangs in Megatron itself, and picked up: the losses of one rank, and then its own again."""
+    fsdp = words("--use-megatron-fsdp --ckpt-format fsdp_dtensor --calculate-per-token-loss")
+    whole = train(folder, "fully sharded", 2, *fsdp, *saved(folder, "fully sharded"))
+    assert len(whole) == STEPS and largest_difference(whole, one_rank) <= ROUNDING
+    assert train(folder, "fully sharded again", 2, *fsdp, *from_half(folder, "fully sharded")) == second_half(whole)
+
+
 PIPELINES = {
     "PP2×VPP2": (2, "--pipeline-model-parallel-size 2 --num-virtual-stages-per-pipeline-rank 2"),
     "TP2×PP2": (4, "--tensor-model-parallel-size 2 --pipeline-model-parallel-size 2"),

@@ -64,7 +64,7 @@ FSDP_ON_A_CPU = f"{FSDP} --calculate-per-token-loss"
         ("--use-megatron-fsdp", False, ["--ckpt-format fsdp_dtensor"]),
         (f"{FSDP} --save folder", False, []),
         (FSDP, True, ["--calculate-per-token-loss"]),
-        (f"{FSDP_ON_A_CPU} --save folder", True, ["save_interval=None"]),
+        (f"{FSDP_ON_A_CPU} --save folder", True, []),
         (FSDP_ON_A_CPU, True, []),
         ("--use-torch-fsdp2 --ckpt-format torch_dcp --load folder", False, ["--ckpt-format torch_dist"]),
         ("--use-torch-fsdp2 --ckpt-format torch_dcp", False, []),

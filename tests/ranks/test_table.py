@@ -48,14 +48,14 @@ def applied(changes: str) -> tuple[list[str], str]:
 
 def test_without_the_variable_nothing_but_the_needed_is_made():
     made, said = applied("")
-    assert made == ["compile_helpers", "adamw_resume"]
+    assert made == ["compile_helpers", "adamw_resume", "fsdp_checkpoint"]
     assert "Changes to Megatron: none, this is stock." in said
 
 
 @pytest.mark.parametrize("change", table.CHANGES)
 def test_each_change_can_be_made_alone(change):
     made, said = applied(change)
-    assert sorted(made) == sorted(["compile_helpers", "adamw_resume", change])
+    assert sorted(made) == sorted(["compile_helpers", "adamw_resume", "fsdp_checkpoint", change])
     assert f"Changes to Megatron: {change}." in said
 
 

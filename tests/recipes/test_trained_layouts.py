@@ -38,6 +38,10 @@ WORKS = {
         GPT.with_(hidden_size=256, vocab_size=4096, save_interval=2, dtype="bf16"),
         Layout(processes=2, distributed_optimizer=True),
     ),
+    "DP2+FSDP": (
+        GPT.with_(hidden_size=256, vocab_size=4096, save_interval=2, dtype="bf16"),
+        Layout(processes=2, distributed_optimizer=True, megatron_fsdp=True),
+    ),
     "CP2": (LLAMA, Layout(context_parallel=2)),
     "EP2": (GPT.with_(num_experts=4), Layout(processes=2, expert_parallel=2)),
     "TP2 with EP2 on 2 processes": (

@@ -89,6 +89,16 @@ REPAIRS = (
         "none; with a fused Adam (Transformer Engine, apex) it does nothing",
     ),
     Repair(
+        "fsdp_checkpoint",
+        NEEDED,
+        "fsdp_checkpoint",
+        {f"{OPTIMIZER}.sharded_param_state_fsdp_dtensor": "2141e813cecc"},
+        MEGATRON,
+        "Saving with Megatron's FSDP waits forever: a rank that holds nothing of a parameter does not list it.",
+        "none: a resumed run has the losses of the undisturbed one",
+        "none; without --use-megatron-fsdp it does nothing",
+    ),
+    Repair(
         "orderly_end",
         NEEDED,
         "",

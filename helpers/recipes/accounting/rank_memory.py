@@ -17,6 +17,7 @@ GIB = 2**30
 # (not measured); on a CPU what Python, PyTorch and Megatron take in each rank once imported (measured: 388 MB of its
 # own, beside 334 MB that all ranks share).
 OVERHEAD_BYTES = {"cuda": GIB, "cpu": 400 * 2**20}
+FSDP_UNITS = 2  # layers whose weights and gradients are whole at once: the one that runs, the one that is on its way
 PARTS = ("weights", "gradients", "optimizer", "activations", "other")
 
 
@@ -27,7 +28,9 @@ def memory(recipe: "Recipe", machine: Machine | None = None, pipeline_rank: int 
     States: mixed precision as in Rajbhandari et al. 2020 (ZeRO, section 3.1), with Megatron's fp32 gradients for bf16;
     the distributed optimizer divides the optimizer's part by data × context ranks. FP8 keeps the bf16 weights and adds
     two FP8 copies of every layer matrix (one transposed), or with `--fp8-param-gather` keeps those copies alone.
-    Activations: see `activations`; or what the optimizer lays out for its step, once they are gone, where that is more.
+    Megatron's FSDP divides weights and gradients, too, keeps a fp32 weight beside a fp32 one, and gathers whole layers
+    while they run: `FSDP_UNITS` of them are in `other`. Activations: see `activations`; or what the optimizer lays out
+    for its step, once they are gone, where that is more.
     A CUDA graph keeps their memory in a pool of its own, so that the optimizer's step cannot take it over: the smaller
     of the two is counted in `other` (Llama3-8B in FP8, TP2 and SP: 17 GB, where pools of 15.5 to 19.4 GB were
     measured).
@@ -56,19 +59,23 @@ def of_stage(recipe: "Recipe", machine: Machine | None, pipeline_rank: int) -> d
     if precision.fp8_format:
         matrices = _layer_matrices(model, layout) * layout.layers(model.num_layers, pipeline_rank)
         weights += (2 if not precision.fp8_param_gather else 2 - element) * matrices
-    share = count
+    share, held, gathered = count, count, 0.0
     if layout.distributed_optimizer:
         expert_data = max(1, layout.world_size // layout.expert_model_parallel)
         data = max(1, layout.data_parallel * layout.context_parallel)
         share = dense / data + experts / expert_data
+    if layout.megatron_fsdp:
+        layers = layout.layers(model.num_layers, pipeline_rank)
+        held, weights = share, weights * share / count
+        gathered = FSDP_UNITS * (element + _gradient_bytes(precision)) * count / max(1, layers)
     kept, step = activations.activation_bytes(recipe, machine, pipeline_rank), _step_bytes(precision) * share
     pool = min(kept, step) if _records(recipe, machine) else 0
     return {
         "weights": weights,
-        "gradients": _gradient_bytes(precision) * count,
-        "optimizer": _state_bytes(precision) * share,
+        "gradients": _gradient_bytes(precision) * held,
+        "optimizer": (_state_bytes(precision) + 4 * (layout.megatron_fsdp and precision.dtype == "fp32")) * share,
         "activations": max(kept, step),
-        "other": float(OVERHEAD_BYTES["cpu" if machine and machine.device == "cpu" else "cuda"]) + pool,
+        "other": float(OVERHEAD_BYTES["cpu" if machine and machine.device == "cpu" else "cuda"]) + pool + gathered,
     }
 
 
@@ -124,6 +131,8 @@ def checkpoint_bytes(recipe: "Recipe") -> int:
     writes it a second time.
     """
     count = sum(parameter_counts(recipe.model).values())
+    if recipe.layout.megatron_fsdp:
+        return count * 16
     if recipe.precision.dtype == "fp32":
         return count * (16 if recipe.layout.distributed_optimizer else 12)
     return count * 14

@@ -55,12 +55,34 @@ def precision(recipe: "Recipe", machine: Machine) -> Iterator[Problem]:
         if lay.sequence_parallel and lay.tensor_parallel > 1:
             why = "PyTorch's norms do not tell Megatron that each rank's gradient covers only a part of the sequence."
             yield error("sequence_parallel without Transformer Engine", why, f"sequence_parallel=False, or {install}.")
+    yield from fsdp(recipe, machine)
     connections = os.environ.get("CUDA_DEVICE_MAX_CONNECTIONS", "1")
-    split = lay.tensor_parallel > 1 or lay.context_parallel > 1
+    split = (lay.tensor_parallel > 1 or lay.context_parallel > 1) and not lay.megatron_fsdp
     if machine.device == "cuda" and split and connections != "1" and machine.gpus[0].compute_capability < (10, 0):
         why = f"Before Blackwell, Megatron demands 1 with {lay.name}: kernels must start in the order they are issued."
         change = "unset CUDA_DEVICE_MAX_CONNECTIONS: the recipe sets it."
         yield error(f"CUDA_DEVICE_MAX_CONNECTIONS={connections} in the environment", why, change)
+
+
+def fsdp(recipe: "Recipe", machine: Machine) -> Iterator[Problem]:
+    """What Megatron's FSDP demands beside it (arguments.py, `validate_args`), and what nobody has tried with it."""
+    lay = recipe.layout
+    if not lay.megatron_fsdp:
+        return
+    if not lay.distributed_optimizer:
+        why = "FSDP is the distributed optimizer and more: Megatron would turn that on by itself, with a warning."
+        yield error("megatron_fsdp without distributed_optimizer", why, "distributed_optimizer=True as well.")
+    if lay.data_parallel * lay.context_parallel == 1:
+        why = "It shares the model out over the data-parallel ranks, and there is one: that rank holds all of it."
+        more = lay.world_size * 2
+        yield warning("megatron_fsdp on one data-parallel rank", why, f"processes={more}, or megatron_fsdp=False.")
+    if lay.pipeline_parallel > 1:
+        why = "A stage would gather its weights anew for each micro-batch; we have not run the two together."
+        yield warning(f"megatron_fsdp with pipeline_parallel={lay.pipeline_parallel}", why, "pipeline_parallel=1.")
+    if machine.device == "cuda" and os.environ.get("CUDA_DEVICE_MAX_CONNECTIONS") == "1":
+        why = "Megatron demands more with FSDP: in one queue the gathered weights would wait for the products before."
+        change = "unset CUDA_DEVICE_MAX_CONNECTIONS: the recipe sets it."
+        yield error("CUDA_DEVICE_MAX_CONNECTIONS=1 in the environment", why, change)
 
 
 def speed(recipe: "Recipe", machine: Machine) -> Iterator[Problem]:
@@ -70,6 +92,9 @@ def speed(recipe: "Recipe", machine: Machine) -> Iterator[Problem]:
         yield error(f'cross_entropy_fusion="{s.cross_entropy_fusion}"', "There are two kernels.", '"te" or "native".')
     if machine.device == "cpu":
         return
+    if s.cuda_graph and lay.megatron_fsdp:
+        why = "FSDP takes memory for each layer's weights and gives it back; we have not run it in a recorded step."
+        yield error("cuda_graph with megatron_fsdp", why, "cuda_graph=False.")
     if s.overlap_communication and not lay.distributed_optimizer:
         why = "Weights are gathered, and so can arrive late, only where the distributed optimizer splits them."
         change = "distributed_optimizer=True, or overlap_communication=False."
