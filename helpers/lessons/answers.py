@@ -21,6 +21,7 @@ ANSWERS = {
     # 03
     "megabytes of an all-reduce": Expected(67.1, hint="sequence × batch × hidden numbers, two bytes each."),
     "possible TP": Expected([2, 4, 8, 16], hint="Every rank holds the same number of whole heads."),
+    "largest TP": Expected(4, 0, "layer_cost.ratio of wide.with_(tensor_parallel=…, sequence_parallel=True)."),
     "padded vocabulary at TP 2": Expected(50_432, 0, "The next multiple of 256."),
     # 04
     "largest E4M3": Expected(448, hint="It stands in the table of formats."),

@@ -12,7 +12,7 @@ from helpers.show import message, style, tables
 from helpers.show.arguments import checked
 from helpers.show.message import Absence
 from helpers.show.numbers import billions, percent, shown
-from helpers.show.style import COLOURS, GREY, INK, RECORDED_HATCH, REFERENCE, Picture
+from helpers.show.style import COLOURS, GREY, INK, REFERENCE, Picture
 from helpers.show.tables import dashed
 
 
@@ -134,13 +134,12 @@ def strong_scaling(several: Iterable[Results | None]) -> Picture | Absence:
     step = 0.5 if end < 3 else 1
     words = []
     with style.apply():
-        figure, axes = style.new_figure(width=8.6, height=1.2 + 0.34 * (places[-1] + 2.4))
+        figure, axes = style.new_figure(width=9.6, height=1.2 + 0.34 * (places[-1] + 2.4))
         for place, row in zip(places, rows, strict=True):
             look = {"color": COLOURS["tensor"], "alpha": 0.8} if row["run"] else {"color": GREY, "alpha": 0.5}
-            hatch = RECORDED_HATCH if row["run"] and row["run"].recorded_on else None
-            axes.barh(place, row["speed-up"], height=0.7, linewidth=0, edgecolor="white", hatch=hatch, **look)
+            axes.barh(place, row["speed-up"], height=0.7, linewidth=0, **look)
             text = f"{row['speed-up']:.2f}×  ·  {percent(row['speed-up'] / row['ranks'])}"
-            text += f"  ·  {row['step ms']:.0f} ms" if row["step ms"] else ""
+            text += f"  ·  {row['one ms']:.0f} → {row['step ms']:.0f} ms" if row["step ms"] else ""
             axes.text(end * 1.03, place, text, va="center", color=INK, fontsize=10)
             words.append(f"batch {row['batch']}, {row['name']}: {text}")
         for batch, ranks in groups:
@@ -149,9 +148,9 @@ def strong_scaling(several: Iterable[Results | None]) -> Picture | Absence:
             ideal = {"ha": "right", "xytext": (-4, 0), "va": "center", "color": GREY, "fontsize": 10}
             axes.annotate(f"ideal: {ranks}×", (ranks, own[0] - 1), textcoords="offset points", **ideal)
         style.name_rows(axes, names)
-        axes.set(xlim=(0, end * 1.45), ylim=(places[-1] + 0.7, -0.8), xlabel="speed-up over one GPU")
+        axes.set(xlim=(0, end * 1.9), ylim=(places[-1] + 0.7, -0.8), xlabel="speed-up over one GPU")
         axes.set_xticks([step * x for x in range(math.ceil(end / step) + 1)])
-        axes.set_title(f"{ours[0]['model']} parameters, {style.places(row['run'] for row in ours)}")
+        axes.set_title(f"{ours[0]['model']} parameters, each against one GPU of its own machine")
         sources = "; ".join(dict.fromkeys(row["measured on"] for row in known))
         figure.supxlabel(f"grey: {sources}" if sources else "", fontsize=9.5, color=GREY)
     given = f" Published: {sources}." if sources else ""
@@ -217,6 +216,7 @@ def _timed(several) -> list[dict]:
                 "how": run.speed.name,
                 "name": f"{run.layout.name}, {run.speed.name}",
                 "graph": run.speed.cuda_graph,
+                "gpu": run.gpu.name if run.gpu else "",
                 "model": _size(run.model),
                 "step ms": run.step_milliseconds,
                 "measured on": run.measured_on,
@@ -224,7 +224,8 @@ def _timed(several) -> list[dict]:
         )
     rows.sort(key=lambda row: (-row["batch"], row["graph"], row["ranks"]))
     for row in rows:
-        bases = [b for b in rows if b["ranks"] == 1 and (b["batch"], b["graph"]) == (row["batch"], row["graph"])]
+        alike = ("batch", "graph", "gpu")
+        bases = [b for b in rows if b["ranks"] == 1 and all(b[key] == row[key] for key in alike)]
         row["base"] = bases[0] if bases else None
     return rows
 
@@ -234,7 +235,9 @@ def _strong(several) -> list[dict]:
     smallest = min((row["run"].model for row in rows if row["ranks"] == 1), key=_parameters, default=None)
     rows = [row for row in rows if row["run"].model == smallest]
     for row in rows:
-        row["speed-up"] = row["base"]["step ms"] / row["step ms"] if row["base"] else math.nan
+        row["one ms"] = row["base"]["step ms"] if row["base"] else math.nan
+        row["speed-up"] = row["one ms"] / row["step ms"]
+        row["name"] += f", {row['run'].gpu.name.removeprefix('NVIDIA ') if row['run'].gpu else 'CPU'}"
     return rows
 
 
@@ -260,7 +263,7 @@ def _published(batch: int, gpus: int, machine: str, source: str, step: float | N
 
 def _published_strong() -> list[dict]:
     rows = [
-        _published(batch, gpus, TUTORIALS_GPUS, TUTORIALS, step) | {"speed-up": steps[1] / step}
+        _published(batch, gpus, TUTORIALS_GPUS, TUTORIALS, step) | {"speed-up": steps[1] / step, "one ms": steps[1]}
         for batch, steps in published.STRONG_STEP_MS.items()
         for gpus, step in steps.items()
     ]

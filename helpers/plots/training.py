@@ -125,6 +125,7 @@ def signed_differences(pairs: Mapping[str, tuple[Results | None, Results | None]
             axes.plot(at, means, label=name, **style.run_style(index) | {"markersize": 4})
             words.append(f"{name}: {means.iloc[-1]:+.3f} over the last {window} steps")
         axes.set_ylabel(f"difference (nats),\nmean of {window} steps")
+        axes.set_title(style.places(run for name in drawn for run in pairs[name]), fontsize=11)
         style.count_steps(axes)
         figure.legend(loc="outside lower center", ncols=2)
     left_out = f" Not recorded: {', '.join(missing)}." if missing else ""

@@ -87,9 +87,11 @@ class Speed:
             flags.append(Flag("--overlap-grad-reduce", None, "gradients travel while backward goes on"))
             flags.append(Flag("--overlap-param-gather", None, "weights arrive while forward goes on"))
         if self.overlap_tensor_parallel:
-            flags.append(Flag("--tp-comm-overlap", None, "a layer's products and collectives run in pieces, at once"))
+            flags.append(Flag("--tp-comm-overlap", None, "a layer's GEMMs and collectives run in pieces, at once"))
             flags.append(Flag("--tp-comm-overlap-rs-dgrad", None, "those of the input's gradient, too"))
-            flags.append(Flag("--tp-comm-overlap-cfg", str(TENSOR_PARALLEL_OVERLAP), "all sent by the copy engines"))
+            flags.append(
+                Flag("--tp-comm-overlap-cfg", str(TENSOR_PARALLEL_OVERLAP), "which GEMMs send in a ring of copies")
+            )
         return flags
 
 

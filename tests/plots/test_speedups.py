@@ -1,7 +1,10 @@
 """Scaling tables: against the right run, by hand, beside figures of others that carry their source."""
 
+from dataclasses import replace
+
 import pytest
-from records import recorded
+from machines import H100, TWO_H200
+from records import curves, make_run, recorded
 
 from helpers import plots, recipes, runs
 from helpers.recipes import accounting
@@ -76,13 +79,27 @@ def test_strong_scaling_bars(several):
     *ours, other = axes.patches
     assert [patch.get_width() for patch in ours] == [pytest.approx(x) for x in (1.6, 1.5, 300 / 160)]
     assert other.get_width() == pytest.approx(390 / 259)
-    assert all(patch.get_hatch() == "////" for patch in ours) and not other.get_hatch()
+    assert not any(patch.get_hatch() for patch in (*ours, other)), "each name says where"
     names = [tick.get_text() for tick in axes.get_yticklabels()]
     assert names[0] == "batch 20, 2 GPUs:" and names[-1] == "TP2, eager, H100"
-    assert names[1:-1] == ["TP2, eager", "TP2+SP, CUDA graph", "TP2+SP, CUDA graph, overlapped"]
+    assert names[1:-1] == [
+        "TP2, eager, H200",
+        "TP2+SP, CUDA graph, H200",
+        "TP2+SP, CUDA graph, overlapped, H200",
+    ]
     assert {line.get_xdata()[0]: line.get_linestyle() for line in axes.lines} == {2: "--"}
-    assert "1.60×  ·  80%  ·  250 ms" in picture.alt and "H100: 1.51×  ·  75%  ·  259 ms" in picture.alt
-    assert axes.get_title(loc="left").endswith(", recorded on NVIDIA H200")
+    assert "1.60×  ·  80%  ·  400 → 250 ms" in picture.alt and "H100: 1.51×  ·  75%  ·  390 → 259 ms" in picture.alt
+    assert axes.get_title(loc="left").endswith(", each against one GPU of its own machine")
+
+
+def test_each_machine_has_a_baseline_of_its_own(tmp_path):
+    """Two H100s are not compared with one H200, however alike the runs are."""
+    steps = {gpt("one", graph=True): 0.3, gpt("two", 2, graph=True): 0.2}
+    pair = [recorded(tmp_path / "h200", recipe, seconds) for recipe, seconds in steps.items()]
+    alone = gpt("two_elsewhere", 2, graph=True)
+    elsewhere = make_run(tmp_path / "h100", alone, replace(TWO_H200, gpus=(H100,) * 2), curves(seconds=0.1))
+    picture = plots.strong_scaling([*pair, elsewhere])
+    assert "TP2, CUDA graph, H200: 1.50×" in picture.alt and "3.00×" not in picture.alt
 
 
 def test_strong_scaling_groups_by_batch_and_number_of_gpus(tmp_path):
