@@ -3,8 +3,9 @@
 import math
 
 import pytest
+from machines import EIGHT_H200
 
-from helpers import corpus, formats, launch, machine, planner, plots, recipes, runs, weights
+from helpers import corpus, formats, launch, planner, plots, recipes, runs, weights
 from helpers.lessons import exercises, experiments, layouts, napkin, sums
 from helpers.plots import layer
 from helpers.recipes import Layout, preflight
@@ -104,6 +105,9 @@ def test_of_a_recipe(tiny_recipe, small_corpus, changes, words):
         (lambda: formats.cast_errors(None), "a layer's tensors"),
         (lambda: formats.product_errors("x"), "a layer's tensors"),
         (lambda: formats.decides(None), "DataFrame"),
+        (lambda: napkin.step(recipes.gpt3_345m().scaled_to("cpu"), EIGHT_H200), 'with_(dtype="bf16")'),
+        (lambda: timeline.write(None, "x.json"), "the timeline of a step"),
+        (lambda: timeline.reduce(None), "a path, or a text"),
         (lambda: layouts.beside(None, None), "the timeline of a step"),
         (lambda: plots.step_parts([]), "there is no plan to draw"),
         (lambda: plots.predicted_and_measured(), "there is no timed run"),
@@ -129,8 +133,8 @@ def test_of_what_stands_alone(call, words):
         lambda recipe, data: planner.predict(recipe),
         lambda recipe, data: planner.search(recipe),
         lambda recipe, data: planner.best(recipe),
-        lambda recipe, data: planner.across(recipe, [machine.described("8 × H100 80GB")]),
-        lambda recipe, data: napkin.step(recipe, machine.described("8 × H100 80GB")),
+        lambda recipe, data: planner.across(recipe, [EIGHT_H200]),
+        lambda recipe, data: napkin.step(recipe, EIGHT_H200),
         lambda recipe, data: sums.epochs(recipe, data),
         lambda recipe, data: sums.output_layer(recipe),
         lambda recipe, data: sums.memory_plan(recipe, {}),
@@ -150,6 +154,9 @@ def test_of_sizes_that_are_none(tiny_recipe, small_corpus, call, size):
         (lambda r, c: launch.train(r, c, hang_timeout_seconds=NAN), "hang_timeout_seconds=600, say"),
         (lambda r, c: launch.train(r.with_(extra_flags=("--wandb-entity", "a\0b")), c), "NUL character"),
         (lambda r, c: experiments.pull_the_plug(r, c, step=0), "from 1 to"),
+        (lambda r, c: experiments.layouts(r, c, {"tensor_parallel": "2"}), "tensor_parallel='2'"),
+        (lambda r, c: experiments.look_inside(r, c, {"tensor_parallel": 3}), "tensor_parallel=1, 2 or 4"),
+        (lambda r, c: experiments.look_inside(r, c, {}, {"tensor_parallel": 2}), "not on [1, 2]"),
         (lambda r, c: weights.generate(r, "\ud800"), "half a character"),
     ],
 )

@@ -35,13 +35,15 @@ def gpt3_small(recipe, gigabytes, data: Corpus | Blend | None = None, machine: M
     if not isinstance(recipe, Recipe):
         told = f"the first answer is a recipe, not {type(recipe).__name__}"
         return Message("wrong", f"{name}: {told}. Begin with recipes.gpt3_345m().with_(…).")
+    if problems := preflight.wrong_values(recipe):
+        return Message("wrong", f"{name}: {problems[0].asked}. {problems[0].why} {problems[0].change}")
     if (recipe.model.sequence_length, recipe.model.vocab_size) != (1024, 50304):
         return Message("wrong", f"{name}: change recipes.gpt3_345m() itself; this one has another text or vocabulary.")
     wrong = {key: getattr(recipe.model, key) for key, size in SIZES.items() if getattr(recipe.model, key) != size}
     if wrong:
         words = ", ".join(f"{key}={value}" for key, value in wrong.items())
         return Message("wrong", f"{name}: not GPT-3 Small yet, look at {words}: table 2.1 of Brown et al. 2020.")
-    if problems := preflight.wrong_values(recipe) or [*sizes.shapes(recipe)]:
+    if problems := [*sizes.shapes(recipe)]:
         return Message("wrong", f"{name}: {problems[0].asked}. {problems[0].why} {problems[0].change}")
     machine = machine or here()
     parts = accounting.memory(recipe, machine if machine.device == "cuda" else None)

@@ -81,6 +81,7 @@ def layouts(recipe: Recipe, data, *changes: Mapping[str, Any], machine: Machine 
     finished = []
     for change in changes:
         changed = recipe.with_(**change)
+        preflight.require_values(changed)
         words = re.sub(r"[^a-z0-9]+", "_", changed.layout.name.lower()).strip("_")
         print(changed.layout.name)
         named = changed.with_(name=f"{recipe.name}_{words}")
@@ -99,14 +100,22 @@ def look_inside(
     Returns:
         One of each: "shards": which rank holds which part of each matrix; "collectives": what rank 0 said, in order.
         See `helpers/ranks/shards.py`; drawn by `plots.layer`.
+
+    Raises:
+        preflight.PreflightError: one of them cannot work. ValueError: they take several numbers of ranks.
     """
     machine = machine or here()
     heard = recipe.with_(save_interval=None, tensorboard=False, wandb_project=None, speed=Speed())
     models = [heard.with_(**change) for change in changes or ({},)]
+    for model in models:
+        preflight.require_values(model)
+        preflight.refuse(preflight.split(model, machine))
+    if len(ranks := {model.layout.world_size for model in models}) > 1:
+        raise ValueError(f"experiments.look_inside: all on the same ranks, not on {sorted(ranks)}. Ask for each alone.")
     variables = {name: value for model in models for name, value in run_variables(model, machine).items()}
     variables["TORCH_COMPILE_DISABLE"] = ("1", "compiled code keeps what it says to itself")
     flags = [word for model in models for word in ("--and", *model.flags(data, machine))][1:]
-    output = launch.ranks("shards", recipe.layout.world_size, *flags, machine=machine, variables=variables)
+    output = launch.ranks("shards", *ranks, *flags, machine=machine, variables=variables)
     return layer.findings(output)
 
 

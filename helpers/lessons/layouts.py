@@ -220,7 +220,7 @@ def wrong_part(timeline: Timeline | Absence, plan: Plan, answer) -> Message:
         return Message("plain", str(timeline))
     if answer is ... or answer is None:
         return Message("asked", f"{name}: one of {', '.join(BESIDE)}.")
-    if answer not in BESIDE:
+    if not isinstance(answer, str) or answer not in BESIDE:
         return Message("wrong", f"{name}: {answer!r} is none of {', '.join(BESIDE)}.")
     off = beside(timeline, plan)["difference"]
     worst = off.abs().idxmax()

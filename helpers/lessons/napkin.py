@@ -25,7 +25,7 @@ def step(recipe: Recipe, machine: Machine):
     flops = accounting.flops_by_part(model)
     visited = (sum(flops.values()) - flops["scores"]) / 6
     tokens = batch.global_batch_size * model.sequence_length
-    rate = rates.products[gemms.format_of(recipe)].flops
+    rate = gemms.product(rates, gemms.format_of(recipe)).flops
     m = max(1, batch.global_batch_size // (batch.micro_batch_size * d))
     work = 6 * visited * tokens / (ranks * rate)
     memory = accounting.memory(recipe, machine)

@@ -59,7 +59,8 @@ class Timeline:
     backward: Window
 
 
-def reduce(trace, run=None) -> Timeline:
+@checked
+def reduce(trace: Path | str, run: Results | None = None) -> Timeline:
     """A profiler trace of one step (`.json.gz`, without pipeline parallelism) as a `Timeline` of its middle layer.
 
     A layer begins with its first norm and ends where the next one begins; backward it is the same in reverse.
@@ -108,7 +109,8 @@ def of_run(run: Results) -> Timeline:
     return reduce(run.path / TRACE, run)
 
 
-def write(timeline: Timeline, path) -> Path:
+@checked
+def write(timeline: Timeline, path: Path | str) -> Path:
     """Keep a timeline as a small JSON file."""
     rounded = json.loads(json.dumps(dataclasses.asdict(timeline)), parse_float=lambda digits: round(float(digits), 3))
     Path(path).parent.mkdir(parents=True, exist_ok=True)

@@ -7,7 +7,7 @@ one: dgrad, the gradient of the input, and wgrad, that of the weight, both with 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from helpers.recipes.costs.rates import Rates
+from helpers.recipes.costs.rates import Products, Rates
 
 if TYPE_CHECKING:
     from helpers.recipes.recipe import Recipe
@@ -61,14 +61,23 @@ def logits(recipe: "Recipe") -> Gemm:
 
 def seconds(gemm: Gemm, rates: Rates, format: str) -> float:
     """FLOPs ÷ rate, or bytes ÷ bandwidth where that is more (a roofline), and the start of each."""
-    if format not in rates.products:
-        raise ValueError(
-            f"{rates.machine} has no {format.upper()} GEMMs: with_(fp8_format=None, fp8_param_gather=False)."
-        )
-    rate = rates.products[format]
+    rate = product(rates, format)
     element = {"fp8": 1, "fp32": 4}.get(format, 2)
     bytes_moved = element * (gemm.m * gemm.k + gemm.k * gemm.n) + max(2, element) * gemm.m * gemm.n
     return max(gemm.flops / rate.flops, gemm.count * bytes_moved / rates.bandwidth) + gemm.count * rate.start
+
+
+def product(rates: Rates, format: str) -> Products:
+    """How fast a machine multiplies in a format.
+
+    Raises:
+        ValueError: nobody measured that there.
+    """
+    if format not in rates.products:
+        known, instead = ", ".join(rates.products), "fp8_format=None, fp8_param_gather=False"
+        change = f"with_({instead})" if format == "fp8" else 'with_(dtype="bf16")'
+        raise ValueError(f"No rate of {format.upper()} GEMMs is known of {rates.machine}, but of {known}: {change}.")
+    return rates.products[format]
 
 
 def format_of(recipe: "Recipe") -> str:
