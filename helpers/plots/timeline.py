@@ -133,7 +133,7 @@ def _lane(axes, row: int, window: Window, talks: bool, longest: float, backward:
         share, look = (end - start) / longest, {"ha": "center", "va": "center", "color": on(colour)}
         twice = backward and words in PARTS and parts.count(words) == 2
         grad = GRAD[parts[: place + 1].count(words)] if twice else ""
-        if share > NAMED_WIDTH * max(1, max(len(words), len(grad)) / 5):
+        if share > NAMED_WIDTH * max(1, max(len(words), len(grad)) / 4.4):
             size = 8 if grad else 9.5
             axes.text((start + end) / 2e3, row, f"{words}\n{grad}".strip(), fontsize=size, linespacing=1.0, **look)
         elif share > UPRIGHT_WIDTH and words in (*PARTS, *COLLECTIVES):
