@@ -19,7 +19,9 @@ from datetime import date
 from importlib.metadata import version
 from pathlib import Path
 
-from helpers import corpus, launch, recipes, runs, weights
+from gpu_runs import keep
+
+from helpers import corpus, launch, recipes, weights
 from helpers.machine import here
 from helpers.processes import programs
 from helpers.recipes import Layout
@@ -88,8 +90,7 @@ def smollm2(recorded: Path, is_smoke: bool) -> None:
     texts = [corpus.prepare(name, tokenizer=recipe.tokenizer) for name in ("sotu", "python")]
     judged = {"before": _judged(tuned, texts, samples)}
     run = launch.train(tuned, texts[0], fresh=True)
-    runs.record(run, f"{FOLDER}/smollm2_speeches", recorded)
-    file = recorded / here().label / FOLDER / "smollm2_judged.json"
+    file = keep(run, f"{FOLDER}/smollm2_speeches", recorded).with_name("smollm2_judged.json")
     for step in ("after", "export"):
         file.write_text(json.dumps(judged, indent=1) + "\n")
         if step == "after":
