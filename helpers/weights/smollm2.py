@@ -24,7 +24,7 @@ def missing() -> str | None:
     lacking = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if not lacking:
         return None
-    return f"SmolLM2 comes with the extra `huggingface` ({', '.join(lacking)}): `uv sync --extra huggingface` adds it."
+    return f"SmolLM2 comes with the extra `huggingface` ({', '.join(lacking)} missing): `uv sync` adds it."
 
 
 def folder() -> Path:

