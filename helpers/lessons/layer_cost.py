@@ -25,14 +25,17 @@ def layer_cost(recipe: Recipe, machine: Machine):
 
     T_comp: its GEMMs, six FLOPs a token and weight. T_comm: its collectives, one after the other, as if nothing hid
     them. The rates are the machine's (`planner.calibrated`, or carried over from recorded ones).
+
+    Raises:
+        ValueError: the machine has no GEMMs of the recipe's format, or nothing is known of it.
     """
     import pandas as pd
 
     n, rates = recipe.layout.tensor_parallel, rates_of(machine)
+    compute = _compute(recipe, rates)
     tokens, flops = gemms.tokens(recipe), 3 * sum(one.flops for one in gemms.layer(recipe))
     rate, link = rates.products[gemms.format_of(recipe)].flops, exchange.link_of(machine, rates, n, 1)
-    said, compute = numbers.prefixed, _compute(recipe, rates)
-    whole = _whole(recipe)
+    said, whole = numbers.prefixed, _whole(recipe)
     rows = [
         (
             "T_comp: GEMMs",

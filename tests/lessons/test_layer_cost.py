@@ -30,6 +30,11 @@ def test_the_sums_of_a_layer_on_paper():
     assert layer_cost.ratio(alone, TWO) == 0 and len(layer_cost.layer_cost(alone, TWO)) == 1
 
 
+def test_a_format_without_a_rate_is_told():
+    with pytest.raises(ValueError, match="FP32 GEMMs"):
+        layer_cost.layer_cost(RECIPE.with_(dtype="fp32"), TWO)
+
+
 def test_the_share_falls_with_the_width_and_grows_with_tp():
     node = described("8 × H100 80GB")
     table = layer_cost.ratios(RECIPE, {"one node": (node, (2, 8))})
@@ -58,4 +63,4 @@ def test_two_all_gathers_of_an_overlapped_layer_are_still_nccls():
     assert table["copies"].to_dict() == {"plain": 0, "overlapped": 8}
     assert table.loc["overlapped", "exposed"] < 0.2 * table.loc["plain", "exposed"]
     assert table.loc["overlapped", "wgrad"] < table.loc["plain", "wgrad"] and table.loc["overlapped", "dgrad"] > 900
-    assert "exposed" not in dir(layer_cost.overlap_price({"gone": Absence("none")}))
+    assert layer_cost.overlap_price({"gone": Absence("none")}) == Absence("none")

@@ -31,7 +31,7 @@ UNBORN = {  # from ranks that did not run, and from what refuses a recorded run
     "inside",
     "inside_sequence",
     "layer",
-    "errors",
+    "loud",
     "floor",
     "undisturbed",
     "plans",
@@ -107,4 +107,4 @@ def test_what_a_notebook_starts_passes_preflight(notebook, gpus, started, monkey
     machine.here.cache_clear()
     for cell in code_cells(notebook):
         run(cell.source, names)
-    assert len(started) >= {"02": 4, "03": 6, "04": 1, "09": 0}[notebook.stem[:2]]
+    assert len(started) >= {"02": 4, "03": 4, "04": 1, "09": 0}[notebook.stem[:2]]
