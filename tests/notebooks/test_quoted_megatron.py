@@ -1,4 +1,4 @@
-"""What notebook 00 quotes of Megatron stands so in the installed one."""
+"""What notebooks 00 and 03 quote of Megatron stands so in the installed one."""
 
 import re
 
@@ -27,3 +27,16 @@ def test_megatron_hands_them_to_pytorch():
     text = megatron_source("training/initialize.py").read_text()
     for words in ("torch.cuda.set_device(args.local_rank)", "torch.distributed.init_process_group(", "args.world_size"):
         assert words in text
+
+
+def test_the_order_of_collectives_and_gemms_is_megatrons():
+    """Notebook 03 quotes the first line of each statement, in the order in which the backward pass has them."""
+    page = PROJECT / "notebooks" / "03_tensor_parallelism.ipynb"
+    text = "\n".join(cell.source for cell in nbformat.read(page, 4).cells if cell.cell_type == "markdown")
+    (block,) = re.findall(r"```python\n# (core/\S+\.py\n.*?)```", text, flags=re.DOTALL)
+    file, *lines = block.splitlines()
+    source = megatron_source(file).read_text()
+    backward = source[source.index("class LinearWithGradAccumulationAndAsyncCommunication") :]
+    known = [line.strip() for line in backward.splitlines()]
+    places = [known.index(line) for line in lines]
+    assert places == sorted(places) and len(lines) == 4
