@@ -1,0 +1,101 @@
+"""What the ranks of a data-parallel run hold and send in one step, as `lessons.sharding.listen` heard it."""
+
+from collections import Counter
+from collections.abc import Mapping
+
+from helpers.plots.shapes import tint
+from helpers.show import style
+from helpers.show.arguments import checked
+from helpers.show.numbers import decimal_bytes
+from helpers.show.style import COLOURS, FAINT, INK, MEMORY_PARTS, Picture
+
+HATCHES = {"all-reduce": "", "all-gather": "////", "reduce-scatter": "\\\\\\\\"}
+GROUNDS = {"forward": "#F4F4F4", "backward": "#DDDDDD", "optimizer": "#F3E6C4"}
+STATES = ("weights", "gradients", "optimizer")
+
+
+@checked
+def data_parallel_steps(heard: Mapping[str, Mapping]) -> Picture:
+    """One step of each run on rank 0: its passes as grounds, each collective where it begins, as tall as its bytes.
+
+    Each lane has its own time, from the step's start to its end: the order is what counts, CPU ranks lend no speed.
+
+    Raises:
+        ValueError: there is no run.
+    """
+    from matplotlib.patches import Patch
+
+    if not heard:
+        raise ValueError(
+            "plots.data_parallel_steps: there is no run. lessons.sharding.listen(recipe, data, …) hears one."
+        )
+    largest = max((one["bytes"] for run in heard.values() for one in run["collectives"]), default=1)
+    spoken, kinds = [], []
+    with style.apply():
+        drawn, lanes = style.new_figure(rows=len(heard), width=9.2, height=0.5 + 0.95 * len(heard), squeeze=False)
+        for (name, run), axes in zip(heard.items(), lanes[:, 0], strict=True):
+            end = max([p["end"] for p in run["phases"]] + [c["milliseconds"] for c in run["collectives"]])
+            for phase in run["phases"]:
+                axes.axvspan(phase["start"] / end, phase["end"] / end, color=GROUNDS[phase["phase"]], lw=0)
+            for one in run["collectives"]:
+                kinds.append(one["collective"])
+                look = {"hatch": HATCHES.get(one["collective"], ""), "edgecolor": COLOURS["data"], "linewidth": 0.8}
+                height = 0.15 + 0.85 * one["bytes"] / largest
+                axes.bar(
+                    one["milliseconds"] / end, height, 0.012, align="edge", color=tint(COLOURS["data"], 0.45), **look
+                )
+            axes.set(xlim=(-0.005, 1.03), ylim=(0, 1.1), xticks=[], yticks=[])
+            axes.grid(visible=False)
+            for side in axes.spines.values():
+                side.set_visible(False)
+            words = f"{name}: {said(run['collectives'])}"
+            axes.set_title(words, fontsize=10, color=INK)
+            spoken.append(words)
+        lanes[-1, 0].set_xlabel("the step's time, from its start to its end", color=FAINT, fontsize=10)
+        keys = [Patch(fc=colour, label=phase) for phase, colour in GROUNDS.items()]
+        for kind in dict.fromkeys(kinds):
+            keys.append(
+                Patch(fc=tint(COLOURS["data"], 0.45), ec=COLOURS["data"], hatch=HATCHES.get(kind, ""), label=kind)
+            )
+        drawn.legend(handles=keys, loc="outside lower center", ncols=len(keys))
+    return Picture(drawn, "What rank 0 sends in one step. " + "; ".join(spoken) + ".")
+
+
+def said(collectives) -> str:
+    """ "5 reduce-scatters, 5 all-gathers, 1.8 MB"."""
+    counts = Counter(one["collective"] for one in collectives)
+    listed = ", ".join(f"{count} {name}{'s' * (count > 1)}" for name, count in counts.items()) or "nothing"
+    return f"{listed}, {decimal_bytes(sum(one['bytes'] for one in collectives))} in all"
+
+
+@checked
+def held(heard: Mapping[str, Mapping], planned: Mapping[str, Mapping] | None = None) -> Picture:
+    """Bytes of weights, gradients and optimizer state on rank 0 between two steps, and the plan as a line.
+
+    Args:
+        planned: `accounting.memory` by the same names; a run without one has no line.
+
+    Raises:
+        ValueError: there is no run.
+    """
+    if not heard:
+        raise ValueError("plots.held: there is no run. lessons.sharding.listen(recipe, data, …) hears one.")
+    spoken = []
+    with style.apply():
+        drawn, axes = style.new_figure(width=8.2, height=0.9 + 0.42 * len(heard))
+        for place, (name, run) in enumerate(heard.items()):
+            left, mine = 0.0, run["held"][0]
+            for part in STATES:
+                size = mine[part] / 1e6
+                axes.barh(place, size, 0.62, left=left, color=MEMORY_PARTS[part], label=None if place else part)
+                left += size
+            if plan := (planned or {}).get(name):
+                whole = sum(plan[part] for part in STATES) / 1e6
+                label = None if place else "planned"
+                axes.plot([whole, whole], [place - 0.42, place + 0.42], color="#888888", ls="--", lw=1.8, label=label)
+            spoken.append(f"{name}: " + ", ".join(f"{part} {decimal_bytes(mine[part])}" for part in STATES))
+        style.name_rows(axes, dict(enumerate(heard)))
+        axes.invert_yaxis()
+        axes.set_xlabel("MB on rank 0 between two steps")
+        drawn.legend(loc="outside lower center", ncols=4)
+    return Picture(drawn, "What rank 0 holds. " + "; ".join(spoken) + ".")

@@ -1,0 +1,68 @@
+"""What data parallelism keeps and sends, heard on real ranks; what a learner may answer wrongly."""
+
+import pytest
+
+from helpers import recipes
+from helpers.lessons import sharding
+from helpers.machine import CPU
+from helpers.recipes import preflight
+
+ROUNDING = 9.5e-7
+DDP = {"processes": 2}
+DISTOPT = DDP | {"distributed_optimizer": True}
+FSDP = DISTOPT | {"megatron_fsdp": True}
+SPLIT = {"extra_flags": ("--data-parallel-sharding-strategy", "optim_grads")}
+VARIANTS = {"DDP": DDP, "DistOpt": DISTOPT, "ZeRO-2": FSDP | SPLIT, "FSDP": FSDP}
+
+
+@pytest.fixture(scope="module")
+def recipe():
+    small = recipes.gpt3_345m().scaled_to("cpu")
+    sizes = {"num_layers": 2, "hidden_size": 64, "sequence_length": 32, "micro_batch_size": 2, "global_batch_size": 8}
+    steps = {"train_iters": 3, "lr_warmup_iters": 1, "eval_iters": 0, "save_interval": None}
+    return small.with_(**sizes, **steps, dtype="fp32", dropout=0.0, cuda_graph=False)
+
+
+@pytest.mark.train
+def test_each_stage_of_zero_holds_and_sends_what_it_says(recipe):
+    heard = sharding.listen(recipe, None, VARIANTS, CPU)
+    assert list(heard) == list(VARIANTS)
+    assert all(abs(a - b) <= ROUNDING for run in heard.values() for a, b in zip(run["losses"], heard["DDP"]["losses"]))
+    held = sharding.per_parameter(recipe, heard)
+    expected = {"DDP": [4, 4, 8], "DistOpt": [4, 4, 4], "ZeRO-2": [4, 2, 6], "FSDP": [2, 2, 6]}
+    for name, parts in expected.items():
+        assert list(held.loc[name, list(sharding.STATES)]) == pytest.approx(parts, rel=0.02), name
+    plan = sharding.planned(recipe, VARIANTS, CPU)
+    assert set(plan) == set(VARIANTS) - {"ZeRO-2"}
+    for name, parts in plan.items():
+        for part in sharding.STATES:
+            assert heard[name]["held"][0][part] == pytest.approx(parts[part], rel=0.02), (name, part)
+    kinds = {name: {one["collective"] for one in run["collectives"]} for name, run in heard.items()}
+    assert kinds == {"DDP": {"all-reduce"}} | dict.fromkeys(list(VARIANTS)[1:], {"all-gather", "reduce-scatter"})
+    gathered = [c["phase"] for c in heard["FSDP"]["collectives"] if c["collective"] == "all-gather"]
+    assert {"forward", "backward"} <= set(gathered)
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (lambda r: sharding.bucket(r, None, ..., CPU), "put a bucket size"),
+        (lambda r: sharding.bucket(r, None, -3, CPU), "1 or more, not -3"),
+        (lambda r: sharding.bucket(r, None, "many", CPU), "not 'many'"),
+        (lambda r: sharding.gradients_split_weights_whole(r, None, ..., CPU), "put Megatron's flags"),
+        (lambda r: sharding.gradients_split_weights_whole(r, None, "--zero", CPU), "a tuple of words"),
+        (lambda r: sharding.bytes_sent(r, None, ..., CPU), "put a number"),
+        (lambda r: sharding.bytes_sent(r, None, "two", CPU), "a number"),
+    ],
+)
+def test_an_answer_of_another_kind_is_told_at_once(recipe, answer, words):
+    assert words in str(answer(recipe))
+
+
+def test_a_variant_that_cannot_work_starts_nothing(recipe):
+    with pytest.raises(preflight.PreflightError, match="distributed_optimizer=True"):
+        sharding.listen(recipe, None, {"FSDP": DDP | {"megatron_fsdp": True}}, CPU)
+    with pytest.raises(ValueError, match="nothing to train"):
+        sharding.listen(recipe, None, {}, CPU)
+    with pytest.raises(preflight.PreflightError, match="multiple of"):
+        sharding.listen(recipe, None, {"DDP": DDP | {"global_batch_size": 3}}, CPU)
