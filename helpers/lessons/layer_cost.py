@@ -143,7 +143,11 @@ def boxes(timeline: Timeline | Absence, recipe: Recipe, machine: Machine):
                     (way, one.collective, sent / 1e6, 1e6 * (link.start + sent / link.bandwidth), one.duration, beside)
                 )
     columns = ["direction", "collective", "MB sent", "predicted µs", "measured µs", "runs beside"]
-    return pd.DataFrame(rows, columns=columns).round(0).set_index(["direction", "collective"])
+    return (
+        pd.DataFrame(rows, columns=columns)
+        .round({"MB sent": 1, "predicted µs": 0, "measured µs": 0})
+        .set_index(["direction", "collective"])
+    )
 
 
 @checked
