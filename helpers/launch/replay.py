@@ -12,7 +12,8 @@ from helpers.runs import pipeline
 from helpers.show.arguments import checked
 
 MOST_STAGES = 8  # each is a process, with all of Megatron imported
-KNOWN = ("micro_batches", "virtual_pipeline_chunks", "forward_ms", "backward_ms")
+KNOWN = ("micro_batches", "virtual_pipeline_chunks", "forward_ms", "backward_ms", "name")
+USUAL = {"forward_ms": 20.0, "backward_ms": 40.0}
 
 
 @checked
@@ -28,7 +29,7 @@ def replay_pipeline(
 
     Args:
         settings: of each pipeline `micro_batches`, `virtual_pipeline_chunks` (1), and how long a stage takes for one
-            micro-batch, `forward_ms` (20) and `backward_ms` (40): a number, or one for each stage.
+            micro-batch, `forward_ms` (20) and `backward_ms` (40): a number, or one for each stage; and a `name`.
 
     Raises:
         ValueError: Megatron has no schedule for one of them.
@@ -44,7 +45,7 @@ def replay_pipeline(
     with tempfile.TemporaryDirectory() as folder:
         words = (folder, json.dumps(jobs))
         programs.ranks("pipeline_replay", pipeline_parallel, *words, machine=CPU, timeout_seconds=timeout_seconds)
-        return [pipeline.replayed(Path(folder) / str(number), _name(job)) for number, job in enumerate(jobs)]
+        return [pipeline.replayed(Path(folder) / str(number), job["name"]) for number, job in enumerate(jobs)]
 
 
 def _job(stages: int, setting: dict) -> dict:
@@ -57,11 +58,9 @@ def _job(stages: int, setting: dict) -> dict:
     if chunks > 1 and count % stages:
         why = f"The interleaved schedule takes micro-batches in groups of {stages}, one for each stage"
         raise ValueError(f"micro_batches={count} with virtual_pipeline_chunks={chunks}: {why}.")
-    spent = {name: _each(name, setting.get(name, usual), stages) for name, usual in _USUAL.items()}
-    return {"micro_batches": count, "chunks": chunks} | spent
-
-
-_USUAL = {"forward_ms": 20.0, "backward_ms": 40.0}
+    spent = {name: _each(name, setting.get(name, usual), stages) for name, usual in USUAL.items()}
+    shown = setting.get("name", f"P={stages}, m={count}" + f", v={chunks}" * (chunks > 1))
+    return {"micro_batches": count, "chunks": chunks, "name": str(shown)} | spent
 
 
 def _each(name: str, given, stages: int) -> list[float]:
@@ -69,8 +68,3 @@ def _each(name: str, given, stages: int) -> list[float]:
     if len(each) != stages or not all(isinstance(one, int | float) and 0 < one <= 1000 for one in each):
         raise ValueError(f"{name}={given!r}: milliseconds up to 1,000, one number or one for each of {stages} stages.")
     return [float(one) for one in each]
-
-
-def _name(job: dict) -> str:
-    chunks = f", v={job['chunks']}" * (job["chunks"] > 1)
-    return f"P={len(job['forward_ms'])}, m={job['micro_batches']}{chunks}"

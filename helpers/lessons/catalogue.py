@@ -38,9 +38,10 @@ def of(machine: Machine, hub: bool) -> tuple[Plan, ...]:
         llama += ", BF16 against FP8" if fp8 else ", without FP8; FP8 training from recorded runs"
     after = "a real model, SmolLM2-135M, from Hugging Face in, trained on, and out again"
     planned = "plans for machines that are not here; three small runs on two ranks to check one"
+    staged = f"two stages on {'two GPUs' if len(machine.gpus) > 1 else 'the processor'}; pipelines of four as a replay"
     here = {"00": "this report and a real all-reduce", "01": corpus, "02": gpt, "03": split, "04": llama}
     shared = "two ranks from DDP to FSDP, four for the batch; speeds of GPUs from recorded runs"
-    here |= {"05": shared, "09": planned, "10": after}
+    here |= {"05": shared, "06": staged, "09": planned, "10": after}
     return tuple(
         Plan(path.stem, here[path.stem[:2]], duration(path, machine))
         for path in sorted((PROJECT / "notebooks").glob("[0-9][0-9]_*.ipynb"))

@@ -1,10 +1,10 @@
-"""The code that a rank runs, shown in a cell as it is."""
+"""The code that a rank runs, ours and Megatron's, shown in a cell as it is."""
 
 import ast
 
 from IPython.display import Code
 
-from helpers.machine import PROJECT
+from helpers.machine import PROJECT, megatron_source
 from helpers.show.arguments import checked
 
 
@@ -30,3 +30,27 @@ def functions(file: str, *names: str) -> Code:
         first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
         parts.append("\n".join(lines[first - 1 : node.end_lineno]))
     return Code("\n\n\n".join(parts), language="python")
+
+
+@checked
+def megatron(file: str, *parts) -> Code:
+    """Pieces of a file of the installed Megatron, with their line numbers; nothing is imported.
+
+    Args:
+        file: "core/pipeline_parallel/schedules.py", say.
+        parts: pairs: the words that its first line holds, searched from the piece before on, and how many lines it has.
+
+    Raises:
+        ValueError: there is no such file, or no line with those words.
+    """
+    path = megatron_source(file)
+    if not path.is_file():
+        raise ValueError(f"Megatron, as it is installed here, has no file {file!r}.")
+    lines, at, shown = path.read_text().splitlines(), 0, [f"# megatron/{file}"]
+    for words, count in parts:
+        found = next((number for number in range(at, len(lines)) if words in lines[number]), None)
+        if found is None:
+            raise ValueError(f"{file} has no line with {words!r}" + f" after line {at}." * (at > 0))
+        at = found + count
+        shown += ["", *(f"{number + 1:5}  {lines[number]}" for number in range(found, at))]
+    return Code("\n".join(shown), language="python")

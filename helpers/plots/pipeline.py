@@ -1,11 +1,13 @@
 """Pictures of a pipeline: which stage computes which micro-batch when."""
 
+from collections.abc import Mapping
+
 from helpers.plots.shapes import PALE, on, tint
 from helpers.runs.pipeline import DRAWN, REPLAY, PipelineSchedule
 from helpers.show import style
 from helpers.show.arguments import checked
 from helpers.show.message import Absence
-from helpers.show.style import COLOURS, INK, RUN_COLOURS, Picture
+from helpers.show.style import COLOURS, INK, REFERENCE, RUN_COLOURS, Picture
 
 PASS_COLOURS = {"forward": RUN_COLOURS[1], "backward": COLOURS["pipeline"]}
 LATER_CHUNK = 0.45  # how much of its colour the last chunk of a stage keeps
@@ -33,6 +35,23 @@ def pipeline_schedule(*schedules: PipelineSchedule | Absence, one_scale: bool = 
         axes[-1, 0].set_xlabel("time, in forward passes" if in_units else "ms from the step's first pass")
         _legend(figure, max(one.chunks for one in drawn))
     return Picture(figure, " ".join(map(_spoken, drawn)))
+
+
+@checked
+def against_micro_batches(series: Mapping[str, Mapping[int, float]]) -> Picture:
+    """Milliseconds a sample against the number of micro-batches in a step, a line a series; the first is grey."""
+    with style.apply():
+        figure, axes = style.new_figure(width=8.0, height=3.9)
+        for number, (name, points) in enumerate(series.items()):
+            look = REFERENCE | {"marker": "o", "zorder": 3} if number == 0 else style.run_style(number)
+            axes.plot(list(points), list(points.values()), label=name, **look)
+        counts = sorted({m for points in series.values() for m in points})
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(counts, [str(m) for m in counts])
+        axes.set(xlabel="micro-batches in a step, m", ylabel="ms a sample", ylim=(0, None))
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, 1.0))
+    spoken = [f"{name}: " + ", ".join(f"m={m} {ms:.0f}" for m, ms in points.items()) for name, points in series.items()]
+    return Picture(figure, f"Milliseconds a sample by micro-batches in a step. {'; '.join(spoken)}.")
 
 
 def _panel(axes, schedule: PipelineSchedule, longest: float) -> None:

@@ -122,6 +122,17 @@ def of_run(run: Results, step: int | None = None) -> PipelineSchedule:
     return PipelineSchedule(MEASURED, name, run.machine, _passes(lines), step, 1e3 * _length(lines))
 
 
+@checked
+def work_ms(run: Results) -> list[float]:
+    """How long each stage of a run computes in a step, forward and backward: the median of all but the first two.
+
+    Raises:
+        FileNotFoundError: the run recorded no schedule.
+    """
+    several = [of_run(run, step) for step in sorted(_steps(_folder(run)))][WARM_UP:] or [of_run(run)]
+    return [statistics.median(one.busy_ms(stage) for one in several) for stage in range(several[0].stages)]
+
+
 def replayed(folder: Path, name: str) -> PipelineSchedule:
     """The schedule of a replay, as `helpers/ranks/pipeline_replay.py` left it: the last of its rounds."""
     steps = _steps(folder)
@@ -205,6 +216,14 @@ def recorded(machine_label: str, name: str) -> PipelineSchedule | Absence:
         return message.nothing_recorded(f"schedule of {name}")
     content = json.loads(path.read_text())
     return PipelineSchedule(**content | {"passes": tuple(Pass(**one) for one in content["passes"])})
+
+
+def _folder(run: Results) -> Path:
+    folder = run.path / PASSES
+    if not folder.is_dir():
+        how = "train it with recipe.with_(record_schedule=True)"
+        raise FileNotFoundError(f"{run.headline}. It has no {PASSES}/: {how}.")
+    return folder
 
 
 def _steps(folder: Path) -> dict[int, list[dict]]:
