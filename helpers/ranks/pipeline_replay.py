@@ -5,7 +5,7 @@
 A stage that sleeps needs no core, so two cores replay a pipeline of eight. Nothing is trained: a stage waits for
 `forward_ms` or `backward_ms` (one number for each stage, divided by its chunks) and hands a small tensor on. What
 decides the order and sends the tensors is Megatron's: `forward_backward_pipelining_with(out)_interleaving` and
-`P2PCommunicator`, over gloo. Each job runs twice; `<folder>/<number of the job>/` gets the passes of both.
+`P2PCommunicator`, over gloo. `<folder>/<number of the job>/` gets the passes of each.
 """
 
 import json
@@ -34,7 +34,7 @@ from torch.distributed.elastic.multiprocessing.errors import record
 from helpers.ranks.passes import Recorder
 
 WIDTH = 8  # of the tensor that is handed on
-TWICE = 2  # the first time opens the connections
+TWICE = 2  # the first job: its first time opens the connections
 
 
 class Wait(torch.autograd.Function):
@@ -73,7 +73,7 @@ def forward_step(data, chunk: Chunk):
     return chunk(), lambda output: (output.sum(), {})
 
 
-def replay(job: dict, folder: Path, recorder: Recorder) -> None:
+def replay(job: dict, rounds: int, folder: Path, recorder: Recorder) -> None:
     stages, stage, chunks = dist.get_world_size(), dist.get_rank(), job["chunks"]
     interleaved = chunks if chunks > 1 else None
     parallel_state.set_virtual_pipeline_model_parallel_world_size(interleaved)
@@ -98,7 +98,7 @@ def replay(job: dict, folder: Path, recorder: Recorder) -> None:
         micro_batch_size=1,
     )
     recorder.folder, recorder.step = folder, 0
-    for _ in range(TWICE):
+    for _ in range(rounds):
         dist.barrier()
         recorder.begin()
         run()
@@ -113,7 +113,7 @@ def main(folder: str, jobs: str) -> None:
     recorder = Recorder(Path(folder))
     recorder.listen(schedules)
     for number, job in enumerate(json.loads(jobs)):
-        replay(job, Path(folder) / str(number), recorder)
+        replay(job, 1 if number else TWICE, Path(folder) / str(number), recorder)
     dist.barrier()
     lifetime.leave()
 

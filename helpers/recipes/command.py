@@ -174,6 +174,6 @@ def run_variables(
             variables["UB_SKIPMC"] = ("1", "Transformer Engine's overlap without NVLink multicast, which not all have")
     if recipe.logging.wandb_project:
         variables["WANDB_MODE"] = (recipe.logging.wandb_mode, "offline needs no account, online a login")
-    if recipe.logging.record_schedule and run_directory is not None:
+    if recipe.logging.record_schedule and run_directory is not None and entry_script is None:
         variables[PASSES] = (f"{run_directory}/passes", "where each rank writes when it computed which micro-batch")
     return variables

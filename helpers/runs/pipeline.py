@@ -99,7 +99,7 @@ class PipelineSchedule:
 
 @checked
 def of_run(run: Results, step: int | None = None) -> PipelineSchedule:
-    """The schedule of a run that recorded it: of one step, or of that with the median length after the first two.
+    """The schedule of a run that recorded it: of one step, or of the fastest after the first two, the least disturbed.
 
     Raises:
         FileNotFoundError: it did not record any.
@@ -114,7 +114,7 @@ def of_run(run: Results, step: int | None = None) -> PipelineSchedule:
     if step is None:
         late = {number: lines for number, lines in steps.items() if number > WARM_UP} or steps
         lengths = {number: _length(lines) for number, lines in late.items()}
-        step = min(lengths, key=lambda number: abs(lengths[number] - statistics.median_low(lengths.values())))
+        step = min(lengths, key=lengths.__getitem__)
     if step not in steps:
         raise ValueError(f"step={step}: {run.headline}. It recorded the passes of steps 1 to {max(steps)}.")
     lines = steps[step]
