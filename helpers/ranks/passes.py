@@ -75,6 +75,7 @@ class Recorder:
 
         @functools.wraps(train_step)
         def recorded(*arguments, **options):
+            self.step = options["iteration"]  # of a run that was picked up, those before it count
             self.begin()
             result = train_step(*arguments, **options)
             self.end()
