@@ -124,13 +124,23 @@ def of_run(run: Results, step: int | None = None) -> PipelineSchedule:
 
 @checked
 def work_ms(run: Results) -> list[float]:
-    """How long each stage of a run computes in a step, forward and backward: the median of all but the first two.
+    """How long each stage of a run computes in a step, forward and backward, undisturbed.
+
+    Each kind of pass counts as long as the fastest tenth of its kind took at most, in all steps but the first two: what
+    else the machine did meanwhile makes a pass longer, never shorter.
 
     Raises:
         FileNotFoundError: the run recorded no schedule.
     """
-    several = [of_run(run, step) for step in sorted(_steps(_folder(run)))][WARM_UP:] or [of_run(run)]
-    return [statistics.median(one.busy_ms(stage) for one in several) for stage in range(several[0].stages)]
+    steps = sorted(_steps(_folder(run)))
+    several = [of_run(run, step) for step in steps[WARM_UP:] or steps]
+    found: dict[tuple, list[float]] = {}
+    for one in (one for schedule in several for one in schedule.passes):
+        found.setdefault((one.stage, one.direction, one.chunk), []).append(one.end - one.start)
+    count, work = several[0].micro_batches, [0.0] * several[0].stages
+    for (stage, *_), lengths in found.items():
+        work[stage] += count * sorted(lengths)[len(lengths) // 10]
+    return work
 
 
 def replayed(folder: Path, name: str) -> PipelineSchedule:
