@@ -38,7 +38,10 @@ class Kernel:
 
     @property
     def collective(self) -> str:
-        """AG, RS, AR or A2A of a collective that NCCL sends, "copy" of what a copy engine sends, else ""."""
+        """AG, RS, AR or A2A of what NCCL sends, "copy" of what a copy engine sends, else "".
+
+        NCCL has one kernel, SendRecv, for an all-to-all and for a pipeline's transfers: both are A2A here.
+        """
         if self.category != "collectives":
             return ""
         return next((short for short, words in COLLECTIVES.items() if re.search(words, self.name)), "")

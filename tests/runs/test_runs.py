@@ -215,6 +215,13 @@ def test_compare_is_one_table(tmp_path):
     assert runs.compare([None]).empty
 
 
+def test_a_run_is_found_on_whatever_machine_it_was_recorded(tmp_path, monkeypatch):
+    monkeypatch.setattr(records, "RECORDED", tmp_path / "recorded")
+    assert runs.recorded_anywhere("gpt") is None
+    path = runs.record(make_run(tmp_path / "a"), "gpt", tmp_path / "recorded")
+    assert runs.recorded_anywhere("gpt").path == path and runs.recorded_anywhere("g*") is None
+
+
 def test_a_recorded_run_answers_like_the_live_one(tmp_path, monkeypatch):
     live = make_run(tmp_path / "a")
     (live.path / "predictions.json").write_text('{"loss": 5}')

@@ -170,3 +170,24 @@ def test_a_runs_timeline_is_kept_small_and_found_again(tmp_path, monkeypatch):
     assert str(tmp_path) not in path.read_text() and json.loads(path.read_text())["layers"] == 3
     assert [run.path.stem for run in runs.recorded("h200")] == ["a_run"]
     assert repr(timeline.recorded("h200", "other")).startswith("No timeline of other is recorded yet")
+
+
+@pytest.mark.parametrize(
+    ("name", "short"),
+    [
+        ("ncclDevKernel_AllGather_RING_LL(ncclDevKernelArgsStorage", "AG"),
+        ("ncclDevKernel_ReduceScatter_Sum_bf16_RING_LL(ncclDevKernelAr", "RS"),
+        ("ncclDevKernel_AllReduce_Sum_f32_RING_LL", "AR"),
+        ("ncclDevKernel_SendRecv(ncclDevKernelArgsStorage", "A2A"),
+        ("Memcpy PtoP (Device -> Device)", "copy"),
+        ("kuserbuffers_pushrecv(int, int", ""),
+    ],
+)
+def test_a_collective_has_a_short_name(name, short):
+    assert timeline.category(name) == "collectives" and Kernel("collectives", 0, 1, 7, name).collective == short
+
+
+def test_a_timeline_is_found_on_whatever_machine_it_was_recorded():
+    found = timeline.recorded_anywhere("no_such_profile", "llama3_8b_profile")
+    assert found in [timeline.recorded(label, "llama3_8b_profile") for label in ("h200", "h100-80gb-hbm3")]
+    assert "No timeline of no_such_profile is recorded yet" in str(timeline.recorded_anywhere("no_such_profile"))
