@@ -1,8 +1,10 @@
 """Hugging Face folders as recipes and Megatron checkpoints: the same numbers, and what cannot be taken in words."""
 
+import http.server
 import json
 import math
 import shutil
+import threading
 
 import pytest
 import tiny_models
@@ -195,6 +197,8 @@ def shards(folder):
         (config(vocab_size=400), "knows 512 tokens, and the model has 400"),
         (config(model_type="mamba"), "is of the family 'mamba', and those that can be taken are gpt2, llama"),
         (config(quantization_config={"quant_method": "gptq"}), "are quantised \\(GPTQ\\)"),
+        (config(quantization_config={"quant_method": "awq"}), "are quantised \\(AWQ\\)"),
+        (config(auto_map={"AutoModelForCausalLM": "code.Model"}), "auto_map=.*no counterpart"),
         (config(sliding_window=4096, model_type="mistral"), "sliding_window=4096"),
         (config(rope_parameters={"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0}), "positions by 'yarn'"),
         (config(rope_parameters=tiny_models.SCALED | {"low_freq_factor": 2.0}), "low_freq_factor=2.0"),
@@ -222,6 +226,62 @@ def test_files_without_a_tensor_are_told_by_its_name(folder_of, tmp_path):
     with pytest.raises(weights.WeightsError, match="the files hold no tensor 'model.layers.1.mlp.down_proj.weight'"):
         weights.from_hugging_face(folder)
     assert not [path for path in cache_root().glob("weights/*lacking*") if path.suffix != ".lock"]
+
+
+@pytest.mark.train
+def test_pickled_weights_run_nothing(folder_of, tmp_path):
+    import torch
+
+    class Opens:
+        def __reduce__(self):
+            return open, (str(tmp_path / "written"), "w")
+
+    folder = shutil.copytree(folder_of("llama"), tmp_path / "pickled")
+    (folder / "model.safetensors").unlink()
+    torch.save({"model.norm.weight": Opens()}, folder / "pytorch_model.bin")
+    with pytest.raises(weights.WeightsError, match="pytorch_model.bin cannot be read"):
+        weights.from_hugging_face(folder)
+    assert not (tmp_path / "written").exists()
+    assert not [path for path in cache_root().glob("weights/*pickled*") if path.suffix != ".lock"]
+
+
+def test_no_room_for_the_converted_weights(folder_of, tmp_path, monkeypatch):
+    folder = shutil.copytree(folder_of("llama"), tmp_path / "large")
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: type("Usage", (), {"free": 10**5}))
+    with pytest.raises(weights.WeightsError, match="The converted weights take .*, and 100 kB is free"):
+        weights.from_hugging_face(folder)
+
+
+class Gate(http.server.BaseHTTPRequestHandler):
+    """A hub that answers as the real one does to those whom the owner has not let in, or of what it has not."""
+
+    def do_GET(self):
+        code, error = (403, "GatedRepo") if "gated" in self.path else (404, "RepoNotFound")
+        self.send_response(code)
+        self.send_header("X-Error-Code", error)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    do_HEAD = do_GET
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("owner/gated", "accept its terms on the hub's page, then run `hf auth login`"), ("owner/none", "no such model")],
+)
+def test_a_model_that_the_hub_does_not_give(name, words, tmp_path, monkeypatch):
+    monkeypatch.setattr(hub, "HUB_SECONDS", 300)  # a busy machine imports the hub's client slowly
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Gate) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+        monkeypatch.setenv("HF_HOME", str(tmp_path))
+        monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+        with pytest.raises(weights.WeightsError, match=words):
+            hub.fetch(name)
+        server.shutdown()
 
 
 def test_a_name_that_is_none(tmp_path, monkeypatch):
