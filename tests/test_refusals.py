@@ -2,6 +2,7 @@
 
 import math
 
+import pandas as pd
 import pytest
 from machines import EIGHT_H200
 
@@ -105,6 +106,9 @@ def test_of_a_recipe(tiny_recipe, small_corpus, changes, words):
         (lambda: formats.cast_errors(None), "a layer's tensors"),
         (lambda: formats.product_errors("x"), "a layer's tensors"),
         (lambda: formats.decides(None), "DataFrame"),
+        (lambda: formats.decides(pd.DataFrame({"a": [1]})), "takes the table of formats.cast_errors"),
+        (lambda: formats.accumulation_errors(seed=2**70), "from 0 to 2,147,483,647"),
+        (lambda: planner.with_ranks_alone(None), "a text, not None"),
         (lambda: napkin.step(recipes.gpt3_345m().scaled_to("cpu"), EIGHT_H200), 'with_(dtype="bf16")'),
         (lambda: timeline.write(None, "x.json"), "the timeline of a step"),
         (lambda: timeline.reduce(None), "a path, or a text"),
@@ -166,3 +170,7 @@ def test_of_a_launch(tiny_recipe, small_corpus, call, words):
 
 def test_an_answer_of_any_size_is_answered():
     assert "about 10**400 is far too large" in str(exercises.check("x", 10**400, 5))
+
+
+def test_a_comparison_of_nothing_says_so():
+    assert "none of it was timed" in repr(planner.with_ranks_alone("no such machine"))

@@ -7,9 +7,10 @@ and keeps about 14 bits: what lies below is cut off (DeepSeek-V3 technical repor
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from helpers.formats.number_formats import E4M3, CurrentScaling, cast, relative_error
+from helpers.show import bounds
 from helpers.show.arguments import checked
 
 if TYPE_CHECKING:
@@ -20,10 +21,16 @@ AT_ONCE, KEPT_BITS, SPLIT_AT = 32, 14, 128
 LENGTHS = (128, 1024, 4096, 8192)  # inner dimensions of the table
 MEANS = (0, 1)  # of the operands, whose spread is 1
 ROWS = 32  # of each operand
+BITS = range(1, 25)  # of fp32, in which it is emulated
 
 
 @checked
-def add_up(a: torch.Tensor, b: torch.Tensor, bits: int = KEPT_BITS, split_at: int | None = None) -> torch.Tensor:
+def add_up(
+    a: torch.Tensor,
+    b: torch.Tensor,
+    bits: Annotated[int, BITS] = KEPT_BITS,
+    split_at: Annotated[int, bounds.COUNT] | None = None,
+) -> torch.Tensor:
     """a · bᵀ of fp32 operands [m, k] and [n, k], summed 32 products at a time with `bits` bits kept.
 
     Args:
@@ -47,7 +54,7 @@ def add_up(a: torch.Tensor, b: torch.Tensor, bits: int = KEPT_BITS, split_at: in
 
 
 @checked
-def accumulation_errors(seed: int = 0) -> pd.DataFrame:
+def accumulation_errors(seed: Annotated[int, bounds.SEED] = 0) -> pd.DataFrame:
     """What the sum alone loses, by the mean of the operands and the length of the inner dimension (pandas).
 
     The operands are normal numbers with spread 1, cast to E4M3. Errors of the sums are relative to the product of the

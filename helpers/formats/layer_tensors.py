@@ -6,12 +6,13 @@ import shlex
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from helpers.formats.number_formats import E4M3, E5M2, Format, Scaling, cast, errors, relative_error, scaling_of
 from helpers.machine import Machine
 from helpers.processes import checkpoints, trust
 from helpers.runs import Run
+from helpers.show import bounds
 from helpers.show.arguments import checked
 
 if TYPE_CHECKING:
@@ -116,7 +117,13 @@ def cast_errors(linear: Linear) -> pd.DataFrame:
 
 @checked
 def decides(errors: pd.DataFrame) -> str:
-    """What a table of `cast_errors` depends on more, by its largest ratio: "the scale" or "the element format"."""
+    """What a table of `cast_errors` depends on more, by its largest ratio: "the scale" or "the element format".
+
+    Raises:
+        ValueError: it is another table.
+    """
+    if errors.index.names != ["tensor", "element format"]:
+        raise ValueError("formats.decides takes the table of formats.cast_errors(linear).")
     scales = (errors.max(axis=1) / errors.min(axis=1)).max()
     by_tensor = errors.groupby(level="tensor")
     elements = (by_tensor.max() / by_tensor.min()).max(axis=None)
@@ -170,7 +177,7 @@ def _times(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 
 
 @checked
-def normal(linear: Linear, seed: int = 0) -> Linear:
+def normal(linear: Linear, seed: Annotated[int, bounds.SEED] = 0) -> Linear:
     """A layer of the same shapes and sizes whose entries are independent normal numbers: nothing in it is learned."""
     import torch
 

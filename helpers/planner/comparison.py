@@ -1,5 +1,6 @@
 """Predictions held against what was measured: our records, other people's tables."""
 
+import html
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -137,6 +138,8 @@ class Comparison:
         return pd.DataFrame(rows).set_index(["table", "run"])
 
     def _sentence(self) -> str:
+        if not self.timed:
+            return f"{self.title}: none of it was timed."
         worst = self.worst
         return (
             f"{self.title}: {len(self.timed)} runs, off by {self.median_error:.0%} in the median, "
@@ -144,10 +147,10 @@ class Comparison:
         )
 
     def _repr_html_(self) -> str:
-        return f"<p>{self._sentence()}</p>" + frames.to_html(self.table())
+        return f"<p>{html.escape(self._sentence())}</p>" + (frames.to_html(self.table()) if self.runs else "")
 
     def __repr__(self) -> str:
-        return f"{self._sentence()}\n{self.table().to_string()}"
+        return self._sentence() + (f"\n{self.table().to_string()}" if self.runs else "")
 
 
 def with_records() -> Comparison:
@@ -209,6 +212,7 @@ def with_others(tables: Iterable[str] = ()) -> Comparison:
     return Comparison("Measured by others", tuple(found))
 
 
+@checked
 def with_ranks_alone(label: str = "h100-80gb-hbm3") -> Comparison:
     """Ranks of jobs that others ran on eight GPUs, each alone on one of ours (`launch.one_of_many`).
 
