@@ -1,4 +1,4 @@
-"""Tokens a second of text generation, recorded on a machine: `recorded/<machine>/generation.json`.
+"""Tokens a second of text generation, recorded on a machine: `recorded/<machine>/generation/speeds.json`.
 
 `tests/benchmarks/after_training.py` measures them.
 """
@@ -9,7 +9,7 @@ from helpers.runs import records
 from helpers.show import message, tables
 from helpers.show.arguments import checked
 
-FILE = "generation.json"
+FILE = "generation/speeds.json"
 
 
 @checked

@@ -3,9 +3,9 @@
     python tests/benchmarks/after_training.py generation gpt3_345m llama3_8b   tokens/s, random weights
     python tests/benchmarks/after_training.py smollm2                          300 steps on the speeches
 
-The first leaves `<recorded>/<machine>/generation.json`, a row a model, program and number of texts, written anew after
-each model. The second leaves `<recorded>/<machine>/after_training/smollm2_speeches.json`, an ordinary record, and
-`smollm2_judged.json` beside it: losses on both texts and what the model says, before and after.
+The first leaves `<recorded>/<machine>/generation/speeds.json`, a row a model, program and number of texts, written anew
+after each model. The second leaves `<recorded>/<machine>/after_training/smollm2_speeches.json`, an ordinary record, and
+`generation/smollm2_judged.json`: losses on both texts and what the model says, before and after.
 `--smoke` makes either small enough for a CPU (MEGATRON_CPU=1): a rehearsal, not a measurement.
 """
 
@@ -90,7 +90,9 @@ def smollm2(recorded: Path, is_smoke: bool) -> None:
     texts = [corpus.prepare(name, tokenizer=recipe.tokenizer) for name in ("sotu", "python")]
     judged = {"before": _judged(tuned, texts, samples)}
     run = launch.train(tuned, texts[0], fresh=True)
-    file = keep(run, f"{FOLDER}/smollm2_speeches", recorded).with_name("smollm2_judged.json")
+    keep(run, f"{FOLDER}/smollm2_speeches", recorded)
+    file = recorded / here().label / "generation" / "smollm2_judged.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
     for step in ("after", "export"):
         file.write_text(json.dumps(judged, indent=1) + "\n")
         if step == "after":

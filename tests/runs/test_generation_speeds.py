@@ -1,0 +1,24 @@
+"""Recorded generation speeds as a table, and the sentence where there are none."""
+
+import json
+
+from helpers.runs import generation_speeds, records
+
+
+def test_a_row_a_program_and_a_column_a_number_of_texts(tmp_path, monkeypatch):
+    monkeypatch.setattr(records, "RECORDED", tmp_path)
+    assert "No generation speed is recorded yet" in repr(generation_speeds.table("h100"))
+    rows = [
+        {"model": "small", "program": program, "texts": texts, "tokens_per_second": speed * texts, "at_most": 4000.4}
+        for program, speed in (("plain loop", 100.2), ("static engine", 120.6))
+        for texts in (1, 8)
+    ]
+    file = tmp_path / "h100" / generation_speeds.FILE
+    file.parent.mkdir(parents=True)
+    file.write_text(json.dumps({"rows": rows}))
+    table = generation_speeds.table("h100")
+    assert list(table.columns) == ["program", "one text", "8 at once", "at most (one text)"]
+    assert table.loc["small"].values.tolist() == [
+        ["plain loop", 100.0, 802.0, 4000.0],
+        ["static engine", 121.0, 965.0, 4000.0],
+    ]
