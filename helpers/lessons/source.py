@@ -43,9 +43,14 @@ def megatron(file: str, *parts) -> Code:
     Raises:
         ValueError: there is no such file, or no line with those words.
     """
-    path = megatron_source(file)
-    if not path.is_file():
+    try:
+        path = megatron_source(file)
+    except ModuleNotFoundError:
+        path = None
+    if path is None or not path.is_file():
         raise ValueError(f"Megatron, as it is installed here, has no file {file!r}.")
+    if not all(isinstance(part, tuple) and len(part) == 2 for part in parts):
+        raise ValueError('source.megatron takes pairs after the file: ("words of a line", 4), say.')
     lines, at, shown = path.read_text().splitlines(), 0, [f"# megatron/{file}"]
     for words, count in parts:
         found = next((number for number in range(at, len(lines)) if words in lines[number]), None)

@@ -40,6 +40,8 @@ def pipeline_schedule(*schedules: PipelineSchedule | Absence, one_scale: bool = 
 @checked
 def against_micro_batches(series: Mapping[str, Mapping[int, float]]) -> Picture:
     """Milliseconds a sample against the number of micro-batches in a step, a line a series; the first is grey."""
+    if not any(series.values()):
+        raise ValueError("There is no series to draw: lessons.pipelines.claim() gives some.")
     with style.apply():
         figure, axes = style.new_figure(width=8.0, height=3.9)
         for number, (name, points) in enumerate(series.items()):

@@ -10,16 +10,18 @@ import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 from helpers.runs import records
 from helpers.runs.pipeline_order import orders, timed
 from helpers.runs.results import Results
-from helpers.show import message
+from helpers.show import bounds, message
 from helpers.show.arguments import checked
 from helpers.show.message import Absence
 
 PASSES = "passes"  # in a run directory: what the ranks wrote
 FOLDER = "schedules"  # beside the recorded runs of a machine
+DRAWABLE = range(1, 129)  # stages, micro-batches, chunks
 WARM_UP = 2  # steps left out
 MEASURED, REPLAY, DRAWN = "measured", "replay", "drawn"
 
@@ -169,19 +171,28 @@ def bubbles(schedules: Iterable[PipelineSchedule]):
         }
         for one in schedules
     ]
+    if not rows:
+        raise ValueError("bubbles([]): it takes schedules, such as runs.pipeline.ideal(4, 8), one or more.")
     return pd.DataFrame(rows).set_index("schedule")
 
 
 @checked
 def ideal(
-    pipeline_parallel: int,
-    micro_batches: int,
-    virtual_pipeline_chunks: int = 1,
-    forward_ms: float = 1.0,
-    backward_ms: float = 2.0,
+    pipeline_parallel: Annotated[int, DRAWABLE],
+    micro_batches: Annotated[int, DRAWABLE],
+    virtual_pipeline_chunks: Annotated[int, DRAWABLE] = 1,
+    forward_ms: Annotated[float, bounds.SECONDS] = 1.0,
+    backward_ms: Annotated[float, bounds.SECONDS] = 2.0,
 ) -> PipelineSchedule:
-    """The schedule that Megatron means, with stages of one length: a chunk takes its share of both times."""
+    """The schedule that Megatron means, with stages of one length: a chunk takes its share of both times.
+
+    Raises:
+        ValueError: the interleaved schedule cannot take so many micro-batches.
+    """
     v = virtual_pipeline_chunks
+    if v > 1 and micro_batches % pipeline_parallel:
+        why = f"the interleaved schedule takes micro-batches in groups of {pipeline_parallel}, one for each stage"
+        raise ValueError(f"{micro_batches} micro-batches in {v} chunks: {why}.")
     order = orders(pipeline_parallel, micro_batches, v)
     spent = {"forward": forward_ms / v, "backward": backward_ms / v}
     placed = timed(order, v, lambda stage, work: spent[work.direction])

@@ -81,3 +81,21 @@ def test_figures_say_what_is_measured_and_what_is_not():
     assert plots.pipeline_schedule(Absence("none")) == Absence("none")
     table = pipeline.bubbles([drawn])
     assert list(table.index) == ["P=4, m=8 (drawn)"] and table["most held, stage 0"].iloc[0] == "4"
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: pipeline.ideal(0, 8), "from 1 to 128"),
+        (lambda: pipeline.ideal(4, 10**9), "from 1 to 128"),
+        (lambda: pipeline.ideal(4, 6, 2), "groups of 4"),
+        (lambda: pipeline.ideal(4, 8, 1, -1.0), "above 0"),
+        (lambda: pipeline.of_run("x"), "it takes a run"),
+        (lambda: pipeline.bubbles([]), "one or more"),
+        (lambda: plots.pipeline_schedule(3), "a schedule, from runs.pipeline"),
+        (lambda: plots.against_micro_batches({}), "no series to draw"),
+    ],
+)
+def test_what_cannot_be_drawn_is_told_in_words(call, words):
+    with pytest.raises((ValueError, TypeError), match=words):
+        call()
