@@ -13,8 +13,8 @@ def test_functions_come_whole_in_the_order_asked_for():
 
 
 def test_a_function_that_is_not_there_is_named():
-    with pytest.raises(ValueError, match="has no function train. There are: build_datasets"):
-        source.functions("pretrain_gpt.py", "train")
+    with pytest.raises(ValueError, match="has no function evaluate. There are: build_datasets"):
+        source.functions("pretrain_gpt.py", "evaluate")
 
 
 def test_pieces_of_megatron_have_its_line_numbers():
