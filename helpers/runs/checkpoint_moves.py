@@ -11,9 +11,12 @@ from helpers.show import message
 RECORD = records.RECORDED / "cpu" / "checkpoint_moves.json"
 LOADS = "continues"
 REASONS = {  # a word of what Megatron says, in ours
-    "fsdp_dtensor": "another format of checkpoint",
+    "flattened_range": "refused: other optimizer state",
+    "distrib_optim_sharding_type": "refused: other optimizer state",
+    "parameter group": "refused: other optimizer state",
+    "fsdp_dtensor": "refused: other format",
+    "KeyError: 'model'": "refused: other format",
     "starts from step 1": "not found: starts anew",
-    "hangs": "hangs",
 }
 
 
@@ -35,7 +38,7 @@ def table():
     moves = read()
     if not moves:
         return message.nothing_recorded("change of layout")
-    columns = list(moves)
+    columns = list(dict.fromkeys(here for found in moves.values() for here in found))
     rows = {
         there: {here: cell(found[here]) if here in found else "–" for here in columns} for there, found in moves.items()
     }

@@ -2,9 +2,10 @@
 
 import pytest
 
-from helpers import recipes
-from helpers.lessons import sharding
+from helpers import launch, recipes
+from helpers.lessons import experiments, sharding
 from helpers.machine import CPU
+from helpers.processes import control
 from helpers.recipes import preflight
 
 ROUNDING = 9.5e-7
@@ -42,6 +43,18 @@ def test_each_stage_of_zero_holds_and_sends_what_it_says(recipe):
     assert kinds == {"DDP": {"all-reduce"}} | dict.fromkeys(list(VARIANTS)[1:], {"all-gather", "reduce-scatter"})
     gathered = [c["phase"] for c in heard["FSDP"]["collectives"] if c["collective"] == "all-gather"]
     assert {"forward", "backward"} <= set(gathered)
+
+
+@pytest.mark.train
+def test_a_killed_fsdp_run_ends_whole_and_goes_on_where_it_saved(tiny_recipe, small_corpus):
+    """Every rank is gone after the kill, and the second half has the losses of the run that nobody disturbed."""
+    fsdp = tiny_recipe.with_(**FSDP, global_batch_size=8, save_interval=10, name="tiny_fsdp")
+    whole = launch.train(fsdp.with_(name="tiny_fsdp_whole"), small_corpus, fresh=True)
+    cut = experiments.pull_the_plug(fsdp, small_corpus, step=14)
+    assert not control.members(cut.path)
+    again = launch.train(fsdp, small_corpus)
+    assert again.path == cut.path
+    assert list(again.losses[whole.losses.index > 10]) == list(whole.losses[whole.losses.index > 10])
 
 
 @pytest.mark.parametrize(
