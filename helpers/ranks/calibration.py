@@ -143,7 +143,7 @@ def elementwise(model) -> list[list[float]]:
         x, y = random(512, 512), random(512, 512)
         cases = ((3, torch.mul, (x, y)), (3, torch.add, (x, y)), (2, torch.tanh, (x,)), (2, torch.exp, (x,)))
         return [[passes * 4 * x.numel(), seconds(partial(function, *inputs))] for passes, function, inputs in cases]
-    x = random(2**16, model.config.hidden_size, dtype=working(), requires_grad=True)
+    x = random(2**19, model.config.hidden_size, dtype=working(), requires_grad=True)  # else it waits for its host
     found = []
     for function in (model.decoder.final_layernorm, partial(F.gelu, approximate="tanh")):
         taken = both(partial(function, x), x)
@@ -195,7 +195,7 @@ def dropout(model) -> list[float]:
     if not on_gpu():
         x = random(2**16)
         return [x.numel(), seconds(lambda: F.dropout(x, DROPPED))]
-    x, residual = (random(2**16, model.config.hidden_size, dtype=working(), requires_grad=True) for _ in range(2))
+    x, residual = (random(2**18, model.config.hidden_size, dtype=working(), requires_grad=True) for _ in range(2))
     bias = random(model.config.hidden_size, dtype=working(), requires_grad=True)
     return [x.numel(), seconds(lambda: bias_dropout_add_fused_train((x, bias), residual, DROPPED))]
 
