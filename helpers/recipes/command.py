@@ -88,6 +88,15 @@ def corpus_flags(data, run_directory: Path | str) -> list[Flag]:
     ]
 
 
+def without_engine_states(machine: Machine) -> list[Flag]:
+    """Lets Transformer Engine's layers load weights that were written without it, on a CPU: their FP8 states are not
+    among them, and Megatron refuses a checkpoint that lacks any key (core/dist_checkpointing/validation.py). The log
+    names what it lacks."""
+    if machine.device == "cpu" or not machine.transformer_engine:
+        return []
+    return [Flag("--dist-ckpt-strictness", "log_unexpected", "weights written without Transformer Engine load, too")]
+
+
 def device_flags(recipe, machine: Machine, entry_script: Path | str | None = None) -> list[Flag]:
     """The few flags that name a device or a fused kernel; everything else is the same on a CPU and on a GPU.
 

@@ -12,7 +12,14 @@ from helpers.machine import CPU, PROJECT, Machine, given, here, short_path
 from helpers.processes import checkpoints
 from helpers.recipes import accounting, differences, fit, preflight
 from helpers.recipes.changes import stock_asked
-from helpers.recipes.command import Command, data_flags, device_flags, run_variables, speed_flags
+from helpers.recipes.command import (
+    Command,
+    data_flags,
+    device_flags,
+    run_variables,
+    speed_flags,
+    without_engine_states,
+)
 from helpers.recipes.flag import Flag, require_group
 from helpers.recipes.layout import Layout
 from helpers.recipes.names import OURS
@@ -122,6 +129,7 @@ class Recipe:
         if self.pretrained is not None:
             why = "weights to begin with, until the run has a checkpoint of its own"
             groups["logging and checkpoints"].append(Flag("--pretrained-checkpoint", self.pretrained, why))
+            groups["logging and checkpoints"] += without_engine_states(machine)
         whole = self.layout.distributed_optimizer and not self.layout.megatron_fsdp
         if self.checkpoints.save_interval is not None and whole:
             why = "the optimizer's state, too, can be loaded by another layout"

@@ -10,6 +10,7 @@ from pathlib import Path
 from helpers.machine import Machine
 from helpers.processes import checkpoints, programs, trust
 from helpers.recipes import Layout, Recipe
+from helpers.recipes.command import without_engine_states
 from helpers.recipes.preflight import sizes
 from helpers.recipes.settings import Batch, Checkpoints, Logging, Precision, Schedule, Speed
 from helpers.runs import Run
@@ -36,6 +37,7 @@ class Checkpoint:
         """Megatron's flags for the model and its weights, at a layout, with nothing that trains or writes."""
         flags = [*model_flags(self.recipe, layout, machine), "--load", str(self.folder), "--exit-on-missing-checkpoint"]
         flags += ["--no-load-optim", "--no-load-rng"]
+        flags += [word for flag in without_engine_states(machine) for word in flag.words]
         return flags + (["--ckpt-step", str(self.step)] if self.step else [])
 
 
