@@ -90,3 +90,13 @@ def test_bits_per_byte_by_hand():
     found = Evaluation("text", loss=math.log(2) * 4, tokens=100, bytes=200)
     assert found.bits_per_byte == pytest.approx(2) and found.perplexity == pytest.approx(16)
     assert "2.000 bits per byte" in repr(found) and "<table" in found._repr_html_()
+
+
+def test_two_models_on_the_same_texts():
+    before = [Evaluation("speeches", 3.0, 100, 400), Evaluation("python", 2.0, 100, 300)]
+    after = [Evaluation("speeches", 2.5, 100, 400), Evaluation("python", 2.1, 100, 300)]
+    table = weights.compare(before, after)
+    assert list(table.index) == ["speeches", "python"] and list(table["change"]) == ["-0.500", "+0.100"]
+    assert table["perplexity after"].tolist() == [12.2, 8.2]
+    with pytest.raises(weights.WeightsError, match="are of different texts"):
+        weights.compare(before, after[::-1])
