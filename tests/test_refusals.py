@@ -7,7 +7,7 @@ import pytest
 from machines import EIGHT_H200
 
 from helpers import corpus, formats, launch, planner, plots, recipes, runs, weights
-from helpers.lessons import exercises, experiments, layouts, napkin, sums
+from helpers.lessons import exercises, experiments, layouts, napkin, sharding, source, sums
 from helpers.plots import layer
 from helpers.recipes import Layout, preflight
 from helpers.runs import timeline
@@ -109,6 +109,8 @@ def test_of_a_recipe(tiny_recipe, small_corpus, changes, words):
         (lambda: formats.decides(pd.DataFrame({"a": [1]})), "takes the table of formats.cast_errors"),
         (lambda: formats.accumulation_errors(seed=2**70), "from 0 to 2,147,483,647"),
         (lambda: planner.with_ranks_alone(None), "a text, not None"),
+        (lambda: sums.in_percent(None), "DataFrame"),
+        (lambda: source.megatron(""), "has no file"),
         (lambda: napkin.step(recipes.gpt3_345m().scaled_to("cpu"), EIGHT_H200), 'with_(dtype="bf16")'),
         (lambda: timeline.write(None, "x.json"), "the timeline of a step"),
         (lambda: timeline.reduce(None), "a path, or a text"),
@@ -141,6 +143,7 @@ def test_of_what_stands_alone(call, words):
         lambda recipe, data: napkin.step(recipe, EIGHT_H200),
         lambda recipe, data: sums.epochs(recipe, data),
         lambda recipe, data: sums.output_layer(recipe),
+        lambda recipe, data: sharding.planned(recipe, {"DDP": {}}),
         lambda recipe, data: sums.memory_plan(recipe, {}),
     ],
 )

@@ -10,7 +10,7 @@ from helpers.show.message import Message
 @told
 def same_weights(before, after) -> Message:
     """Whether two Hugging Face folders hold the same tensors: names, types, shapes and every bit."""
-    if ... in (before, after):
+    if before is ... or after is ...:
         return Message("asked", "Put the two folders where the … are and run the cell again.")
     try:
         old, new = (_tensors(Path(given_folder(folder, "same_weights"))) for folder in (before, after))

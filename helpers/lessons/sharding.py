@@ -59,6 +59,8 @@ def listen(recipe: Recipe, data, variants: Mapping[str, Mapping[str, Any]], mach
 def planned(recipe: Recipe, variants: Mapping[str, Mapping[str, Any]], machine: Machine | None = None) -> dict:
     """`accounting.memory` of each variant, but for those whose own flags change what is split."""
     recipes = {name: recipe.with_(**change) for name, change in variants.items()}
+    for one in recipes.values():
+        preflight.require_values(one)
     return {
         name: accounting.memory(one, machine)
         for name, one in recipes.items()

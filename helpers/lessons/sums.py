@@ -276,7 +276,7 @@ def loss_gaps(pairs: Mapping[str, tuple[Results | None, Results | None]], last: 
 
 
 @checked
-def in_percent(table):
+def in_percent(table: "pd.DataFrame"):  # noqa: F821
     """A table of shares of 1 with its values as percentages, two digits after the point (pandas)."""
     return table.map(lambda share: f"{share:.2%}")
 

@@ -39,9 +39,16 @@ def quietly():
 
 
 def megatron_source(path: str) -> Path:
-    """A file of the installed Megatron: `megatron_source("training/training.py")`; nothing of it is imported."""
+    """A file of the installed Megatron: `megatron_source("training/training.py")`; nothing of it is imported.
+
+    Raises:
+        ModuleNotFoundError: there is no such package in it.
+    """
     package, _, inside = path.partition("/")
-    return Path(importlib.util.find_spec(f"megatron.{package}").submodule_search_locations[0]) / inside
+    found = importlib.util.find_spec(f"megatron.{package}")
+    if found is None or not found.submodule_search_locations:
+        raise ModuleNotFoundError(f"Megatron, as it is installed here, has no package {package!r}.")
+    return Path(found.submodule_search_locations[0]) / inside
 
 
 @cache
