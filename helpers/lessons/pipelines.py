@@ -222,9 +222,7 @@ def balance(run: Results, changes, data: Corpus | Blend | None, machine: Machine
     name = "even stages"
     before = _beyond(run)
     if changes is ... or changes is None:
-        asked = (
-            f"the slowest stage works {before:.0%} longer than the mean. A dict of changes, of {', '.join(MAY_MOVE)}"
-        )
+        asked = f"the slowest stage works {before:.0%} longer than the mean. A dict of {', '.join(sorted(MAY_MOVE))}"
         return Message("asked", f"{name}: {asked}.")
     if not isinstance(changes, dict) or changes.keys() - MAY_MOVE:
         return Message("wrong", f"{name}: a dict with some of {', '.join(sorted(MAY_MOVE))}; all else stays.")
