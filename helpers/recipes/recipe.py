@@ -130,6 +130,9 @@ class Recipe:
             why = "weights to begin with, until the run has a checkpoint of its own"
             groups["logging and checkpoints"].append(Flag("--pretrained-checkpoint", self.pretrained, why))
             groups["logging and checkpoints"] += without_engine_states(machine)
+        if self.layout.megatron_fsdp:  # its format stands with it, whether something is saved or not
+            kept = groups["logging and checkpoints"]
+            groups["logging and checkpoints"] = [flag for flag in kept if flag.name != "--ckpt-format"]
         whole = self.layout.distributed_optimizer and not self.layout.megatron_fsdp
         if self.checkpoints.save_interval is not None and whole:
             why = "the optimizer's state, too, can be loaded by another layout"

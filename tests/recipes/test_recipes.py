@@ -350,3 +350,10 @@ def test_scaled_to_keeps_pretrained_weights_or_says_that_it_cannot(tmp_path):
     assert published.scaled_to(ONE_H200).model == published.model
     small = published.with_(pretrained=None).scaled_to("cpu").model
     assert (small.kv_channels, small.max_positions) == (None, None)
+
+
+def test_a_run_of_fsdp_saves_in_its_own_format_alone():
+    fsdp = recipes.gpt3_345m().scaled_to("cpu").with_(processes=2, distributed_optimizer=True, megatron_fsdp=True)
+    flags = fsdp.with_(save_interval=10).flags(None, CPU)
+    assert [flags[i + 1] for i, flag in enumerate(flags) if flag == "--ckpt-format"] == ["fsdp_dtensor"]
+    assert "--dist-ckpt-optim-fully-reshardable" not in flags and "--calculate-per-token-loss" in flags
