@@ -16,6 +16,8 @@ REASONS = {  # a word of what Megatron says, in ours
     "parameter group": "refused: other optimizer state",
     "fsdp_dtensor": "refused: other format",
     "KeyError: 'model'": "refused: other format",
+    "has no attribute 'items'": "refused: other format",
+    "entries in state dict": "refused: other optimizer state",
     "starts from step 1": "not found: starts anew",
 }
 
