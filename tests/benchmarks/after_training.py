@@ -98,7 +98,8 @@ def smollm2(recorded: Path, is_smoke: bool) -> None:
         if step == "after":
             judged["after"] = _judged(run, texts, samples)
         else:
-            judged["export"] = repr(weights.to_hugging_face(run, run.path / "hugging_face"))
+            export = weights.to_hugging_face(run, run.path / "hugging_face")
+            judged["export"] = {"largest_difference": export.largest_difference, "scale": export.scale}
     file.write_text(json.dumps(judged, indent=1) + "\n")
     print(json.dumps(judged, indent=1))
 
