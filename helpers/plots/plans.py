@@ -29,6 +29,7 @@ PART_COLOURS = {
 }
 IN_SECONDS = 10_000  # ms: from here on the axis counts seconds
 LEAST = 0.001  # of the longest bar: shorter parts are not drawn
+LETTERS = 0.03  # how high a name is, in the figure of predicted ÷ measured
 
 
 @checked
@@ -101,7 +102,7 @@ def predicted_and_measured(*comparisons: Comparison, named: Annotated[int, bound
             axes.annotate(
                 f"{1 - share:.0%}", (1, share), (3, 0), (axes.get_yaxis_transform()), "offset points", va="center"
             )
-        words = []
+        words, heights = [], []
         for index, one in enumerate(comparisons):
             colour = (INK, *RUN_COLOURS[1:])[index % len(RUN_COLOURS)]
             points = [(run.measured_ms, 1 + run.error) for run in one.timed]
@@ -116,10 +117,12 @@ def predicted_and_measured(*comparisons: Comparison, named: Annotated[int, bound
             worst = sorted(one.timed, key=lambda run: -abs(run.error))[:named]
             for place, run in enumerate(sorted(worst, key=lambda run: run.measured_ms)):
                 left = place % 2 == 0  # neighbours carry their names on different sides
+                beside = any(abs(run.error - height) < LETTERS for height in heights)  # or at different heights
+                heights.append(run.error)
                 axes.annotate(
                     run.name,
                     (run.measured_ms, 1 + run.error),
-                    (-6 if left else 6, 0),
+                    (-6 if left else 6, -9 if beside else 0),
                     textcoords="offset points",
                     ha="right" if left else "left",
                     va="center",
