@@ -73,7 +73,7 @@ def differences(reference: Results, runs: Mapping[str, Results]):
 
 # ---- more micro-batches: what table 401 says, and why --------------------------------------------------------------
 @checked
-def table_401(label: str = "h100-80gb-hbm3"):
+def table_401(label: str = "h200"):
     """Table 401's PP8, 32 samples a step (pandas): published, planned, and our two stages of it on two GPUs.
 
     `label` names the machine of our records. The last column keeps a micro-batch at four samples, as m = 8 has it; all

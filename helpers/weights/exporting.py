@@ -19,6 +19,7 @@ from helpers.weights.error import WeightsError
 
 SHARD_BYTES = 5 * 10**9
 BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
+SPECIAL_TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id")
 PROBE = (2, 64)  # sequences and tokens whose logits are compared
 ALIKE = {"fp32": 1e-4, "bf16": 0.06, "fp16": 0.02}  # of the largest logit: rounding, and nothing else
 
@@ -66,8 +67,7 @@ def to_hugging_face(source: Run | Recipe, folder: Path | str, step: int | None =
     saved = checkpoint.of(source, step)
     recipe = saved.recipe
     vocabulary = checkpoint.vocabulary(saved)
-    end = folders.end_of_text(saved.tokenizer) if saved.tokenizer else None
-    config = families.config_of(recipe, vocabulary, end)
+    config = config_of(saved, vocabulary)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise WeightsError(f"{folder} is there already: name another folder, or empty it.")
     size = sum(accounting.parameters(recipe.model)["parameters"]) * BYTES[recipe.precision.dtype]
@@ -97,6 +97,15 @@ def to_hugging_face(source: Run | Recipe, folder: Path | str, step: int | None =
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     return dataclasses.replace(export, folder=folder)
+
+
+def config_of(saved: checkpoint.Checkpoint, vocabulary: int) -> dict:
+    """config.json of the export. The tokens that begin, end and pad texts are those of the published model, where
+    training began with one: several may end a text, as in chats."""
+    end = folders.end_of_text(saved.tokenizer) if saved.tokenizer else None
+    published = checkpoint.published_config(saved.recipe) or {}
+    named = {name: published[name] for name in SPECIAL_TOKENS if name in published}
+    return families.config_of(saved.recipe, vocabulary, end) | named
 
 
 def _room(folder: Path, size: int) -> None:

@@ -13,7 +13,7 @@ from helpers.weights.families import ARCHITECTURES, Published
 
 TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
-    "merges.txt", "tokenizer.model", "chat_template.jinja",
+    "merges.txt", "tokenizer.model", "chat_template.jinja", "generation_config.json",
 )  # fmt: skip
 SAFETENSORS, PICKLED = "model.safetensors", "pytorch_model.bin"
 

@@ -110,9 +110,11 @@ def generate(
         if encoded == [None]:
             raise WeightsError("An empty prompt needs a tokenizer with a token that ends texts: give a word.")
         if len(encoded) + tokens > positions:
+            room = positions - len(encoded)
+            change = f"tokens={room}, or a shorter one" if room > 0 else f"shorten it to {positions - 1:,} or fewer"
             raise WeightsError(
                 f"The prompt {one[:30]!r} has {len(encoded):,} tokens, and with {tokens:,} more it is longer than the "
-                f"{positions:,} that the model can place: tokens={max(0, positions - len(encoded))}, or a shorter one."
+                f"{positions:,} that the model can place: {change}."
             )
     heard = _Heard(tokenizer, prompts, shows=isinstance(prompt, str))
     asked = {

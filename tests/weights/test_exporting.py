@@ -8,6 +8,7 @@ from helpers import launch, recipes, weights
 from helpers.machine import CPU
 from helpers.recipes import Layout
 from helpers.weights import exporting, families
+from helpers.weights.checkpoint import Checkpoint
 
 LLAMA = recipes.llama3_8b().scaled_to("cpu")
 SMALL = {
@@ -111,3 +112,14 @@ def test_no_room_for_the_export(tmp_path, monkeypatch):
         exporting._room(tmp_path / "out", 5 * 10**9)
     with pytest.raises(weights.WeightsError, match="There is no folder"):
         exporting._room(tmp_path / "nowhere" / "out", 1)
+
+
+def test_the_tokens_that_end_texts_are_those_of_the_published_model(tmp_path):
+    """A model of chats ends its answers with a token of its own, and the list of both must come back."""
+    ids = {"bos_token_id": 1, "eos_token_id": [2, 5], "pad_token_id": 0}
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama", "vocab_size": 601, **ids}))
+    recipe = recipes.llama3_8b().scaled_to("cpu").with_(pretrained=tmp_path / "checkpoints")
+    config = exporting.config_of(Checkpoint(recipe, tmp_path, 0, None), 601)
+    assert {name: config[name] for name in ids} == ids
+    own = exporting.config_of(Checkpoint(recipe.with_(pretrained=None), tmp_path, 0, None), 601)
+    assert own["eos_token_id"] is None and "pad_token_id" not in own
