@@ -69,7 +69,7 @@ def _panel(axes, schedule: PipelineSchedule, longest: float) -> None:
     style.name_rows(axes, {stage: f"stage {stage}" for stage in range(schedule.stages)})
     axes.grid(visible=False)
     axes.set(xlim=(0, 1.01 * longest), ylim=(schedule.stages - 0.45, -0.55))
-    waits = f"waiting ÷ working {schedule.bubble:.0%}, (P − 1) ÷ (m v) = {schedule.formula:.0%}"
+    waits = f"waiting ÷ working {schedule.bubble:.1%}, (P − 1) ÷ (m v) = {schedule.formula:.1%}"
     axes.set_title(f"{schedule.name} · {FROM[schedule.kind]} · {waits}", fontsize=10.5, color=INK)
 
 
@@ -93,5 +93,5 @@ def _legend(figure, chunks: int) -> None:
 def _spoken(one: PipelineSchedule) -> str:
     return (
         f"{one.name}, {FROM[one.kind]}: {one.stages} stages, {one.micro_batches} micro-batches, {one.span_ms:.3g} "
-        f"long, waiting is {one.bubble:.0%} of working, the formula says {one.formula:.0%}."
+        f"long, waiting is {one.bubble:.1%} of working, the formula says {one.formula:.1%}."
     )

@@ -165,8 +165,8 @@ def bubbles(schedules: Iterable[PipelineSchedule]):
             "v": one.chunks,
             "ms": round(one.span_ms, 1),
             "ms a micro-batch": round(one.span_ms / one.micro_batches, 1),
-            "waiting ÷ working": f"{one.bubble:.0%}",
-            "(P − 1) ÷ (m v)": f"{one.formula:.0%}",
+            "waiting ÷ working": f"{one.bubble:.1%}",
+            "(P − 1) ÷ (m v)": f"{one.formula:.1%}",
             "most held, stage 0": f"{one.held(0):g}",
         }
         for one in schedules

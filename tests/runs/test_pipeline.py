@@ -77,7 +77,7 @@ def test_a_record_is_read_as_it_was_written(tmp_path, monkeypatch):
 def test_figures_say_what_is_measured_and_what_is_not():
     drawn = pipeline.ideal(4, 8)
     picture = plots.pipeline_schedule(drawn, pipeline.ideal(4, 8, 2), Absence("none"))
-    assert "drawn" in picture.alt and "waiting is 38%" in picture.alt and picture.png
+    assert "drawn" in picture.alt and "waiting is 37.5%" in picture.alt and picture.png
     assert plots.pipeline_schedule(Absence("none")) == Absence("none")
     table = pipeline.bubbles([drawn])
     assert list(table.index) == ["P=4, m=8 (drawn)"] and table["most held, stage 0"].iloc[0] == "4"
