@@ -16,7 +16,6 @@ from helpers.show.message import Message
 
 MARK = "DATA_PARALLEL "  # before the JSON that the program prints
 STATES = ("weights", "gradients", "optimizer")
-WHOLE, HALF = 0.95, 0.6  # of a buffer of all parameters: more is whole, less is a share of two ranks (with padding)
 
 THEIRS = {  # the tutorial's table 101, 8 × H100 80 GB, Megatron core_r0.14: ms a step, GB a GPU; None: out of memory
     "gpt2_xl_1_dp1_stock": (220, 33.3),
@@ -26,6 +25,7 @@ THEIRS = {  # the tutorial's table 101, 8 × H100 80 GB, Megatron core_r0.14: ms
     "gpt2_xl_32_distopt2_stock": (423, 74.9),
 }
 MACHINES = ("h100-80gb-hbm3", "h200")
+SPLIT_OTHERWISE = ("llama3_8b_100_bf16", "llama3_8b_bf16_tp2_sp")  # the same Llama and batch as FSDP's, without FSDP
 
 
 @checked
@@ -129,20 +129,19 @@ def bucket(recipe: Recipe, data, size, machine: Machine | None = None) -> Messag
 
 
 @told
-def gradients_split_weights_whole(recipe: Recipe, data, flags, machine: Machine | None = None) -> Message:
-    """Exercise 1: the flags beside FSDP's own that split gradients and optimizer, and leave the weights whole."""
-    if flags is ...:
-        return Message("asked", "Exercise 1: put Megatron's flags where the … is, as a tuple of words.")
-    if not isinstance(flags, tuple) or not all(isinstance(word, str) for word in flags):
-        return Message("wrong", 'The flags are a tuple of words, like ("--flag", "value").')
-    change = {"processes": 2, "distributed_optimizer": True, "megatron_fsdp": True, "extra_flags": flags}
-    mine = listen(recipe, data, {"yours": change}, machine)["yours"]["held"][0]
-    element = 4 if recipe.precision.dtype == "fp32" else 2
-    whole = element * sum(accounting.parameter_counts(recipe.model).values())
-    weights, gradients = mine["weights"] / whole, mine["gradients"] / whole
-    found = f"Rank 0 holds {weights:.0%} of the weights and {gradients:.0%} of the gradients."
-    right = weights > WHOLE and gradients < HALF * (1 if element == 4 else 2)
-    return Message("right" if right else "wrong", found + (" ZeRO-2 it is." if right else " Not yet."))
+def bytes_held(recipe: Recipe, data, answer, machine: Machine | None = None) -> Message:
+    """Exercise 1: bytes a parameter that each of two ranks holds with FSDP's `optim`, which splits the optimizer alone.
+    Checked by looking into the memory of such a run."""
+    if answer is ...:
+        return Message("asked", "Exercise 1: put a number of bytes where the … is and run the cell again.")
+    if isinstance(answer, bool) or not isinstance(answer, int | float):
+        return Message("wrong", f"The answer is a number of bytes a parameter, like 12, not {answer!r}.")
+    change = {"processes": 2, "distributed_optimizer": True, "megatron_fsdp": True}
+    optim = {"yours": change | {"extra_flags": ("--data-parallel-sharding-strategy", "optim")}}
+    held = per_parameter(recipe, listen(recipe, data, optim, machine)).loc["yours"]
+    found = ", ".join(f"{part} {held[part]:.1f}" for part in STATES)
+    right = abs(answer / held["together"] - 1) < 0.02
+    return Message("right" if right else "wrong", f"Measured: {held['together']:.1f} bytes a parameter ({found}).")
 
 
 @told
@@ -164,10 +163,11 @@ def bytes_sent(recipe: Recipe, data, factor, machine: Machine | None = None) -> 
 
 
 def recorded():
-    """The recorded runs of data parallelism on one and two GPUs, beside those that others measured (pandas)."""
+    """The recorded runs of data parallelism, two of the same Llama without FSDP, and what others measured (pandas)."""
     import pandas as pd
 
     found = [run for label in MACHINES for run in runs.recorded(label, "sharded/*")]
+    found += [run for name in SPLIT_OTHERWISE if (run := runs.recorded("h200", name))]
     if not found:
         return message.nothing_recorded("run of `sharded/` on GPUs (tests/benchmarks/gpu_runs.py --only 'sharded/*')")
     rows = {}
@@ -179,7 +179,7 @@ def recorded():
             "step ms": f"{run.step_milliseconds:,.0f}",
             "peak memory GB": f"{run.figures()['peak memory GB']:.1f}",
             "tokens/s/GPU": f"{run.measured('tokens/s/GPU'):,.0f}",
-            "others: ms, GB": "out of memory" if theirs is None else ", ".join(map(str, theirs)),
+            "others, H100s: ms, GB": "out of memory" if theirs is None else ", ".join(map(str, theirs)),
             "measured on": run.measured_on,
         }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("run")

@@ -16,9 +16,11 @@ STATES = ("weights", "gradients", "optimizer")
 
 @checked
 def data_parallel_steps(heard: Mapping[str, Mapping]) -> Picture:
-    """One step of each run on rank 0: its passes as grounds, each collective where it begins, as tall as its bytes.
+    """One step of each run on rank 0: its passes as grounds, each collective where it is called, as tall as the bytes
+    that the rank sends for it.
 
-    Each lane has its own time, from the step's start to its end: the order is what counts, CPU ranks lend no speed.
+    Each lane has its own time, from the step's start to its end: the order is what counts, CPU ranks lend no speed. The
+    width of a bar means nothing.
 
     Raises:
         ValueError: there is no run.
@@ -29,7 +31,7 @@ def data_parallel_steps(heard: Mapping[str, Mapping]) -> Picture:
         raise ValueError(
             "plots.data_parallel_steps: there is no run. lessons.sharding.listen(recipe, data, …) hears one."
         )
-    largest = max((one["bytes"] for run in heard.values() for one in run["collectives"]), default=1)
+    largest = max((size for run in heard.values() for size in sent(run)), default=1)
     spoken, kinds = [], []
     with style.apply():
         drawn, lanes = style.new_figure(rows=len(heard), width=9.2, height=0.5 + 0.95 * len(heard), squeeze=False)
@@ -37,18 +39,16 @@ def data_parallel_steps(heard: Mapping[str, Mapping]) -> Picture:
             end = max([p["end"] for p in run["phases"]] + [c["milliseconds"] for c in run["collectives"]])
             for phase in run["phases"]:
                 axes.axvspan(phase["start"] / end, phase["end"] / end, color=GROUNDS[phase["phase"]], lw=0)
-            for one in run["collectives"]:
+            for one, size in zip(run["collectives"], sent(run), strict=True):
                 kinds.append(one["collective"])
                 look = {"hatch": HATCHES.get(one["collective"], ""), "edgecolor": COLOURS["data"], "linewidth": 0.8}
-                height = 0.15 + 0.85 * one["bytes"] / largest
-                axes.bar(
-                    one["milliseconds"] / end, height, 0.012, align="edge", color=tint(COLOURS["data"], 0.45), **look
-                )
+                look["color"] = tint(COLOURS["data"], 0.45)
+                axes.bar(one["milliseconds"] / end, size / largest, 0.012, align="edge", **look)
             axes.set(xlim=(-0.005, 1.03), ylim=(0, 1.1), xticks=[], yticks=[])
             axes.grid(visible=False)
             for side in axes.spines.values():
                 side.set_visible(False)
-            words = f"{name}: {said(run['collectives'])}"
+            words = f"{name}: {said(run)}"
             axes.set_title(words, fontsize=10, color=INK)
             spoken.append(words)
         lanes[-1, 0].set_xlabel("the step's time, from its start to its end", color=FAINT, fontsize=10)
@@ -61,11 +61,21 @@ def data_parallel_steps(heard: Mapping[str, Mapping]) -> Picture:
     return Picture(drawn, "What rank 0 sends in one step. " + "; ".join(spoken) + ".")
 
 
-def said(collectives) -> str:
-    """ "5 reduce-scatters, 5 all-gathers, 1.8 MB"."""
-    counts = Counter(one["collective"] for one in collectives)
+def sent(run: Mapping) -> list[float]:
+    """Bytes that one rank sends for each collective of `run`, around a ring: of d ranks (d - 1) / d of the tensor for a
+    gather or a scatter, twice that for an all-reduce."""
+    ranks = len(run["held"])
+    return [
+        one["bytes"] * (ranks - 1) / ranks * (2 if one["collective"] == "all-reduce" else 1)
+        for one in run["collectives"]
+    ]
+
+
+def said(run: Mapping) -> str:
+    """ "5 reduce-scatters, 5 all-gathers, 1.8 MB sent"."""
+    counts = Counter(one["collective"] for one in run["collectives"])
     listed = ", ".join(f"{count} {name}{'s' * (count > 1)}" for name, count in counts.items()) or "nothing"
-    return f"{listed}, {decimal_bytes(sum(one['bytes'] for one in collectives))} in all"
+    return f"{listed}, {decimal_bytes(sum(sent(run)))} sent"
 
 
 @checked

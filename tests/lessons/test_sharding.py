@@ -46,6 +46,12 @@ def test_each_stage_of_zero_holds_and_sends_what_it_says(recipe):
 
 
 @pytest.mark.train
+def test_optim_splits_the_optimizer_alone(recipe):
+    """A weight and a gradient, 4 bytes each, and of main weight and moments a half."""
+    assert "Measured: 14.0 bytes" in str(sharding.bytes_held(recipe, None, 4 + 4 + (4 + 8) / 2, CPU))
+
+
+@pytest.mark.train
 def test_a_killed_fsdp_run_ends_whole_and_goes_on_where_it_saved(tiny_recipe, small_corpus):
     """Every rank is gone after the kill, and the second half has the losses of the run that nobody disturbed."""
     fsdp = tiny_recipe.with_(**FSDP, global_batch_size=8, save_interval=10, name="tiny_fsdp")
@@ -63,8 +69,8 @@ def test_a_killed_fsdp_run_ends_whole_and_goes_on_where_it_saved(tiny_recipe, sm
         (lambda r: sharding.bucket(r, None, ..., CPU), "put a bucket size"),
         (lambda r: sharding.bucket(r, None, -3, CPU), "1 or more, not -3"),
         (lambda r: sharding.bucket(r, None, "many", CPU), "not 'many'"),
-        (lambda r: sharding.gradients_split_weights_whole(r, None, ..., CPU), "put Megatron's flags"),
-        (lambda r: sharding.gradients_split_weights_whole(r, None, "--zero", CPU), "a tuple of words"),
+        (lambda r: sharding.bytes_held(r, None, ..., CPU), "put a number of bytes"),
+        (lambda r: sharding.bytes_held(r, None, "twelve", CPU), "not 'twelve'"),
         (lambda r: sharding.bytes_sent(r, None, ..., CPU), "put a number"),
         (lambda r: sharding.bytes_sent(r, None, "two", CPU), "a number"),
     ],
@@ -80,3 +86,14 @@ def test_a_variant_that_cannot_work_starts_nothing(recipe):
         sharding.listen(recipe, None, {}, CPU)
     with pytest.raises(preflight.PreflightError, match="multiple of"):
         sharding.listen(recipe, None, {"DDP": DDP | {"global_batch_size": 3}}, CPU)
+
+
+def test_the_table_of_gpus_names_what_a_layout_costs():
+    """The sentences under it on the page: tokens/s and memory against the distributed optimizer, and against TP."""
+    table = sharding.recorded()
+    speed = table["tokens/s/GPU"].str.replace(",", "").astype(float)
+    memory = table["peak memory GB"].astype(float)
+    assert speed["gpt2_xl_32_fsdp2"] / speed["gpt2_xl_32_distopt2"] == pytest.approx(1 - 0.16, abs=0.005)
+    assert memory["gpt2_xl_32_fsdp2"] / memory["gpt2_xl_32_distopt2"] == pytest.approx(1 - 0.09, abs=0.005)
+    assert memory["llama3_8b_bf16_tp2_sp"] / memory["llama3_8b_bf16_fsdp2"] == pytest.approx(2 / 3, abs=0.02)
+    assert set(table["samples a step"][["llama3_8b_bf16_tp2_sp", "llama3_8b_100_bf16", "llama3_8b_bf16_fsdp2"]]) == {4}

@@ -164,7 +164,8 @@ def test_bytes_per_parameter():
     assert states(recipe.with_(dtype="fp16")) == [2, 2, 12]
     assert states(recipe.with_(processes=4, distributed_optimizer=True)) == [2, 4, 3]
     assert states(recipe.with_(processes=4, context_parallel=2, distributed_optimizer=True)) == [2, 4, 3]
-    assert states(recipe.with_(processes=4, distributed_optimizer=True, megatron_fsdp=True)) == [0.5, 1, 3]
+    assert states(recipe.with_(processes=4, distributed_optimizer=True, megatron_fsdp=True)) == [0.5, 0.5, 3]
+    assert states(recipe.with_(processes=4, distributed_optimizer=True, megatron_fsdp=True, dtype="fp32")) == [1, 1, 3]
     assert states(recipe.with_(processes=4, context_parallel=2)) == [2, 4, 12]
     assert states(recipe.with_(grad_reduce_in_bf16=True)) == [2, 2, 12]
 

@@ -28,9 +28,9 @@ def memory(recipe: "Recipe", machine: Machine | None = None, pipeline_rank: int 
     States: mixed precision as in Rajbhandari et al. 2020 (ZeRO, section 3.1), with Megatron's fp32 gradients for bf16;
     the distributed optimizer divides the optimizer's part by data × context ranks. FP8 keeps the bf16 weights and adds
     two FP8 copies of every layer matrix (one transposed), or with `--fp8-param-gather` keeps those copies alone.
-    Megatron's FSDP divides weights and gradients, too, keeps a fp32 weight beside a fp32 one, and gathers whole layers
-    while they run: `FSDP_UNITS` of them are in `other`. Activations: see `activations`; or what the optimizer lays out
-    for its step, once they are gone, where that is more.
+    Megatron's FSDP divides weights and gradients, too, keeps gradients in the weights' type and a fp32 weight beside a
+    fp32 one, and gathers whole layers while they run: `FSDP_UNITS` of them are in `other`. Activations: see
+    `activations`; or what the optimizer lays out for its step, once they are gone, where that is more.
     A CUDA graph keeps their memory in a pool of its own, so that the optimizer's step cannot take it over: the smaller
     of the two is counted in `other` (Llama3-8B in FP8, TP2 and SP: 17 GB, where pools of 15.5 to 19.4 GB were
     measured).
@@ -55,7 +55,7 @@ def of_stage(recipe: "Recipe", machine: Machine | None, pipeline_rank: int) -> d
     dense, experts = rank_parameters(model, layout, pipeline_rank)
     count = dense + experts
     element = activations.element_bytes(precision)
-    weights = element * count
+    weights, gradient = element * count, _gradient_bytes(precision, layout)
     if precision.fp8_format:
         matrices = _layer_matrices(model, layout) * layout.layers(model.num_layers, pipeline_rank)
         weights += (2 if not precision.fp8_param_gather else 2 - element) * matrices
@@ -67,12 +67,12 @@ def of_stage(recipe: "Recipe", machine: Machine | None, pipeline_rank: int) -> d
     if layout.megatron_fsdp:
         layers = layout.layers(model.num_layers, pipeline_rank)
         held, weights = share, weights * share / count
-        gathered = FSDP_UNITS * (element + _gradient_bytes(precision)) * count / max(1, layers)
-    kept, step = activations.activation_bytes(recipe, machine, pipeline_rank), _step_bytes(precision) * share
+        gathered = FSDP_UNITS * (element + gradient) * count / max(1, layers)
+    kept, step = activations.activation_bytes(recipe, machine, pipeline_rank), _step_bytes(precision, layout) * share
     pool = min(kept, step) if _records(recipe, machine) else 0
     return {
         "weights": weights,
-        "gradients": _gradient_bytes(precision) * held,
+        "gradients": gradient * held,
         "optimizer": (_state_bytes(precision) + 4 * (layout.megatron_fsdp and precision.dtype == "fp32")) * share,
         "activations": max(kept, step),
         "other": float(OVERHEAD_BYTES["cpu" if machine and machine.device == "cpu" else "cuda"]) + pool + gathered,
@@ -83,9 +83,11 @@ def _records(recipe: "Recipe", machine: Machine | None) -> bool:
     return recipe.speed.cuda_graph and (machine is None or machine.transformer_engine and machine.device == "cuda")
 
 
-def _gradient_bytes(precision: Precision) -> int:
-    """Of each parameter: Megatron adds gradients up in fp32, unless they are reduced in 16 bits."""
-    return 2 if precision.dtype == "fp16" or precision.grad_reduce_in_bf16 else 4
+def _gradient_bytes(precision: Precision, layout: Layout) -> int:
+    """Of each parameter: Megatron adds gradients up in fp32, unless they are reduced in 16 bits. Its FSDP adds them up
+    in the weights' own type (`--megatron-fsdp-main-grads-dtype auto`)."""
+    sixteen = precision.dtype == "fp16" or precision.grad_reduce_in_bf16
+    return 2 if sixteen or layout.megatron_fsdp and precision.dtype != "fp32" else 4
 
 
 def _state_bytes(precision: Precision) -> int:
@@ -95,10 +97,10 @@ def _state_bytes(precision: Precision) -> int:
     return 6 if _adam_keeps_remainders(precision) else 12 - 4 * precision.moments_in_bf16
 
 
-def _step_bytes(precision: Precision) -> int:
+def _step_bytes(precision: Precision, layout: Layout) -> int:
     """Of each parameter that a rank steps, during the step: fp32 copies of 16-bit gradients, and with
     `--fp8-param-gather` the new weights in bf16 before they are cast (measured: 24 GB for 4 billion of them)."""
-    copies = _gradient_bytes(precision) == 2 and not _adam_keeps_remainders(precision)
+    copies = _gradient_bytes(precision, layout) == 2 and not _adam_keeps_remainders(precision)
     return 4 * copies + 2 * (precision.fp8_format is not None and precision.fp8_param_gather)
 
 
