@@ -39,6 +39,8 @@ UNBORN = {  # from ranks that did not run, and from what refuses a recorded run
     "checked",
     "first",
     "second",
+    "heard",
+    "held",
     "replays",
     "halves",
     "slow",
@@ -101,8 +103,11 @@ def run(cell: str, names: dict) -> None:
     plt.close("all")
 
 
+STARTS = [page for page in NOTEBOOKS[2:] if page.stem[:2] != "10"]  # whose starts are those of published weights
+
+
 @pytest.mark.parametrize("gpus", MACHINES)
-@pytest.mark.parametrize("notebook", NOTEBOOKS[2:], ids=lambda path: path.stem)
+@pytest.mark.parametrize("notebook", STARTS, ids=lambda path: path.stem)
 def test_what_a_notebook_starts_passes_preflight(notebook, gpus, started, monkeypatch):
     visible, transformer_engine = MACHINES[gpus]
     monkeypatch.setattr(hardware, "visible_gpus", lambda: visible)
@@ -113,4 +118,4 @@ def test_what_a_notebook_starts_passes_preflight(notebook, gpus, started, monkey
     machine.here.cache_clear()
     for cell in code_cells(notebook):
         run(cell.source, names)
-    assert len(started) >= {"02": 4, "03": 4, "04": 1, "06": 6, "09": 0}[notebook.stem[:2]]
+    assert len(started) >= {"02": 4, "03": 4, "04": 1, "05": 2, "06": 6, "09": 0}[notebook.stem[:2]]
