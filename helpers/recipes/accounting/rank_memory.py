@@ -130,11 +130,11 @@ def checkpoint_bytes(recipe: "Recipe") -> int:
 
     The weights as they are computed with (2 bytes in mixed precision) and the optimizer's three fp32 numbers for each:
     the master copy, Adam's first and second moment. In fp32 the weights are the master copy; the distributed optimizer
-    writes it a second time.
+    writes it a second time. Megatron-FSDP writes one copy, in fp32.
     """
     count = sum(parameter_counts(recipe.model).values())
     if recipe.layout.megatron_fsdp:
-        return count * 16
+        return count * 12
     if recipe.precision.dtype == "fp32":
         return count * (16 if recipe.layout.distributed_optimizer else 12)
     return count * 14
