@@ -101,12 +101,8 @@ def from_output(output: str, machine: str, recipe) -> MicroBatches:
 
 def record(found: MicroBatches, name: str, label: str, recorded_dir: Path = records.RECORDED) -> Path:
     """Keep it for readers elsewhere, as `<recorded>/<label>/micro_batches/<name>.json`."""
-    path = recorded_dir / label / FOLDER / f"{name}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
     kept = dataclasses.asdict(dataclasses.replace(found, recorded_on=found.machine))
-    rounded = json.loads(json.dumps(kept), parse_float=lambda digits: round(float(digits), 3))
-    path.write_text(json.dumps(rounded, indent=1) + "\n")
-    return path
+    return records.keep(recorded_dir / label / FOLDER / f"{name}.json", kept)
 
 
 @checked

@@ -12,7 +12,6 @@ from pathlib import Path
 
 from helpers.recipes import Recipe
 from helpers.runs import records
-from helpers.runs.records import without_paths
 from helpers.show import message
 from helpers.show.arguments import checked
 from helpers.show.message import Absence
@@ -110,11 +109,7 @@ def from_output(output: str, **known) -> OneRank:
 def record(found: OneRank, name: str, recorded_dir: Path = records.RECORDED) -> Path:
     """Keep it for readers elsewhere, as `<recorded>/<machine>/one_of_many/<name>.json`; it names no path."""
     path = recorded_dir / found.environment["machine"]["label"] / FOLDER / f"{name}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    kept = dataclasses.asdict(dataclasses.replace(found, is_recorded=True))
-    rounded = json.loads(json.dumps(kept), parse_float=lambda digits: round(float(digits), 6))
-    path.write_text(without_paths(json.dumps(rounded, indent=1, ensure_ascii=False), records.RECORDED) + "\n")
-    return path
+    return records.keep(path, dataclasses.asdict(dataclasses.replace(found, is_recorded=True)), digits=6)
 
 
 @checked

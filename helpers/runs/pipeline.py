@@ -222,11 +222,7 @@ def of_passes(kind: str, name: str, machine: str, placed: Iterable[tuple]) -> Pi
 def record(run, name: str, recorded_dir: Path = records.RECORDED) -> Path:
     """Keep a run's schedule for readers elsewhere, as `<recorded>/<label>/schedules/<name>.json`."""
     path = recorded_dir / run.environment["machine"]["label"] / FOLDER / f"{name}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    content = dataclasses.asdict(of_run(run)) | {"name": name}
-    rounded = json.loads(json.dumps(content), parse_float=lambda digits: round(float(digits), 3))
-    path.write_text(json.dumps(rounded) + "\n")
-    return path
+    return records.keep(path, dataclasses.asdict(of_run(run)) | {"name": name})
 
 
 @checked

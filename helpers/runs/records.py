@@ -135,6 +135,14 @@ def record(run: Run, name: str, recorded_dir: Path = RECORDED) -> Path:
     return Path(shutil.copyfile(write_result(run.path), target))
 
 
+def keep(path: Path, content: dict, digits: int = 3) -> Path:
+    """Write a record of another kind as JSON, its numbers rounded to so many digits behind the point."""
+    rounded = json.loads(json.dumps(content), parse_float=lambda number: round(float(number), digits))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(without_paths(json.dumps(rounded, indent=1, ensure_ascii=False), RECORDED) + "\n")
+    return path
+
+
 @checked
 def read_result(path: Path | str) -> Recorded:
     """A run from its `result.json`.
