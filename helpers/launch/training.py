@@ -145,7 +145,8 @@ def _watch(directory: Path, interrupt_stops: bool, kill_at: int | None = None) -
     """Show the run until it ends, by itself or killed at a step; raise if it failed."""
     described = json.loads((directory / "recipe.json").read_text())
     model, schedule = described["model"], described["schedule"]
-    progress = live.Progress(model["sequence_length"], model["vocab_size"], schedule.get("exit_interval"))
+    guesses = None if described.get("pretrained") else model["vocab_size"]  # a loss far above those of a trained model
+    progress = live.Progress(model["sequence_length"], guesses, schedule.get("exit_interval"))
     view = live.view()
     tail = logs.Tail(directory / "log.txt")
     words, killed = "failed", False
