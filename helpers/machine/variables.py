@@ -7,13 +7,22 @@ from helpers.machine.hardware import Machine
 from helpers.machine.places import PROJECT
 
 
-def device_environment(machine: Machine) -> dict[str, tuple[str, str]]:
-    """What every program of ranks needs on such a machine: name → (value, why)."""
-    sockets = {"GLOO_SOCKET_IFNAME": ("lo", "ranks of one machine listen on no network")}
+def device_environment(machine: Machine, interface: str | None = "lo") -> dict[str, tuple[str, str]]:
+    """What every program of ranks needs on such a machine: name → (value, why).
+
+    `interface` is the network through which they talk: loopback where all are on one machine; None lets gloo and NCCL
+    find one.
+    """
+    sockets = {}
+    if interface is not None:
+        why = "ranks of one machine listen on no network" if interface == "lo" else "the network between the hosts"
+        sockets["GLOO_SOCKET_IFNAME"] = (interface, why)
     if machine.device == "cpu":
         alone = ("1", "one thread per rank: ranks must not fight for cores")
         return {"MEGATRON_CPU": ("1", "run on the CPU"), "OMP_NUM_THREADS": alone} | sockets
-    sockets["NCCL_SOCKET_IFNAME"] = ("lo", "NVLink and shared memory carry the data; only its start takes sockets")
+    if interface is not None:
+        why = "NVLink and shared memory carry the data; only its start takes sockets"
+        sockets["NCCL_SOCKET_IFNAME"] = (interface, why if interface == "lo" else "the same for NCCL's start")
     return sockets | (cuda_libraries.variables() if machine.transformer_engine else {})
 
 

@@ -158,14 +158,17 @@ def made(directory: Path) -> Path:
     return directory
 
 
-def write_command(directory: Path, title: str, program: Sequence[str], variables: dict, groups: dict) -> Path:
+def write_command(
+    directory: Path, title: str, program: Sequence[str], variables: dict, groups: dict, given: dict | None = None
+) -> Path:
     """`command.sh`: the whole launch as a script that runs by itself, from anywhere, each flag with its reason.
 
     `program` is what is run, up to the flags; `variables` maps a name to (value, why), `groups` a subject to its flags.
+    `given` maps a name to what it is: variables that are set by whoever starts it, on each of several hosts.
     What the learner has set in the environment stays as it is, but for the changes to Megatron, by which a run is
     known; no secret is written. The script mends its index cache itself: then it is mended whoever starts it.
     """
-    require_names(variables)
+    require_names([*variables, *(given or {})])
     lines = ["#!/usr/bin/env bash", _comment(f"{title}. Runs by itself from a shell, too."), "set -eu"]
     project = shlex.quote(str(PROJECT))
     lines += [
@@ -174,6 +177,7 @@ def write_command(directory: Path, title: str, program: Sequence[str], variables
     ]
     for name, (value, why) in variables.items():
         lines.append(f"export {name}={_kept(name, value)}  {_comment(why)}")
+    lines += [f': "${{{name}:?{_word(what)}}}"' for name, what in (given or {}).items()]
     if groups:
         lines.append("flags=(")
     for subject, flags in groups.items():
@@ -182,7 +186,7 @@ def write_command(directory: Path, title: str, program: Sequence[str], variables
     if groups:
         lines.append(")")
     lines += _mending(program[0], groups)
-    if "helpers.ranks.torchrun" in program:
+    if "--nproc-per-node" in program:
         lines.append("# torchrun --standalone, but for the networks that it listens on: none beyond this machine.")
     lines.append(f"exec {shlex.join(program)}" + (' "${flags[@]}"' if groups else ""))
     path = directory / "command.sh"
@@ -200,6 +204,11 @@ def require_names(variables: Iterable[str]) -> None:
 def _comment(words: str) -> str:
     """One line, whatever the words are: a second one would be run."""
     return f"# {' '.join(words.split())}"
+
+
+def _word(words: str) -> str:
+    """A text inside a shell's quotes, without what would be run there."""
+    return re.sub(r'["$`\\}]', "", " ".join(words.split()))
 
 
 def _kept(name: str, value: str) -> str:

@@ -19,7 +19,7 @@ def mend(directory: str | Path) -> list[str]:
 
     Megatron takes a cached index for whole when its files exist (`_build_document_sample_shuffle_indices` in
     gpt_dataset.py, `_build_indices` in blended_dataset.py): a truncated one fails each later run. Call it before a
-    launch, while no run uses the directory.
+    launch, while no run uses the directory. Each host of a run does.
 
     Returns:
         The names of the removed files; empty when all was whole or the directory is not there.
@@ -31,7 +31,7 @@ def mend(directory: str | Path) -> list[str]:
         if not all(_whole(file) for file in files):
             for file in files:
                 if file.exists():
-                    file.unlink()
+                    file.unlink(missing_ok=True)  # another host may mend the same
                     removed.append(file.name)
     return sorted(removed)
 

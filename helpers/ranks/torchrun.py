@@ -4,6 +4,10 @@
 
 torch's own rendezvous listens on every network of the machine, and unpickles what it is told there. Here the store gets
 a socket that is bound already (`master_listen_fd`), and everything else is torch's: its options, its agent, its log.
+
+Without `--nproc-per-node` it is torch's torchrun for one of several hosts, which has its options from PET_NNODES,
+PET_NPROC_PER_NODE, PET_NODE_RANK, PET_MASTER_ADDR and PET_MASTER_PORT (a static rendezvous: rank 0 is on the host that
+was named). Its store listens on every network of host 0, as those of all hosts must reach it.
 """
 
 import socket
@@ -45,5 +49,8 @@ class LoopbackRendezvous(StaticTCPRendezvous):
 
 
 if __name__ == "__main__":
-    rendezvous_handler_registry.register("loopback", LoopbackRendezvous)
-    main(["--rdzv-backend", "loopback", "--rdzv-endpoint", LOOPBACK, *sys.argv[1:]])
+    if "--nproc-per-node" in sys.argv:
+        rendezvous_handler_registry.register("loopback", LoopbackRendezvous)
+        main(["--nnodes", "1", "--rdzv-backend", "loopback", "--rdzv-endpoint", LOOPBACK, *sys.argv[1:]])
+    else:
+        main(sys.argv[1:])

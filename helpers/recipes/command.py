@@ -2,6 +2,7 @@
 
 import html
 import shlex
+import sys
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,6 +12,7 @@ from helpers.machine.variables import device_environment
 from helpers.ranks.repairs import gradient_fusion, table
 from helpers.recipes.changes import acting
 from helpers.recipes.flag import Flag
+from helpers.recipes.nodes import FIRST_HOST, Nodes
 
 PASSES = "MEGATRON_TOUR_PASSES"  # read by `ranks/passes`
 CODE = "white-space: pre; overflow-x: auto; font-family: monospace; line-height: 1.4"  # a line is a line everywhere
@@ -21,12 +23,14 @@ class Command:
     """One launch: `program` is what is run, up to the flags, `groups` holds its flags with their reasons.
 
     `environment` is what must be set for it: name → (value, why). Shown, it is the line for any torchrun; run, it is
-    `ranks/torchrun`, which `torchrun --standalone` is but for the networks that it listens on.
+    `ranks/torchrun`, which `torchrun --standalone` is but for the networks that it listens on. With `nodes`, it is the
+    same on every one of them, and shown for the first.
     """
 
     program: tuple[str, ...]
     groups: dict[str, list[Flag]] = field(repr=False)
     environment: dict[str, tuple[str, str]]
+    nodes: Nodes | None = None
 
     @property
     def argv(self) -> tuple[str, ...]:
@@ -36,7 +40,11 @@ class Command:
     def __str__(self) -> str:
         """What a shell takes as it is: a variable a line, then torchrun, then a flag a line with its value."""
         lines = [f"{name}={shlex.quote(value)}" for name, (value, _) in self.environment.items()]
-        lines.append(shlex.join(["torchrun", "--standalone", *self.program[3:]]))
+        if self.nodes is None:
+            lines.append(shlex.join(["torchrun", "--standalone", *self.program[3:]]))
+        else:
+            lines += [f"{name}={FIRST_HOST[name]}" for name in self.nodes.given()]
+            lines.append(shlex.join(["torchrun", *self.program[3:]]))
         for word in self.argv[len(self.program) :]:
             if word.startswith("--"):
                 lines.append("    " + shlex.quote(word))
@@ -49,6 +57,14 @@ class Command:
 
     def _repr_html_(self) -> str:
         return f'<pre style="{CODE}">{html.escape(str(self))}</pre>'
+
+
+def torchrun(recipe, nodes: Nodes | None) -> tuple[str, ...]:
+    """How torchrun is started; on several nodes its other options are `nodes.variables()`."""
+    program = (sys.executable, "-m", "helpers.ranks.torchrun")
+    if nodes is None:
+        return (*program, "--nproc-per-node", str(recipe.layout.world_size))
+    return (*program, "--max-restarts", "0")  # started again, ranks would meet those of the first start
 
 
 def data_flags(recipe, data, run_directory: Path | str) -> list[Flag]:
@@ -154,10 +170,17 @@ def speed_flags(recipe, machine: Machine, entry_script: Path | str | None) -> li
 
 
 def run_variables(
-    recipe, machine: Machine, entry_script: Path | str | None = None, run_directory: Path | str | None = None
+    recipe,
+    machine: Machine,
+    entry_script: Path | str | None = None,
+    run_directory: Path | str | None = None,
+    nodes: Nodes | None = None,
 ) -> dict[str, tuple[str, str]]:
     """Environment variables of the run: name → (value, why). What the learner has set stays as it is."""
-    variables = device_environment(machine)
+    if nodes is None:
+        variables = device_environment(machine)
+    else:
+        variables = nodes.variables() | device_environment(machine, nodes.sockets)
     if machine.device == "cuda":
         if entry_script is None:
             why = "our changes to Megatron: python -m helpers.ranks.repairs tells of each; stock=True makes none"

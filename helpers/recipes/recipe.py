@@ -2,7 +2,6 @@
 
 import difflib
 import hashlib
-import sys
 from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Literal
@@ -18,11 +17,13 @@ from helpers.recipes.command import (
     device_flags,
     run_variables,
     speed_flags,
+    torchrun,
     without_engine_states,
 )
 from helpers.recipes.flag import Flag, require_group
 from helpers.recipes.layout import Layout
 from helpers.recipes.names import OURS
+from helpers.recipes.nodes import Nodes
 from helpers.recipes.settings import PARTS, Batch, Checkpoints, Logging, Model, Precision, Schedule, Speed
 from helpers.show import frames
 from helpers.show.arguments import checked, fits, in_words
@@ -159,18 +160,21 @@ class Recipe:
         machine: Machine | None = None,
         run_directory: Path | str = RUN_DIRECTORY,
         entry_script: Path | str | None = None,
+        nodes: Nodes | None = None,
     ) -> Command:
-        """The `torchrun` line, as it is run. `entry_script` may be `pretrain_gpt.py` of your own Megatron-LM clone."""
+        """The `torchrun` line, as it is run. `entry_script` may be `pretrain_gpt.py` of your own Megatron-LM clone.
+        `nodes`: the line of every one of these hosts; None: all ranks are on one."""
         machine = machine or here()
         groups = self.flag_groups(data, machine, run_directory, entry_script)
-        torchrun = [sys.executable, "-m", "helpers.ranks.torchrun", "--nproc-per-node", str(self.layout.world_size)]
+        program = torchrun(self, nodes)
         if entry_script is not None and machine.device == "cpu":
-            torchrun += ["-m", "helpers.ranks.cpu.device"]
+            program += ("-m", "helpers.ranks.cpu.device")
         script = ENTRY_SCRIPT.relative_to(PROJECT)
         if entry_script is not None:  # one that is not here is shown as it is named
             named = Path(entry_script).expanduser()
             script = named.resolve() if named.exists() else named
-        return Command((*torchrun, str(script)), groups, run_variables(self, machine, entry_script, run_directory))
+        variables = run_variables(self, machine, entry_script, run_directory, nodes)
+        return Command((*program, str(script)), groups, variables, nodes)
 
     @checked
     def explain(self, data: Corpus | Blend | None = None, machine: Machine | None = None, group=None):

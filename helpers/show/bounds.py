@@ -42,6 +42,7 @@ SAMPLES = range(1, 10**8 + 1)
 STEPS = range(1, 10**9 + 1)
 RANKS = range(1, 100_001)  # of a job that is planned
 PROCESSES = range(1, 257)  # of one host
+PORT = range(1, 2**16)
 SECONDS = Above(30 * 24 * 3600)
 TEXT = Characters(100_000)
 LINE = Characters(300)  # that a figure shows
