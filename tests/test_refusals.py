@@ -175,5 +175,25 @@ def test_an_answer_of_any_size_is_answered():
     assert "about 10**400 is far too large" in str(exercises.check("x", 10**400, 5))
 
 
+@pytest.mark.parametrize(
+    "call",
+    [
+        runs.recorded,
+        runs.baselines.table,
+        runs.generation_speeds.table,
+        runs.one_rank.recorded,
+        planner.with_ranks_alone,
+        lambda label: runs.pipeline.recorded(label, "x"),
+        lambda label: runs.micro_batches.recorded(label, "x"),
+        lambda label: timeline.recorded(label, "x"),
+    ],
+)
+def test_a_label_under_which_nothing_is_recorded_is_told(call):
+    for label in ("h100", "", "..", "/etc", "broken"):
+        assert "There are: cpu, h100-80gb-hbm3, h200." in told(lambda label=label: call(label))
+    assert "Did you mean 'h100-80gb-hbm3'?" in told(lambda: call("h100"))
+    assert "Did you mean 'h200/twins'? There are: h200/baselines" in told(lambda: call("h200/twin"))
+
+
 def test_a_comparison_of_nothing_says_so():
-    assert "none of it was timed" in repr(planner.with_ranks_alone("no such machine"))
+    assert "none of it was timed" in repr(planner.with_ranks_alone("cpu"))

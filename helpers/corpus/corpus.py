@@ -162,15 +162,22 @@ class Corpus:
 
 @checked
 def compare(*corpora: Corpus):
-    """Corpora side by side, a row each, as a table indexed by tokenizer.
+    """Corpora side by side, a row each, as a table indexed by tokenizer; by name, too, where two share a tokenizer.
 
     Columns: vocabulary (token ids), documents, tokens, bytes_per_token (of text), bin_megabytes, and tokens_used: the
     share of the vocabulary that occurs in the corpus at all.
+
+    Raises:
+        CorpusError: there is nothing to compare.
     """
     import pandas as pd
 
-    rows = {
-        corpus.tokenizer: {
+    if not corpora:
+        raise CorpusError("corpus.compare: there is no corpus. It takes several: corpus.compare(data, other).")
+    shared = len({corpus.tokenizer for corpus in corpora}) < len(corpora)
+    names = [f"{corpus.name}, {corpus.tokenizer}" if shared else corpus.tokenizer for corpus in corpora]
+    rows = [
+        {
             "vocabulary": corpus.vocab_size,
             "documents": corpus.documents,
             "tokens": corpus.tokens,
@@ -179,8 +186,8 @@ def compare(*corpora: Corpus):
             "tokens_used": f"{corpus.open_index().distinct_token_ids() / corpus.vocab_size:.0%}",
         }
         for corpus in corpora
-    }
-    return pd.DataFrame.from_dict(rows, orient="index")
+    ]
+    return pd.DataFrame(rows, index=names)
 
 
 @functools.cache

@@ -1,9 +1,10 @@
 """What NVIDIA's data sheets say of GPUs, to plan with those that are not here."""
 
 import difflib
+import re
 from dataclasses import dataclass
 
-VARIANTS = {"Laptop", "Mobile", "Max", "D", "Ti", "SUPER", "MIG"}  # words of a name that make it another GPU, or a part
+VARIANTS = {"LAPTOP", "MOBILE", "MAX", "D", "TI", "SUPER", "MIG"}  # words of a name that make it another GPU, or a part
 
 FP8_PEAK = 2  # times the dense bf16 peak, on every GPU here that has FP8 (compute capability 8.9 and above)
 
@@ -71,23 +72,33 @@ SHEETS = tuple(
 
 def find(name: str) -> Sheet | None:
     """The sheet of a device's name; None for a GPU that has none here, or a variant of one that has."""
-    words = set(name.replace("-", " ").split())
-    found = next((sheet for sheet in SHEETS if set(sheet.name.split()) <= words), None)
-    if found is None or VARIANTS & (words - set(found.name.split())):
+    words = set(name.upper().replace("-", " ").split())
+    found = next((sheet for sheet in SHEETS if set(sheet.name.upper().split()) <= words), None)
+    if found is None or VARIANTS & (words - set(found.name.upper().split())):
         return None
     return found
+
+
+def _series(name: str) -> str:
+    """The letters that a GPU's name begins with: "RTX", "GB", "H"."""
+    return re.match("[A-Z]*", name).group()
 
 
 def of(name: str) -> Sheet:
     """The sheet of a device's name.
 
     Raises:
-        ValueError: there is none; the message names the closest.
+        ValueError: there is none; the message names the closest of its series, or all there are.
     """
     if found := find(name):
         return found
     known = [sheet.name for sheet in SHEETS]
     asked = name.upper().replace("NVIDIA", "").replace("-", " ").split()
-    close = [one for word in asked for one in difflib.get_close_matches(word, known, n=3, cutoff=0.5)]
+    close = [
+        one
+        for word in asked
+        for one in difflib.get_close_matches(word, known, n=3, cutoff=0.5)
+        if word[0].isdigit() or _series(one) == _series(word)
+    ]
     hint = f"Did you mean {' or '.join(dict.fromkeys(close))}?" if close else f"There are: {', '.join(known)}."
-    raise ValueError(f"No data sheet here describes a GPU called {name!r}. {hint}")
+    raise ValueError(f"No data sheet here describes a GPU called {name!r}; they are NVIDIA's. {hint}")

@@ -6,6 +6,14 @@ from helpers.machine import data_sheets
 from helpers.machine.hardware import GPU, Machine
 
 COUNT = re.compile(r"(?:(\d+)\s*(?:[×x*]\s*|\s))?\s*([a-z].*)", re.I)
+COUNT_BEHIND = re.compile(r"([a-z].*?)\s*[×x*]\s*(\d+)", re.I)  # "H100 × 8"
+NODES = re.compile(r"(\d+)\s*nodes?\s*(?:of|with|[×x*])?\s*(.*)", re.I)
+PLAIN = re.compile("NVIDIA|GEFORCE|TENSOR|CORE|GPUS?|DGX|HGX|SXM\\d?|HBM\\d?E?")  # words that change nothing
+HOW = (
+    'a number of GPUs and their name, "8 × H100 80GB"; several nodes: described("8 × H100 80GB", nodes=2, '
+    "between_nodes_gbps=400)."
+)
+LONGEST = 100  # letters of a description
 SIZE = re.compile(r"\b(\d+)\s*GB\b", re.I)
 MOST = 100_000  # GPUs of the largest machine that somebody plans for
 SIZES = {"GH200": (96, 144), "H100": (80, 64, 96)}  # GB, where one name has several
@@ -15,7 +23,7 @@ def described(text: str, nodes: int = 1, between_nodes_gbps: float | None = None
     """A machine to plan for: `described("8 × H100 80GB", nodes=4, between_nodes_gbps=400)`.
 
     Args:
-        text: the GPUs of one node, by their number and the name in NVIDIA's data sheet.
+        text: the GPUs of one node, by their number and the name in NVIDIA's data sheet; "2 nodes of 8 × H100", too.
         nodes: how many such nodes.
         between_nodes_gbps: what the network carries for each GPU, one way, in Gbit/s.
 
@@ -24,12 +32,16 @@ def described(text: str, nodes: int = 1, between_nodes_gbps: float | None = None
     """
     if not isinstance(text, str) or not text.strip():
         raise ValueError(f'{text!r} describes no machine: write "8 × H100 80GB", say.')
-    if not (said := COUNT.fullmatch(text.strip())):
-        raise ValueError(
-            f'{text!r} describes no machine: a number of GPUs and their name, "8 × H100 80GB"; several nodes: '
-            'described("8 × H100 80GB", nodes=2, between_nodes_gbps=400).'
-        )
-    count, name = int(said.group(1) or 1), said.group(2).upper()
+    one_node = text.strip()[: LONGEST + 1]
+    if said := NODES.fullmatch(one_node):
+        if nodes not in (1, int(said.group(1))):
+            raise ValueError(f"{text!r} with nodes={nodes!r}: one of the two is wrong. Say it once.")
+        nodes, one_node = int(said.group(1)), said.group(2)
+    behind, said = COUNT_BEHIND.fullmatch(one_node), COUNT.fullmatch(one_node)
+    if not said or len(one_node) > LONGEST:
+        raise ValueError(f"{text[:LONGEST]!r} describes no machine: {HOW}")
+    count, name = (behind.group(2), behind.group(1)) if behind else said.groups()
+    count, name = int(count or 1), name.upper()
     _whole("GPUs a node", count)
     _whole("nodes", nodes)
     if count * nodes > MOST:
@@ -45,6 +57,10 @@ def described(text: str, nodes: int = 1, between_nodes_gbps: float | None = None
         raise ValueError(f"between_nodes_gbps={between_nodes_gbps!r}: Gbit/s for each GPU, such as 400.")
     size = SIZE.search(name)
     sheet = data_sheets.of(name if data_sheets.find(name) else SIZE.sub("", name).strip())
+    known = sheet.name.upper().replace("-", " ").split()
+    words = re.sub(r"[^\w]", " ", name if sheet.name.endswith("GB") else SIZE.sub("", name, count=1)).split()
+    if odd := [word for word in words if word not in known and not PLAIN.fullmatch(word)]:
+        raise ValueError(f"{text!r}: {' '.join(odd)!r} says nothing here of an {sheet.name}. It takes {HOW}")
     gb = int(size.group(1)) if size else sheet.gigabytes
     if gb not in (sizes := SIZES.get(sheet.name, (sheet.gigabytes,))):
         raise ValueError(f"{sheet.name} with {gb} GB: its data sheet has {' or '.join(map(str, sizes))} GB.")

@@ -35,7 +35,7 @@ def table(machine: str):
 
 
 def _read(machine: str, pattern: str) -> list[dict]:
-    folder = records.RECORDED / machine / "baselines"
+    folder = records.folder_of(machine) / "baselines"
     return [json.loads(path.read_text()) for path in sorted(folder.glob(pattern))]
 
 

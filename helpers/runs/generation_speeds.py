@@ -20,7 +20,7 @@ def table(machine: str):
     """
     import pandas as pd
 
-    file = records.RECORDED / machine / FILE
+    file = records.folder_of(machine) / FILE
     if not file.is_file():
         return message.nothing_recorded("generation speed")
     kept = json.loads(file.read_text())

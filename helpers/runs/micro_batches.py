@@ -108,7 +108,7 @@ def record(found: MicroBatches, name: str, label: str, recorded_dir: Path = reco
 @checked
 def recorded(machine_label: str, name: str) -> MicroBatches | Absence:
     """The record called `name` of a machine ("h100-80gb-hbm3"); a sentence where there is none."""
-    path = records.RECORDED / machine_label / FOLDER / f"{name}.json"
+    path = records.folder_of(machine_label) / FOLDER / f"{name}.json"
     if not os.path.isfile(path):
         return message.nothing_recorded(f"micro-batches of {name}")
     content = json.loads(path.read_text())

@@ -115,7 +115,7 @@ def record(found: OneRank, name: str, recorded_dir: Path = records.RECORDED) -> 
 @checked
 def recorded(machine_label: str, name: str | None = None) -> OneRank | Absence | list[OneRank]:
     """The record called `name` of a machine ("h100-80gb-hbm3"), a sentence where there is none; without a name all."""
-    folder = records.RECORDED / machine_label / FOLDER
+    folder = records.folder_of(machine_label) / FOLDER
     if name is None:
         return [_read(path) for path in sorted(folder.glob("*.json"))]
     path = folder / f"{name}.json"

@@ -228,7 +228,7 @@ def record(run, name: str, recorded_dir: Path = records.RECORDED) -> Path:
 @checked
 def recorded(machine_label: str, name: str) -> PipelineSchedule | Absence:
     """The recorded schedule called `name` of a machine ("h100-80gb-hbm3"); a sentence where there is none."""
-    path = records.RECORDED / machine_label / FOLDER / f"{name}.json"
+    path = records.folder_of(machine_label) / FOLDER / f"{name}.json"
     if not os.path.isfile(path):
         return message.nothing_recorded(f"schedule of {name}")
     content = json.loads(path.read_text())

@@ -1,5 +1,6 @@
 """Runs kept as small JSON files, for readers on other machines."""
 
+import difflib
 import glob
 import json
 import os
@@ -73,8 +74,11 @@ def recorded(machine_label: str, name: str | None = None) -> Recorded | None | l
     Without a name all there are, maybe none.
 
     A name with "*" or "[" is a pattern, and all that fit it come back, in the order of the numbers in their names.
+
+    Raises:
+        ValueError: nothing was recorded under that label.
     """
-    folder = RECORDED / machine_label
+    folder = folder_of(machine_label)
     if name is None or set("*[") & set(name):
         try:
             found = sorted(folder.glob(f"{name or '*'}.json"), key=_by_numbers)
@@ -82,6 +86,24 @@ def recorded(machine_label: str, name: str | None = None) -> Recorded | None | l
             raise ValueError(f"runs.recorded(name={name!r}): that is no pattern of names ({odd}).") from None
         return [read_result(path) for path in found]
     return read_result(folder / f"{name}.json") if os.path.isfile(folder / f"{name}.json") else None
+
+
+def folder_of(label: str) -> Path:
+    """The folder of a machine's records ("h200"), or one in it ("h200/twins").
+
+    Raises:
+        ValueError: there is none, but others; the message names them.
+    """
+    folders = (path for path in RECORDED.glob("**/") if path != RECORDED and any(path.rglob("*.json")))
+    known = sorted(path.relative_to(RECORDED).as_posix() for path in folders)
+    if known and label not in known:
+        machine, slash, _ = label.partition("/")
+        inside = bool(slash) and machine in known
+        near = [one for one in known if (one.startswith(f"{machine}/") if inside else "/" not in one)]
+        close = [one for one in near if label and one.startswith(label)] or difflib.get_close_matches(label, near, n=1)
+        hint = f"Did you mean {close[0]!r}? " if close else ""
+        raise ValueError(f"Nothing is recorded under the label {label!r}. {hint}There are: {', '.join(near)}.")
+    return RECORDED / label
 
 
 @checked

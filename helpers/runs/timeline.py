@@ -143,7 +143,7 @@ def record(run, name: str, recorded_dir: Path = records.RECORDED) -> Path:
 @checked
 def recorded(machine_label: str, name: str) -> Timeline | Absence:
     """The recorded timeline called `name` of a machine ("h200"); a sentence where there is none."""
-    path = records.RECORDED / machine_label / FOLDER / f"{name}.json"
+    path = records.folder_of(machine_label) / FOLDER / f"{name}.json"
     return read(path) if os.path.isfile(path) else message.nothing_recorded(f"timeline of {name}")
 
 

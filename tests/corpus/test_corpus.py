@@ -6,6 +6,7 @@ tokenizers.
 """
 
 import contextlib
+import dataclasses
 import errno
 import hashlib
 import itertools
@@ -430,6 +431,14 @@ def test_a_tokenizer_without_an_end_is_refused(wide, tmp_path):
     (endless / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}')
     with pytest.raises(TokenizerError, match="names no eos_token"):
         tokenizer.make(str(endless), tmp_path / "made", ())
+
+
+def test_two_corpora_of_one_tokenizer_are_two_rows(small_corpus):
+    table = corpus.compare(small_corpus, dataclasses.replace(small_corpus, name="other", documents=7))
+    assert list(table.index) == ["small, bpe-512", "other, bpe-512"]
+    assert list(table["documents"]) == [small_corpus.documents, 7]
+    with pytest.raises(corpus.CorpusError, match="there is no corpus"):
+        corpus.compare()
 
 
 def test_compare_counts_what_is_in_the_files(small_corpus):

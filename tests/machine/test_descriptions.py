@@ -15,6 +15,9 @@ def test_a_machine_is_described_by_a_few_words():
     assert described("H200") == described("1x H200") == described("1 × h200".upper())
     assert described("2 × A100 40GB").gpus[0].memory_bytes < described("2 × A100").gpus[0].memory_bytes
     assert described("8 A100 80GB") == described("8×a100")
+    assert described("H100 × 8") == described("H100 80GB x8") == described("8 × NVIDIA H100 SXM5 80GB HBM3")
+    assert described("2 nodes of 8 × H100", between_nodes_gbps=400) == described("8 × H100", 2, 400)
+    assert described("8 × h100 pcie").gpus[0].peak_bf16_flops == 756e12
 
 
 @pytest.mark.parametrize(
@@ -26,6 +29,16 @@ def test_a_machine_is_described_by_a_few_words():
         ("8 × H100", {"nodes": 2, "between_nodes_gbps": True}, ["between_nodes_gbps=True"]),
         ("8 × H1000", {}, ["'H1000'", "Did you mean H100"]),
         ("8 × TPU v5", {}, ["'TPU V5'", "There are: GB300"]),
+        ("8 × MI300X", {}, ["'MI300X'", "they are NVIDIA's. There are: GB300"]),
+        ("8 × B100", {}, ["Did you mean B300 or B200?"]),
+        ("8 × H100 banana", {}, ["'BANANA' says nothing here of an H100", "several nodes:"]),
+        ("A100 PCIe", {}, ["'PCIE' says nothing here of an A100"]),
+        ("two H100", {}, ["'TWO' says nothing"]),
+        ("H100 H200", {}, ["'H100' says nothing here of an H200"]),
+        ("RTX 4090 Laptop", {}, ["No data sheet"]),
+        ("2 nodes of 8 × H100", {}, ["nodes=2 needs the network's rate"]),
+        ("2 nodes of 8 × H100", {"nodes": 3, "between_nodes_gbps": 400}, ["with nodes=3", "Say it once"]),
+        ("1" * 5000 + " × H100", {}, ["describes no machine"]),
         ("", {}, ["describes no machine"]),
         (8, {}, ["8 describes no machine"]),
         ("0 × H100", {}, ["0 GPUs a node", "whole number from 1"]),
