@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 
 from helpers.environment.finding import Finding
-from helpers.machine import Machine, cache_root, driver_versions, runs_root
+from helpers.machine import Machine, cache_root, driver_versions, runs_root, switches
 from helpers.machine.shared_memory import PLACE, why_unusable
 
 GB = 1e9
@@ -124,7 +124,7 @@ def limits(machine: Machine, facts: dict) -> Finding:
 def driver(machine: Machine, facts: dict) -> Finding:
     why = "The driver must know the CUDA version that PyTorch was built for; the CUDA toolkit itself is not needed."
     if not machine.gpus:
-        hidden = "MEGATRON_CPU=1 hides it" if os.environ.get("MEGATRON_CPU") == "1" else "none"
+        hidden = "MEGATRON_CPU=1 hides it" if switches.is_on(switches.CPU_ONLY) else "none"
         fix = "Nothing to fix: the same notebooks train small models on the processor."
         return Finding("GPU and driver", "note", hidden, why, fix)
     driver_version, driver_cuda = driver_versions()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 
-from helpers.machine import cuda_libraries, data_sheets
+from helpers.machine import cuda_libraries, data_sheets, switches
 
 CGROUP = Path("/sys/fs/cgroup")
 CPUINFO = Path("/proc/cpuinfo")
@@ -149,6 +149,7 @@ def here() -> Machine:
 
     Raises:
         UnsupportedPlatform: on macOS and Windows, and where CUDA_VISIBLE_DEVICES names a slice of a GPU (MIG).
+        ValueError: MEGATRON_CPU is neither 1 nor 0.
     """
     if platform.system() != "Linux":
         raise UnsupportedPlatform(
@@ -157,7 +158,7 @@ def here() -> Machine:
         )
     cpu_count, memory_bytes = within_container(len(os.sched_getaffinity(0)), psutil.virtual_memory().total)
     return Machine(
-        gpus=() if os.environ.get("MEGATRON_CPU") == "1" else visible_gpus(),
+        gpus=() if switches.is_on(switches.CPU_ONLY) else visible_gpus(),
         cpu_count=cpu_count,
         memory_bytes=memory_bytes,
         system=platform.system(),

@@ -6,8 +6,9 @@
 """
 
 import ast
+import difflib
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -38,6 +39,13 @@ def whole(flag: str) -> str:
     """A flag cut short as its one completion: "--tensorboard-d" is "--tensorboard-dir"; any other as it is."""
     completions = [name for name in known() if name.startswith(flag)]
     return completions[0] if flag not in completions and len(completions) == 1 else flag
+
+
+def nearest(flag: str, flags: Collection[str] = ()) -> str | None:
+    """The one of `flags`, Megatron's if not given, that an unknown flag resembles; two dashes are no resemblance."""
+    names = {name.lstrip("-"): name for name in sorted(flags or known())}
+    close = difflib.get_close_matches(flag.lstrip("-"), names, n=1)
+    return names[close[0]] if close else None
 
 
 @cache

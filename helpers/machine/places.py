@@ -42,23 +42,30 @@ def given(path, asked: str) -> Path:
     except UnicodeEncodeError:
         raise ValueError(f"{asked}: it has half a character in it, which no file is called by.") from None
     try:
-        return Path(path).expanduser()
+        home = Path(Path(path).parts[0]).expanduser() if str(path).startswith("~") else None
     except RuntimeError:
         raise ValueError(f"{asked}: the home that ~ stands for is not known. Give the whole path.") from None
+    if home and not home.is_dir():
+        raise ValueError(f"{asked}: ~ stands for {home}, and there is no such folder. Give the whole path.")
+    return Path(path).expanduser()
 
 
 def given_folder(path, asked: str) -> Path:
     """The whole path of a folder to write into, which need not be there yet; `asked` as in `given`.
 
     Raises:
-        TypeError: it is no path. ValueError: no folder can have it, or its ~ is nobody's home.
+        TypeError: it is no path. ValueError: no folder can have it, a file is in its way, or its ~ is nobody's home.
     """
     whole, asked = given(path, asked), asked.format(repr(str(path)))
     for part in whole.parts:
         if (size := len(part.encode(errors="replace"))) > NAME_BYTES:
             has = f"{part[:20]}… has {size}"
             raise ValueError(f"{asked}: a folder's name has at most {NAME_BYTES} bytes, and {has}. Shorten it.")
-    return whole.resolve()
+    whole = whole.resolve()
+    there = next(place for place in (whole, *whole.parents) if os.path.exists(place))
+    if not os.path.isdir(there):
+        raise ValueError(f"{asked}: {there} is a file, and no folder can lie there. Name another folder.")
+    return whole
 
 
 def short_path(path: Path | str) -> str:

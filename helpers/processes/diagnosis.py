@@ -1,6 +1,5 @@
 """From a failed run's log to its cause and what to do about it."""
 
-import difflib
 import re
 from dataclasses import dataclass
 
@@ -56,11 +55,11 @@ def _nearest(unknown: str, log: str) -> list[str]:
     """
     usage = re.search(r"^usage: .*?(?=error: unrecognized arguments)", log, re.MULTILINE | re.DOTALL)
     flags = set(FLAG.findall(usage[0])) if usage else set()
-    flags = flags if len(flags) > 100 else megatron_flags.known()
+    flags = flags if len(flags) > 100 else ()
     sentences = []
     for flag in FLAG.findall(unknown):
-        if close := difflib.get_close_matches(flag, flags, n=1):
-            sentences.append(f"Did you mean {close[0]} instead of {flag}?")
+        if close := megatron_flags.nearest(flag, flags):
+            sentences.append(f"Did you mean {close} instead of {flag}?")
     return sentences
 
 

@@ -126,16 +126,25 @@ def _runs(parent: Path, identity: dict) -> Iterator[Path]:
 
 
 def new_directory(parent: Path) -> Path:
-    """`<parent>/<time>`, made here and now: two that ask in the same second get two directories."""
+    """`<parent>/<time>`, made here and now: two that ask in the same second get two directories.
+
+    Raises:
+        OSError: it cannot be made; the message says where another place is named.
+    """
     name = time.strftime("%Y%m%d-%H%M%S")
+    try:
+        made(parent)
+    except OSError as refusal:
+        raise _elsewhere(refusal, parent) from None
     for number in range(1, 1000):
         directory = parent / (name if number == 1 else f"{name}-{number:03d}")
         try:
-            made(parent)
             directory.mkdir(mode=0o755)  # others may read what a run left, and write nothing into it
             return directory
         except FileExistsError:
             continue
+        except OSError as refusal:
+            raise _elsewhere(refusal, parent) from None
     raise FileExistsError(f"a thousand directories in one second under {parent}")
 
 
@@ -149,8 +158,18 @@ def scratch(name: str) -> Path:
     try:
         return Path(tempfile.mkdtemp(prefix=f"{name}-", dir=made(place)))
     except OSError as refusal:
-        elsewhere = "MEGATRON_TOUR_RUNS=<a folder of yours> in the environment puts it elsewhere."
-        raise type(refusal)(f"Nothing can be written in {place}: {refusal.strerror}. {elsewhere}") from None
+        raise _elsewhere(refusal, place) from None
+
+
+def other_place(folder: Path) -> str:
+    """How a caller names another place for runs than the one that this folder is in."""
+    if folder.is_relative_to(runs_root()):
+        return "MEGATRON_TOUR_RUNS=<a folder of yours> in the environment puts it elsewhere."
+    return "runs_dir=<a folder of yours> puts it elsewhere."
+
+
+def _elsewhere(refusal: OSError, place: Path) -> OSError:
+    return type(refusal)(f"Nothing can be written in {place}: {refusal.strerror}. {other_place(place)}")
 
 
 def made(directory: Path) -> Path:

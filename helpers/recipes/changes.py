@@ -1,13 +1,11 @@
 """Which of our changes to Megatron (`ranks/repairs/table`) act in a recipe: all that concern it, some, or none."""
 
-import os
 from pathlib import Path
 
-from helpers.machine import Machine
+from helpers.machine import Machine, switches
 from helpers.ranks.repairs import table
 from helpers.show.tables import whole_sentences
 
-STOCK = "MEGATRON_TOUR_STOCK"
 ACTS_ON = {  # change -> whether a recipe has what it changes
     "gelu": lambda recipe: recipe.model.activation == "gelu" and recipe.model.linear_bias,
     "placement": lambda recipe: recipe.model.use_cpu_initialization,
@@ -24,7 +22,7 @@ ACTS_ON = {  # change -> whether a recipe has what it changes
 
 def stock_asked() -> bool:
     """Whether MEGATRON_TOUR_STOCK=1 asks for stock Megatron, for whole pages: what `stock` of a new recipe is then."""
-    return os.environ.get(STOCK) == "1"
+    return switches.is_on(switches.STOCK)
 
 
 def acting(recipe, machine: Machine | None, entry_script: Path | str | None = None) -> tuple[str, ...]:

@@ -7,12 +7,13 @@ the runs they made. A failing cell ends its notebook, not the tour. Ctrl-C and S
 import argparse
 import asyncio
 import os
+import re
 import signal
 from datetime import datetime
 from pathlib import Path
 
 from helpers.lessons import catalogue
-from helpers.machine import PROJECT, UnsupportedPlatform, here, runs_root
+from helpers.machine import PROJECT, UnsupportedPlatform, here, runs_root, switches
 from helpers.processes.run_directory import new_directory
 from helpers.tour import page
 from helpers.tour.execute import Chapter, Interrupted, Screen, Tour
@@ -29,13 +30,20 @@ def chosen(names: list[str], everything_asked: bool = False) -> list[Path]:
         SystemExit: a name that no notebook has; the message lists them.
     """
     everything = sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
-    for name in names:
-        if not any(path.name.startswith(Path(name).name) for path in everything):
+    asked = [] if everything_asked else [_start(name) for name in names] or TOUR
+    for name, start in zip(names, asked, strict=False):
+        if not start or not any(path.name.startswith(start) for path in everything):
             raise SystemExit(
                 f"No notebook starts with {name!r}. There are: {', '.join(path.stem for path in everything)}."
             )
-    starts = "" if everything_asked else tuple(Path(name).name for name in names) or TOUR
-    return [path for path in everything if path.name.startswith(starts)]
+    return [path for path in everything if everything_asked or path.name.startswith(tuple(asked))]
+
+
+def _start(name: str) -> str | None:
+    """How the file name of the notebook begins that is called so, its number at least; None for one of elsewhere."""
+    path = Path(name)
+    elsewhere = path.name != name and path.absolute().parent.resolve() != NOTEBOOKS.resolve()
+    return None if elsewhere or not re.match(r"\d\d", path.name) else path.name
 
 
 async def travel(paths: list[Path], directory: Path, screen: Screen, in_place: bool) -> tuple[list[Chapter], bool]:
@@ -159,19 +167,26 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--check", action="store_true", help="check this machine and stop")
     parser.add_argument("--in-place", action="store_true", help="also write the outputs into notebooks/*.ipynb")
     options = parser.parse_args(arguments)
+    if options.all and options.notebooks:
+        parser.error(f"--all runs every notebook: leave it out to run {' '.join(options.notebooks)} alone")
+    if options.check and (options.all or options.in_place or options.notebooks):
+        parser.error("--check runs no notebook: give it alone")
     try:
         machine = here()
-    except UnsupportedPlatform as error:
+        for name in switches.SWITCHES:
+            switches.is_on(name)
+        if options.check:
+            return check_machine()
+        paths, directory = chosen(options.notebooks, options.all), new_directory(runs_root() / "tour")
+    except (UnsupportedPlatform, ValueError, OSError) as error:
         print(error)
         return 2
-    if options.check:
-        return check_machine()
     os.environ["JUPYTER_PREFER_ENV_PATH"] = (
         "1"  # this environment's kernel, not one of the same name in the home folder
     )
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # with that one set, every kernel would compile torch and Megatron
-    paths, directory, screen = chosen(options.notebooks, options.all), new_directory(runs_root() / "tour"), Screen()
     count = f"{len(paths)} notebook{'s' * (len(paths) > 1)}"
+    screen = Screen()
     screen.line(f"Megatron tour on a {machine.name}: {count}, kept in {relative(directory)}/")
     chapters, stopped = asyncio.run(travel(paths, directory, screen, options.in_place))
     if chapters:

@@ -50,3 +50,19 @@ def test_what_the_parser_would_refuse_is_told(flag, given, why):
 def test_a_flag_cut_short_is_known_by_its_only_completion():
     assert megatron_flags.whole("--tensorboard-d") == "--tensorboard-dir"
     assert megatron_flags.whole("--lr") == "--lr" and megatron_flags.whole("--lr-") == "--lr-"
+
+
+@pytest.mark.parametrize(
+    ("flag", "nearest"),
+    [
+        ("--num-layer", "--num-layers"),
+        ("--fp-16", "--fp16"),
+        ("--nope", None),
+        ("--foo", None),
+        ("--learning-rate", None),
+        ("--", None),
+    ],
+)
+def test_a_flag_that_resembles_none_is_not_advised_as_another(flag, nearest):
+    assert megatron_flags.nearest(flag) == nearest
+    assert megatron_flags.nearest("--ab-cd", {"--ab-ce", "--x"}) == "--ab-ce"

@@ -80,6 +80,15 @@ def test_another_users_closed_run_beside_ones_own_is_passed_by():
         assert Path(mine).parent == folder and Path(mine) != theirs and Path(mine).stat().st_uid == NOBODY
 
 
+def test_a_place_where_no_run_can_be_made_is_told_with_the_way_out(tmp_path, monkeypatch):
+    (tmp_path / "recipe").touch()
+    with pytest.raises(OSError, match=r"Nothing can be written in .*/recipe: .*\. runs_dir=<a folder of yours>"):
+        run_directory.new_directory(tmp_path / "recipe")
+    monkeypatch.setenv("MEGATRON_TOUR_RUNS", "/proc")
+    with pytest.raises(OSError, match="Nothing can be written in /proc/tour: .*MEGATRON_TOUR_RUNS=<a folder"):
+        run_directory.new_directory(Path("/proc/tour"))
+
+
 @only_root
 def test_a_place_for_programs_that_another_user_keeps_is_told_with_the_way_out(monkeypatch):
     with open_folder() as folder:

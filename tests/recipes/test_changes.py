@@ -14,10 +14,11 @@ from records import DATA, make_run
 
 from helpers import launch, recipes, runs
 from helpers.machine import CPU, Machine
+from helpers.machine.switches import STOCK
 from helpers.processes.run_directory import provenance, write_command
 from helpers.ranks.repairs import table
 from helpers.recipes import accounting, preflight
-from helpers.recipes.changes import STOCK, acting
+from helpers.recipes.changes import acting
 
 GPT, LLAMA = (recipe.with_(stock=False) for recipe in (recipes.gpt3_345m(), recipes.llama3_8b()))
 TWO_H100 = Machine(gpus=(H100, H100), transformer_engine=True)

@@ -532,7 +532,7 @@ def test_a_place_with_a_line_break_is_refused(tmp_path):
     assert "A folder whose name can be printed" in refusal(SMALL, None, CPU, tmp_path / "a\nb")
 
 
-def test_a_directory_that_cannot_be_written_to(tmp_path):
+def test_a_directory_that_cannot_be_written_to(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("not a folder")
     places = [tmp_path / "file" / "run", Path("/proc/run")]  # root may write anywhere but into /proc
     if os.geteuid() != 0:
@@ -540,7 +540,10 @@ def test_a_directory_that_cannot_be_written_to(tmp_path):
         places.append(tmp_path / "closed" / "run")
     for place in places:
         message = refusal(SMALL, None, CPU, place)
-        assert str(place) in message and "cannot be written to" in message and "MEGATRON_TOUR_RUNS" in message
+        assert str(place) in message and "cannot be written to" in message
+        assert "runs_dir=<a folder of yours>" in message and "MEGATRON_TOUR_RUNS" not in message
+    monkeypatch.setenv("MEGATRON_TOUR_RUNS", "/proc")
+    assert "MEGATRON_TOUR_RUNS=<a folder of yours> in the environment" in refusal(SMALL, None, CPU, Path("/proc/run"))
 
 
 def test_neither_megatron_nor_torch_is_imported(corpus):

@@ -106,10 +106,48 @@ def test_chosen_notebooks_are_executed_in_place_and_say_how_long_they_took(noteb
     nbformat.validate(written)
 
 
-def test_a_name_that_no_notebook_has_is_refused_with_those_there_are(notebooks):
+@pytest.mark.parametrize("name", ["07", "", ".", "..", "/", "0", "good", "/elsewhere/00_good.ipynb", "a/../00"])
+def test_a_name_that_no_notebook_has_is_refused_with_those_there_are(name, notebooks):
     write_notebook(notebooks, GOOD, "1")
-    with pytest.raises(SystemExit, match=r"No notebook starts with '07'. There are: 00_good"):
-        command.main(["07"])
+    with pytest.raises(SystemExit, match=rf"No notebook starts with {re.escape(repr(name))}. There are: 00_good"):
+        command.main([name])
+    assert not (notebooks.parent / "runs").exists()
+
+
+def test_a_notebook_is_named_by_its_number_its_file_or_its_path(notebooks, monkeypatch):
+    path = write_notebook(notebooks, GOOD, "1")
+    monkeypatch.chdir(notebooks.parent)
+    for name in ("00", GOOD, f"{GOOD}.ipynb", "notebooks/00", str(path)):
+        assert command.chosen([name]) == [path]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variables", "words"),
+    [
+        (["--all", "03"], {}, "--all runs every notebook: leave it out to run 03 alone"),
+        (["--check", "03"], {}, "--check runs no notebook"),
+        (["--check", "--in-place"], {}, "--check runs no notebook"),
+        ([], {"MEGATRON_TOUR_STOCK": "true"}, "MEGATRON_TOUR_STOCK='true' in the environment: it is 1 or 0."),
+        ([], {"MEGATRON_CPU": "yes"}, "MEGATRON_CPU='yes' in the environment: it is 1 or 0."),
+        ([], {"MEGATRON_TOUR_RUNS": __file__}, "test_tour.py is a file, and no folder can lie there."),
+        ([], {"MEGATRON_TOUR_RUNS": "/proc"}, "Nothing can be written in /proc/tour"),
+    ],
+)
+def test_what_cannot_be_asked_for_is_told_before_a_notebook_starts(
+    arguments, variables, words, notebooks, monkeypatch, capsys
+):
+    write_notebook(notebooks, GOOD, "raise SystemExit('it has started')")
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    machine.here.cache_clear()
+    try:
+        assert command.main(arguments) == 2
+    except SystemExit as error:
+        assert error.code == 2
+    finally:
+        machine.here.cache_clear()
+    said = capsys.readouterr()
+    assert words in said.out + said.err and "it has started" not in said.out
 
 
 def start_tour(notebooks: Path) -> subprocess.Popen:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from helpers.machine import PROJECT
 from helpers.processes import checkpoints, trust
-from helpers.processes.run_directory import unfinished
+from helpers.processes.run_directory import other_place, unfinished
 from helpers.processes.run_files import read_json, why_damaged
 from helpers.recipes import accounting
 from helpers.recipes.preflight.problem import Problem, error
@@ -60,7 +60,7 @@ def directory(
             pass
     except OSError as refusal:
         why = f"{parent} cannot be written to: {refusal.strerror}."
-        yield error(f"run directory {run_directory}", why, "MEGATRON_TOUR_RUNS=<a folder of yours> in the environment.")
+        yield error(f"run directory {run_directory}", why, other_place(run_directory))
         return
     picked_up = unfinished(run_directory, same)
     if picked_up and any((picked_up / "checkpoints").glob("iter_*")) and (why := trust.why_not(picked_up)):

@@ -1,6 +1,5 @@
 """What a recipe is given in words: its name, W&B's names, flags of the learner's own."""
 
-import difflib
 import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -131,8 +130,8 @@ def _first_sentence(text: str) -> str:
 def _nearest(flag: str) -> str:
     if words := flag.split()[1:]:
         return f"Each word by itself: extra_flags={(flag.split()[0], *words)}."
-    if close := difflib.get_close_matches(flag, sorted(megatron_flags.known()), n=1):
-        return f'Did you mean "{close[0]}"?'
+    if close := megatron_flags.nearest(flag):
+        return f'Did you mean "{close}"?'
     return "Leave it out, or give the script that has it as entry_script."
 
 
