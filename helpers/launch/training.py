@@ -7,7 +7,6 @@ only reads what the run writes. Whatever happens to either, no process of the ru
 import contextlib
 import dataclasses
 import json
-import os
 import shutil
 import sys
 import time
@@ -19,7 +18,7 @@ from helpers import recipes, runs
 from helpers.launch import live
 from helpers.machine import Machine, given, given_folder, here, runs_root, short_path
 from helpers.processes import control, logs, run_directory
-from helpers.processes.programs import how_to_resume, raise_if_failed
+from helpers.processes.programs import how_to_resume, raise_if_failed, why_no_script
 from helpers.processes.run_directory import provenance, write_command, write_json
 from helpers.recipes import accounting, preflight
 from helpers.recipes.preflight import problem
@@ -101,9 +100,9 @@ def _unusable(entry_script, hang_timeout_seconds, machine: Machine) -> Iterator[
     if len(machine.gpus) > len(here().gpus):
         why = f"It is described, and not here: this is {here().name}."
         yield problem.error(f"machine={machine.name}", why, "machine=machine.here(), or leave it out.")
-    if entry_script is not None and not os.path.isfile(given(entry_script, "launch.train(entry_script={})")):
-        why = "There is no such file for torchrun to start."
-        yield problem.error(f"entry_script={str(entry_script)!r}", why, "Give its whole path.")
+    if entry_script is not None and (why := why_no_script(given(entry_script, "launch.train(entry_script={})"))):
+        change = "The whole path of a script like pretrain_gpt.py of a Megatron-LM clone."
+        yield problem.error(f"entry_script={str(entry_script)!r}", why, change)
     if hang_timeout_seconds not in bounds.SECONDS:
         why = f"It is how many seconds the ranks may be silent between two steps, a number {bounds.SECONDS}."
         yield problem.error(f"hang_timeout_seconds={hang_timeout_seconds}", why, "hang_timeout_seconds=600, say.")
@@ -119,14 +118,24 @@ def follow(run: runs.Run, kill_at: Annotated[int, bounds.STEPS] | None = None) -
     Raises:
         TrainingFailed: the run failed.
         RuntimeError: it ended by itself, before it could be killed, or nothing was ever started there.
-        ValueError: the run directory is damaged.
+        ValueError: the run directory is damaged, or the run has no such step to be killed at.
         TypeError: this is no run.
     """
     runs.load(run.path)  # its files may have been damaged since
     if "model" not in run.described:
         raise RuntimeError(f"{run.path} has no recipe.json, so nothing was started there: launch.train does that.")
+    if kill_at is not None:
+        require_step(run.recipe, kill_at, "launch.follow(kill_at={})")
     _watch(Path(run.path), interrupt_stops=kill_at is not None, kill_at=kill_at)
     return runs.load(run.path)
+
+
+def require_step(recipe, step: int, asked: str) -> None:
+    """Raises ValueError where a run of the recipe ends before a step; `asked` as in `machine.given`."""
+    last = recipe.schedule.last_step
+    if step > last:
+        why = f"the run ends after step {last:,}, and nothing is left to kill"
+        raise ValueError(f"{asked.format(step)}: {why}. Give a step below {last:,}, or another train_iters.")
 
 
 def _say_what_it_keeps(recipe, directory: Path) -> None:

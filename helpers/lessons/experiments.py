@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from IPython.display import display
 
 from helpers import launch, plots, runs
+from helpers.launch import training
 from helpers.machine import Machine, here
 from helpers.plots import layer
 from helpers.recipes import Recipe, preflight
@@ -172,7 +173,15 @@ def pull_the_plug(recipe: Recipe, data, step: Annotated[int, bounds.STEPS]) -> r
     """Train `recipe`, show it, and kill every process of it, without warning (SIGKILL), once `step` is logged.
 
     Raises:
+        ValueError: the run has no such step, or saves nothing that could be picked up; nothing was started.
         launch.TrainingFailed, RuntimeError: the run failed, or ended, before that step.
         KeyboardInterrupt: after every process has ended.
     """
+    preflight.require_values(recipe)
+    training.require_step(recipe, step, "experiments.pull_the_plug(step={})")
+    if recipe.checkpoints.save_interval is None:
+        raise ValueError(
+            "experiments.pull_the_plug: save_interval=None saves no checkpoint, so what is killed could not be picked "
+            f"up. recipe.with_(save_interval={max(1, step // 2)}) saves one before step {step}."
+        )
     return launch.follow(launch.train(recipe, data, fresh=True, detach=True), kill_at=step)

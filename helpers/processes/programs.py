@@ -1,5 +1,6 @@
 """Programs on ranks, started, waited for and, where one fails, told in words: which rank, why, and the fix."""
 
+import ast
 import contextlib
 import os
 import shutil
@@ -68,7 +69,7 @@ def ranks(
     what they print while they run, in whole lines.
 
     Raises:
-        FileNotFoundError: there is no such script.
+        FileNotFoundError: there is no such script. ValueError: it is no Python that can be read.
         OSError: nothing can be written where runs go.
         ValueError: one of `arguments` cannot be a word of a command line, or a variable's name none.
         TrainingFailed: a rank failed, or `timeout_seconds` were not enough.
@@ -85,6 +86,8 @@ def ranks(
     if not os.path.isfile(path):
         raise FileNotFoundError(f"There is no {path} for torchrun to start: give the path of a .py file that is there.")
     path = path.resolve()
+    if why := why_no_script(path):
+        raise ValueError(f"launch.ranks({str(script)!r}): {why}")
     directory = run_directory.scratch(path.stem)
     program = [sys.executable, "-m", "helpers.ranks.torchrun", "--nproc-per-node", str(count)]
     program += [str(path), *map(str, arguments)]
@@ -116,6 +119,24 @@ def ranks(
         raise
     finally:
         supervisor.close()
+
+
+def why_no_script(path: Path) -> str | None:
+    """Why torchrun cannot start a file on its ranks, in a sentence; None for Python that can be read."""
+    if not os.path.isfile(path):
+        return f"There is no file {path} for torchrun to start."
+    if path.suffix != ".py":
+        return f"{path.name} is no Python script: the name of one ends with .py."
+    try:
+        ast.parse(path.read_bytes())
+    except OSError as refusal:
+        return f"{path} cannot be read: {refusal.strerror}."
+    except SyntaxError as odd:
+        where = f", line {odd.lineno}" if odd.lineno else ""
+        return f"{path} is no Python that could run{where}: {odd.msg}."
+    except (ValueError, RecursionError, MemoryError) as odd:
+        return f"{path} is no Python that could run: {odd}."
+    return None
 
 
 def raise_if_failed(directory: Path, name: str) -> None:

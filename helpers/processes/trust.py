@@ -7,9 +7,12 @@ that are trusted, outside of them: what comes along in an archive cannot put its
 
 import contextlib
 import os
+import stat
 from pathlib import Path
 
 from helpers.machine.places import given, state_root
+
+WHERE = ("", "checkpoints/", "*/checkpoints/", "*/*/checkpoints/")  # of a run, a recipe's runs, all runs
 
 
 def trust(folder) -> None:
@@ -17,6 +20,7 @@ def trust(folder) -> None:
 
     Raises:
         FileNotFoundError: there is no such folder. TypeError: it is no path.
+        ValueError: no checkpoint lies in it, or anybody's may.
     """
     folder = given(folder, "runs.trust({})")
     if not os.path.isdir(folder):
@@ -24,6 +28,15 @@ def trust(folder) -> None:
             f"There is no folder {folder}. Give a run directory, or a folder with checkpoints in it."
         )
     folder = folder.resolve()
+    if Path(os.path.expanduser("~")).is_relative_to(folder) or folder.stat().st_mode & stat.S_IWOTH:
+        why = "whatever anybody puts there would be loaded, and run"
+        raise ValueError(f"runs.trust({str(folder)!r}): {why}. Name the folder of one run, or of its checkpoints.")
+    if not any(any(folder.glob(f"{above}iter_*")) for above in WHERE):
+        raise ValueError(f"runs.trust({str(folder)!r}): no checkpoint lies in it. Name the folder of a run.")
+    _add(folder)
+
+
+def _add(folder: Path) -> None:
     file = _list()
     file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     if not is_trusted(folder):
@@ -34,7 +47,7 @@ def trust(folder) -> None:
 def written_here(run_directory: Path) -> None:
     """A run of this user's begins to write there."""
     try:
-        trust(run_directory)
+        _add(Path(run_directory).resolve())
     except (OSError, RuntimeError) as refusal:  # RuntimeError: nobody has told where home is
         print(
             f"A later launch will not know that {run_directory} is yours: {refusal}. "

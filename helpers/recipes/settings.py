@@ -140,6 +140,11 @@ class Schedule:
     eval_iters: int = 2
     exit_interval: int | None = None
 
+    @property
+    def last_step(self) -> int:
+        """The step after which the run ends."""
+        return min(self.train_iters, self.exit_interval or self.train_iters)
+
     def learning_rate(self, step: int) -> float:
         """What Megatron logs at `step`, set for the step after it: a climb to `lr`, then half a cosine to `min_lr`.
 

@@ -627,6 +627,33 @@ def test_a_picture_that_fails_never_ends_a_run_nor_hides_its_end(monkeypatch):
     assert shown[1:] == [f"stopped: {progress.summary()}"]
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("passwd", b"root:x:0:0", "passwd is no Python script: the name of one ends with .py."),
+        ("ls.py", b"\x7fELF\0\0", "ls.py is no Python that could run"),
+        ("a.py", b"def f(:\n", "a.py is no Python that could run, line 1: invalid syntax"),
+        ("deep.py", b"(" * 5000, "deep.py is no Python that could run"),
+        ("folder.py", None, "There is no file"),
+        ("pipe.py", os.mkfifo, "There is no file"),
+    ],
+)
+def test_only_python_is_started(name, content, words, tiny_recipe, tmp_path, monkeypatch):
+    monkeypatch.setenv("MEGATRON_TOUR_RUNS", str(tmp_path / "runs"))
+    script = tmp_path / name
+    if isinstance(content, bytes):
+        script.write_bytes(content)
+    else:
+        (content or os.mkdir)(script)
+    with pytest.raises(preflight.PreflightError, match="entry_script=") as refused:
+        launch.train(tiny_recipe, None, entry_script=script, machine=CPU)
+    assert words in str(refused.value)
+    if name.endswith(".py"):
+        with pytest.raises((ValueError, FileNotFoundError), match="no Python|no /|no file"):
+            launch.ranks(str(script), 1, machine=CPU)
+    assert not (tmp_path / "runs").exists()
+
+
 # ---- what cannot be a launch ---------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("call", "words"),

@@ -109,7 +109,7 @@ def test_an_interrupt_while_the_plug_waits_stops_the_run(tiny_recipe, monkeypatc
     monkeypatch.setattr(training.control, "stop", stopped.append)
     monkeypatch.setattr(training.time, "sleep", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        experiments.pull_the_plug(tiny_recipe, None, step=8)
+        experiments.pull_the_plug(tiny_recipe.with_(save_interval=5), None, step=8)
     assert stopped == [run.path]
 
 
@@ -117,7 +117,29 @@ def test_a_run_that_ends_before_its_plug_is_pulled_is_told(tiny_recipe, monkeypa
     run = make_run(tmp_path / "run", tiny_recipe)
     monkeypatch.setattr(launch, "train", lambda *_args, **_kwargs: run)
     with pytest.raises(RuntimeError, match="ended by itself, before it could be killed at step 8"):
-        experiments.pull_the_plug(tiny_recipe, None, step=8)
+        experiments.pull_the_plug(tiny_recipe.with_(save_interval=5), None, step=8)
+
+
+@pytest.mark.parametrize(
+    ("changes", "step", "words"),
+    [
+        ({"save_interval": 5}, 31, "(step=31): the run ends after step 30, and nothing is left to kill"),
+        ({"save_interval": 5, "exit_interval": 10}, 12, "the run ends after step 10"),
+        ({}, 8, "save_interval=None saves no checkpoint, so what is killed could not be picked up"),
+        ({"train_iters": "30"}, 8, "train_iters='30'"),
+    ],
+)
+def test_a_plug_that_could_not_be_pulled_is_told_before_the_start(tiny_recipe, changes, step, words, monkeypatch):
+    monkeypatch.setattr(launch, "train", lambda *_args, **_kwargs: pytest.fail("it was started"))
+    with pytest.raises(ValueError) as refused:
+        experiments.pull_the_plug(tiny_recipe.with_(**changes), None, step)
+    assert words in str(refused.value)
+
+
+def test_a_run_is_not_watched_for_a_step_that_it_will_not_reach(tiny_recipe, tmp_path):
+    run = make_run(tmp_path / "run", tiny_recipe)
+    with pytest.raises(ValueError, match=r"launch.follow\(kill_at=31\): the run ends after step 30"):
+        launch.follow(run, kill_at=31)
 
 
 @pytest.mark.train

@@ -110,7 +110,7 @@ def _disk(recipe: "Recipe", folder: Path, there: int) -> Iterator[Problem]:
     if interval is None:
         return
     size, one, free = numbers.decimal_bytes, accounting.checkpoint_bytes(recipe), shutil.disk_usage(folder).free
-    steps = recipe.schedule.exit_interval or recipe.schedule.train_iters
+    steps = recipe.schedule.last_step
     largest, limit = one / recipe.layout.world_size, resource.getrlimit(resource.RLIMIT_FSIZE)[0]
     if limit != resource.RLIM_INFINITY and largest > limit and "--dist-ckpt-workers" not in recipe.extra_flags:
         why = (
