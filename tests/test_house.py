@@ -16,7 +16,7 @@ FLOORS = (  # from the ground up
     ("corpus", "processes"),
     ("recipes",),
     ("runs",),
-    ("launch", "formats", "weights"),
+    ("launch", "cluster", "formats", "weights"),
     ("planner",),
     ("plots",),
     ("lessons",),
@@ -24,7 +24,19 @@ FLOORS = (  # from the ground up
     ("tour",),
 )
 FLOOR = {wing: number for number, wings in enumerate(FLOORS, start=1) for wing in wings}
-FACES = ("machine", "corpus", "recipes", "runs", "launch", "formats", "weights", "planner", "plots", "environment")
+FACES = (
+    "machine",
+    "corpus",
+    "recipes",
+    "runs",
+    "launch",
+    "cluster",
+    "formats",
+    "weights",
+    "planner",
+    "plots",
+    "environment",
+)
 STARTED = re.compile(r"\bhelpers\.(\w+)")  # in `-m helpers.…` and in programs that are handed over as text
 HEAVY = ("torch", "matplotlib", "pandas")
 TESTS = PROJECT / "tests"

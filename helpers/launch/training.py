@@ -42,6 +42,7 @@ def train(
     entry_script: Path | str | None = None,
     runs_dir: Path | str | None = None,
     machine: Machine | None = None,
+    on=None,
 ) -> runs.Run:
     """Train `recipe` on `data` (a `corpus.Corpus` or `Blend`, or None for made-up tokens); return the finished run.
 
@@ -53,6 +54,7 @@ def train(
         hang_timeout_seconds: how long the ranks may be silent between two steps.
         entry_script: `pretrain_gpt.py` of a Megatron-LM clone, to run that instead of `helpers/ranks/pretrain_gpt.py`.
         runs_dir: where run directories go; `runs/` of the project if not given.
+        on: several hosts, from `cluster`; None: this one.
 
     Raises:
         preflight.PreflightError: the run cannot work; nothing was started or written.
@@ -64,7 +66,8 @@ def train(
         raise preflight.PreflightError(unusable)
     root = runs_root() if runs_dir is None else given_folder(runs_dir, "launch.train(runs_dir={})")
     place = root / f"{recipe.name}" / ("new" if fresh else "")  # beside the unfinished ones, or among them
-    for warning in preflight.refuse(preflight.check(recipe, data, machine, place, entry_script)):
+    nodes = None if on is None else on.nodes(recipe)
+    for warning in preflight.refuse(preflight.check(recipe, data, machine, place, entry_script, nodes=nodes)):
         print(warning)
     identity = preflight.identity(recipe, data, entry_script)
     supervisor = None
@@ -73,12 +76,14 @@ def train(
             if lock is None:
                 print(f"This run is going on by itself in {short_path(directory)}. fresh=True would start another.")
                 return runs.load(directory) if detach else follow(runs.load(directory))
-            _write(directory, recipe, data, machine, identity, predict, entry_script)
+            _write(directory, recipe, data, machine, identity, predict, entry_script, nodes)
             _say_what_it_keeps(recipe, directory)
             supervisor = control.start(
                 directory,
                 lock,
                 processes=recipe.layout.world_size,
+                processes_per_node=nodes and nodes.processes_per_node,
+                script="command.sh" if on is None else on.script(directory),
                 detach=detach,
                 afterwards=[sys.executable, "-c", KEEP_RESULT, str(directory)] if detach else (),
                 hang_timeout_seconds=hang_timeout_seconds,
@@ -205,10 +210,13 @@ def _watch(directory: Path, interrupt_stops: bool, kill_at: int | None = None) -
         raise RuntimeError(f"The run ended by itself, before it could be killed at step {kill_at}.")
 
 
-def _write(directory, recipe, data, machine, identity, predict, entry_script) -> None:
-    command = recipe.command(data, machine, run_directory=directory, entry_script=entry_script)
-    write_command(directory, recipe.name, command.program, command.environment, command.groups)
+def _write(directory, recipe, data, machine, identity, predict, entry_script, nodes) -> None:
+    command = recipe.command(data, machine, run_directory=directory, entry_script=entry_script, nodes=nodes)
+    given = nodes.given() if nodes else {}
+    write_command(directory, recipe.name, command.program, command.environment, command.groups, given)
     described = dataclasses.asdict(recipe) | identity | {"corpus": getattr(data, "name", "made-up tokens")}
+    if nodes is not None:
+        described["nodes"] = dataclasses.asdict(nodes)
     write_json(directory / "environment.json", provenance(machine, command.environment))
     if predict:
         write_json(directory / "predictions.json", predict)

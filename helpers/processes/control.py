@@ -108,6 +108,8 @@ def start(
     lock: int,
     *,
     processes: int,
+    processes_per_node: int | None = None,
+    script: str = "command.sh",
     detach: bool = False,
     hang_timeout_seconds: float = 600,
     trains: bool = True,
@@ -117,7 +119,8 @@ def start(
 ) -> Supervisor:
     """Start the supervisor of a run directory that holds `command.sh`; `lock` comes from `held`.
 
-    `processes` is the number of ranks, `keep` how many checkpoints stay (0: all), `trains` whether an end without
+    `processes` is the number of ranks, `processes_per_node` of those on each of several hosts, `script` the file there
+    that starts them all, `keep` how many checkpoints stay (0: all), `trains` whether an end without
     Megatron's closing words counts as a failure, `afterwards` a command that the supervisor runs last. It has a session
     of its own: what a terminal or Jupyter sends to the kernel's process group does not reach it. It hears of the
     kernel's end through a pipe that only the kernel holds open.
@@ -127,7 +130,7 @@ def start(
     arguments = ["--run-directory", str(run_directory), "--processes", str(processes), "--lock", str(lock)]
     arguments += ["--hang-timeout-seconds", str(hang_timeout_seconds), "--eval-interval", str(eval_interval)]
     arguments += ["--keep", str(keep), *["--detached"] * detach, *["--trains"] * trains]
-    arguments += ["--afterwards", json.dumps(afterwards)]
+    arguments += ["--script", script, "--afterwards", json.dumps(afterwards)]
     last = read_status(run_directory)
     log = open_append(Path(run_directory) / "log.txt")
     before = [int(path.name) for path in (run_directory / "ranks").glob("[0-9]*")]  # more than a damaged status knows
@@ -135,7 +138,14 @@ def start(
     now = time.time()
     log.write(f"{logs.LAUNCH_MARK}{launch} of {run_directory}, {time.strftime('%Y-%m-%d %H:%M:%S %z')} ===\n".encode())
     fresh = {"state": "running", "launch": launch, "log_start": log.tell(), "started": now, "ended": None, "pid": None}
-    fresh |= {"processes": processes, "detached": detach, "exit_code": None, "reason": None, "failing_rank": None}
+    fresh |= {
+        "processes": processes,
+        "processes_per_node": processes_per_node,
+        "detached": detach,
+        "exit_code": None,
+        "reason": None,
+        "failing_rank": None,
+    }
     write_status(run_directory, **fresh, traceback="", disk_full=False)
     # With that one set, as in many containers, every start would compile torch and Megatron anew.
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
@@ -221,7 +231,8 @@ def bury_held(run_directory: Path) -> None:
     ranks = run_directory / "ranks" / str(status.get("launch", 1))
     started = status.get("started", time.time())
     last_words = max((path.stat().st_mtime for path in ranks.rglob("*.log")), default=started)
-    logs.RankLogs(ranks, run_directory / "log.txt", status.get("processes", 1)).merge(final=True)
+    on_ranks = status.get("processes", 1), status.get("processes_per_node")
+    logs.RankLogs(ranks, run_directory / "log.txt", *on_ranks).merge(final=True)
     write_status(
         run_directory,
         state="failed",

@@ -10,6 +10,7 @@ STEP = re.compile(
 )
 LOSS = re.compile(r"lm loss: (\S+) \|")
 TRAINING_IS_DONE = ("[after training is done]", "[exiting program at iteration")  # the latter: --exit-interval
+OF_RANKS = "**/attempt_*/*"  # torchrun's --log-dir: <node>/<id>/attempt_0/<rank on its node>
 LAUNCH_MARK = "=== launch "
 
 # torchrun's closing summary has these lines for each rank that failed; the others it ended itself.
@@ -84,10 +85,12 @@ class RankLogs:
 
     Each line is written whole, in one append. How far the merge came is kept beside the files, so that whoever comes
     next (the supervisor was killed, say) goes on from there and loses nothing. One rank alone has no prefix.
+    Of several hosts each writes into a folder of its own, `node0`, `node1`, …, where torchrun counts its own ranks.
     """
 
-    def __init__(self, directory: Path, log: Path, processes: int):
+    def __init__(self, directory: Path, log: Path, processes: int, processes_per_node: int | None = None):
         self.directory, self.log, self.processes = Path(directory), Path(log), processes
+        self.processes_per_node = processes_per_node or processes
         self._progress = self.directory / "merged.json"
         self._tails: dict[str, Tail] = {}
         try:
@@ -120,24 +123,28 @@ class RankLogs:
 
     def rank_text(self, rank: int) -> str:
         """All that one rank wrote on stderr in this launch."""
-        files = sorted(self.directory.glob(f"*/attempt_*/{rank}/stderr.log"))
+        files = [file for file in sorted(self.directory.glob(f"{OF_RANKS}/stderr.log")) if self.rank(file) == rank]
         return "".join(file.read_text(errors="replace") for file in files)
 
     def errors(self) -> dict[int, dict]:
         """What ranks whose main is wrapped in torch's `record` left: rank → {"timestamp", "py_callstack"}."""
         found = {}
-        for path in self.directory.glob("*/attempt_*/*/error.json"):
+        for path in self.directory.glob(f"{OF_RANKS}/error.json"):
             try:
-                found[int(path.parent.name)] = json.loads(path.read_text())["message"]["extraInfo"]
+                found[self.rank(path)] = json.loads(path.read_text())["message"]["extraInfo"]
             except (OSError, ValueError, KeyError, TypeError):
                 continue  # half written: the rank died while it wrote
         return found
 
+    def rank(self, path: Path) -> int:
+        """Whose file it is: node × ranks on each + rank there."""
+        node = re.match(r"node(\d+)/", str(path.relative_to(self.directory)))
+        return (int(node[1]) * self.processes_per_node if node else 0) + int(path.parent.name)
+
     def _discover(self) -> None:
         if len(self._tails) < 2 * self.processes:
-            for path in sorted(
-                self.directory.glob("*/attempt_*/*/std*.log"), key=lambda p: (int(p.parent.name), p.name)
-            ):
+            found = self.directory.glob(f"{OF_RANKS}/std*.log")
+            for path in sorted(found, key=lambda path: (self.rank(path), path.name)):
                 name = str(path.relative_to(self.directory))
                 self._tails.setdefault(name, Tail(path))
 
@@ -146,7 +153,7 @@ class RankLogs:
             text += "\n"
         if self.processes == 1:
             return text
-        prefix = f"[rank {Path(name).parent.name}] "
+        prefix = f"[rank {self.rank(self.directory / name)}] "
         return "".join(prefix + line for line in text.splitlines(keepends=True))
 
     def _save_progress(self) -> None:

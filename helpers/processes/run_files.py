@@ -18,6 +18,7 @@ STATUS = {  # what status.json may hold, and of which kind
     "launch": int,
     "log_start": int,
     "processes": int,
+    "processes_per_node": int | None,
     "started": float,
     "ended": float | None,
     "wall_seconds": float,

@@ -27,6 +27,7 @@ from helpers.machine import PROJECT
 from helpers.processes import checkpoints, control, hang, loading, logs
 
 POLL_SECONDS = 0.2
+OF_A_RANK = "TORCHELASTIC_RUN_ID"  # a variable that torchrun sets for each
 
 
 class Run:
@@ -38,7 +39,8 @@ class Run:
         self.checkpoints = self.directory / "checkpoints"
         self.status = control.read_status(self.directory)
         self.rank_directory = self.directory / "ranks" / str(self.status["launch"])
-        self.rank_logs = logs.RankLogs(self.rank_directory, self.directory / "log.txt", options.processes)
+        on_ranks = options.processes, self.status.get("processes_per_node")
+        self.rank_logs = logs.RankLogs(self.rank_directory, self.directory / "log.txt", *on_ranks)
         self.watch = hang.HangWatch(options.hang_timeout_seconds, time.monotonic(), options.eval_interval)
         self.goes_on_after = checkpoints.latest(self.checkpoints)
         self.stop_asked: str | None = None
@@ -57,7 +59,7 @@ class Run:
         }
         with control.open_append(self.directory / "log.txt") as log:
             self.torchrun = subprocess.Popen(
-                ["bash", str(self.directory / "command.sh")],
+                ["bash", str(self.directory / self.options.script)],
                 env=environment | os.environ,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -145,7 +147,7 @@ class Run:
         for process in psutil.Process().children(recursive=True):
             with contextlib.suppress(psutil.Error, KeyError):
                 rank = int(process.environ()["RANK"])
-                if process.parent().pid == self.torchrun.pid:
+                if OF_A_RANK not in process.parent().environ():  # that is torchrun; a rank's own children have it, too
                     ranks[rank] = process
         return ranks
 
@@ -256,6 +258,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--run-directory", type=Path, required=True)
     parser.add_argument("--processes", type=int, required=True, help="ranks")
+    parser.add_argument("--script", default="command.sh", help="what starts them, a file of the run directory")
     parser.add_argument("--lock", type=int, required=True, help="file descriptor that holds the run directory's lock")
     parser.add_argument("--kernel", type=int, default=os.getppid(), help="process whose end is the run's end")
     parser.add_argument("--hang-timeout-seconds", type=float, default=600)

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING
 
 from helpers.machine import Machine, here
 from helpers.recipes import accounting
+from helpers.recipes.nodes import Nodes
 from helpers.recipes.preflight import one_rank, pipeline, precision, ranges
 from helpers.recipes.preflight.changes import changes
 from helpers.recipes.preflight.data import corpus_problems, no_corpus, reading_ahead
 from helpers.recipes.preflight.directory import directory, loaded, pretrained
 from helpers.recipes.preflight.division import split
+from helpers.recipes.preflight.hosts import between, ranks_on
 from helpers.recipes.preflight.memory import memory
 from helpers.recipes.preflight.problem import Problem
 from helpers.recipes.preflight.words import extra_flags, logging, name, words
@@ -40,6 +42,7 @@ def check(
     run_directory: Path | str | None = None,
     entry_script: Path | str | None = None,
     stage: int | None = None,
+    nodes: Nodes | None = None,
 ) -> list[Problem]:
     """Everything that would keep the run from working, or that will surprise, in the order a learner would fix it.
 
@@ -51,6 +54,7 @@ def check(
         entry_script: the learner's own `pretrain_gpt.py`, which may do other jobs than ours.
         stage: one rank of this pipeline stage runs alone there (`launch.one_of_many`): its memory counts, and no other
             rank needs a GPU. None: the whole job runs.
+        nodes: the hosts that it would run on, each like `machine`; None: all ranks are on one.
     """
     machine = machine or here()
     if found := [*name(recipe), *wrong_values(recipe), *no_corpus(data)]:
@@ -58,6 +62,11 @@ def check(
     if stage is not None:
         machine = one_rank.on_as_many(recipe, machine)
         if found := list(one_rank.alone(recipe, machine, stage)):
+            return found
+    each = recipe.layout.world_size if nodes is None else nodes.processes_per_node
+    if nodes is not None:
+        machine = nodes.machine(machine)
+        if found := list(ranks_on(recipe, nodes)):
             return found
     found = split(recipe, machine)
     splits_evenly = not any(problem.severity == "error" for problem in found)
@@ -69,9 +78,11 @@ def check(
         found += corpus_problems(recipe, data, machine)
     if run_directory is not None:
         found += [*reading_ahead(recipe), *directory(recipe, data, Path(run_directory), entry_script)]
+    if nodes is not None:
+        found += [*between(recipe, nodes, machine)]
     if splits_evenly:
         parts = accounting.memory(recipe, machine, stage)
-        ranks = recipe.layout.world_size if stage is None else 1
+        ranks = each if stage is None else 1
         found += [*precision.cuda_graph(recipe, machine, parts), *memory(recipe, machine, parts, ranks)]
     return found
 

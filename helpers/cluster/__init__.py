@@ -1,0 +1,3 @@
+"""Where a run goes that outgrows one machine: two hosts to try it on, Slurm, Kubernetes."""
+
+from helpers.cluster.hosts import Hosts, NoHosts, two_hosts
