@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 STEP = re.compile(
-    r"iteration +(\d+)/ *(\d+) \|.*?elapsed time per iteration \(ms\): ([\d.]+) \|.*?global batch size: +(\d+) \|"
+    r"iteration +(\d{1,15})/ *(\d{1,15}) \|.*?elapsed time per iteration \(ms\): ([\d.]+) \|"
+    r".*?global batch size: +(\d{1,15}) \|"
 )
 LOSS = re.compile(r"lm loss: (\S+) \|")
 TRAINING_IS_DONE = ("[after training is done]", "[exiting program at iteration")  # the latter: --exit-interval
@@ -56,8 +57,18 @@ def parse_step(line: str) -> Step | None:
     if not (match := STEP.search(line)):
         return None
     step, train_iters, milliseconds, batch = match.groups()
+    if (spent := number(milliseconds)) is None:
+        return None
     loss = LOSS.search(line)
-    return Step(int(step), int(train_iters), float(milliseconds), int(batch), float(loss[1]) if loss else None)
+    return Step(int(step), int(train_iters), spent, int(batch), number(loss[1]) if loss else None)
+
+
+def number(text: str | None) -> float | None:
+    """A number as a log has it; None for other words, which stand there where something wrote in between."""
+    try:
+        return float(text) if text else None
+    except ValueError:
+        return None
 
 
 class Tail:

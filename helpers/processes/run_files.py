@@ -10,7 +10,9 @@ from helpers.machine import Machine
 from helpers.processes.checkpoints import TRACKER
 from helpers.show.arguments import fits, in_words
 
-FILES = ("recipe.json", "status.json", "environment.json", "predictions.json", "command.sh", "log.txt", ".lock")
+FILES = (
+    "recipe.json", "status.json", "environment.json", "predictions.json", "result.json", "command.sh", "log.txt", ".lock",
+)  # fmt: skip
 FOLDERS = ("checkpoints", "tensorboard", "ranks")
 PARTS = ("model", "layout", "batch", "schedule")  # of a recipe.json that holds a recipe
 STATUS = {  # what status.json may hold, and of which kind
@@ -73,10 +75,11 @@ def why_damaged(directory: Path) -> str | None:
 
 def _no_file(path: Path) -> str | None:
     try:
-        mode = path.stat().st_mode
+        mode = path.lstat().st_mode
     except OSError:
         return None
-    kinds = {stat.S_IFREG: None, stat.S_IFDIR: "is a folder", stat.S_IFIFO: "is a pipe"}
+    # What a run writes through a link would end in a file that is none of its own.
+    kinds = {stat.S_IFREG: None, stat.S_IFDIR: "is a folder", stat.S_IFIFO: "is a pipe", stat.S_IFLNK: "is a link"}
     return kinds.get(stat.S_IFMT(mode), "is no file")
 
 
@@ -90,7 +93,7 @@ def _content(path: Path, look) -> str | None:
 
 def _recipe(known: dict) -> str | None:
     if "model" not in known:
-        return None
+        return None if isinstance(known.get("name", ""), str) else f"holds name={known['name']!r}, which is no text"
     odd = [part for part in PARTS if not isinstance(known.get(part), dict)]
     return odd and (f"lacks its {odd[0]}" if odd[0] not in known else f'has no object as its "{odd[0]}"') or None
 

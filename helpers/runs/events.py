@@ -5,6 +5,8 @@ import re
 from functools import lru_cache
 from pathlib import Path
 
+from helpers.processes.logs import number
+
 # Megatron's `report_memory` (megatron/training/utils/common_utils.py), in MiB, from the first rank of each data group.
 PEAK_IN_LOG = re.compile(r"\[Rank \d+\] \(after \d+ iterations\) memory \(MB\).*?max allocated: ([\d.]+)")
 KEPT_DIGITS = 7  # TensorBoard keeps float32
@@ -43,7 +45,7 @@ def _read(files: tuple[tuple[str, int], ...]):
 
 def peaks_in_log(text: str) -> list[float]:
     """Peak memory in bytes that ranks reported in a log."""
-    return [float(megabytes) * 2**20 for megabytes in PEAK_IN_LOG.findall(text)]
+    return [peak * 2**20 for megabytes in PEAK_IN_LOG.findall(text) if (peak := number(megabytes)) is not None]
 
 
 def pack(table, max_points: int) -> dict[str, dict[str, list]]:

@@ -9,12 +9,14 @@ from math import isclose
 from typing import NamedTuple
 
 from helpers.machine import megatron_source
-from helpers.processes.logs import LAUNCH_MARK
+from helpers.processes.logs import LAUNCH_MARK, number
 from helpers.runs.results import Results
 from helpers.show.arguments import checked
 from helpers.show.tables import whole_sentences
 
-STEP_LINE = re.compile(r"^(?:\[rank \d+\] )?\s*\[([\d-]+ [\d:.]+)\] iteration +(\d+)/ *(\d+) \|(.*)$", re.MULTILINE)
+STEP_LINE = re.compile(
+    r"^(?:\[rank \d+\] )?\s*\[([\d-]+ [\d:.]+)\] iteration +(\d{1,15})/ *(\d{1,15}) \|(.*)$", re.MULTILINE
+)
 TIME, SPEED, LOSS = "elapsed time per iteration (ms)", "throughput per GPU (TFLOP/s/GPU)", "lm loss"
 SLOW = 1.2  # times the usual step: then the first one is called slow
 
@@ -105,14 +107,14 @@ def _remarks(run, launch: list[re.Match], step: int) -> dict[str, str]:
     fields = [_fields(match) for match in launch]
     place = [int(match[2]) for match in launch].index(step)
     if place == 0:
-        usual = sorted(float(line[TIME]) for line in fields[2:])
+        usual = sorted(time for line in fields[2:] if (time := number(line.get(TIME))) is not None)
         median = usual[len(usual) // 2] if usual else float("inf")
-        if float(fields[0][TIME]) < SLOW * median:
+        if (number(fields[0].get(TIME)) or 0) < SLOW * median:
             return {}
         return {TIME: f"later steps take {median:.0f} ms: the first one compiles, allocates and connects as well"}
     before, own = (run.losses.get(int(match[2])) for match in launch[place - 1 : place + 1])
-    printed = fields[place].get(LOSS)
-    if place > 1 or None in (before, own, printed) or not isclose(float(printed), (before + own) / 2, rel_tol=1e-6):
+    printed = number(fields[place].get(LOSS))
+    if place > 1 or None in (before, own, printed) or not isclose(printed, (before + own) / 2, rel_tol=1e-6):
         return {}
     why = "the first line of a launch starts no new mean"
     return {

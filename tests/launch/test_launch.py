@@ -234,7 +234,8 @@ def test_which_run_is_picked_up(tmp_path, states, fresh, picked, capsys):
 def put(path: Path, content: str) -> None:
     path.parent.mkdir(exist_ok=True)
     path.unlink(missing_ok=True)
-    {"a folder": path.mkdir, "a pipe": lambda: os.mkfifo(path)}.get(content, lambda: path.write_text(content))()
+    kinds = {"a folder": path.mkdir, "a pipe": lambda: os.mkfifo(path), "a link": lambda: path.symlink_to("/etc/hosts")}
+    kinds.get(content, lambda: path.write_text(content))()
 
 
 @pytest.mark.parametrize(
@@ -249,6 +250,10 @@ def put(path: Path, content: str) -> None:
         ("recipe.json", "[" * 99_999, "begins with '[[[["),
         ("recipe.json", "a folder", "is a folder"),
         ("recipe.json", "a pipe", "is a pipe"),
+        ("recipe.json", "a link", "is a link"),
+        ("recipe.json", '{"name": 5}', "holds name=5, which is no text"),
+        ("log.txt", "a link", "is a link"),
+        ("result.json", "a folder", "is a folder"),
         ("status.json", '{"started": "yesterday"}', "holds started='yesterday', where a number belongs"),
         ("status.json", '{"launch": "two"}', "holds launch='two', where a whole number belongs"),
         ("status.json", '{"state": "lost"}', "holds state='lost', where 'running' or"),

@@ -7,7 +7,8 @@ from records import curves, make_run, recorded
 
 from helpers import recipes, runs
 from helpers.machine import megatron_source
-from helpers.runs import log_lines
+from helpers.processes import logs
+from helpers.runs import events, log_lines
 
 TIME, LOSS = log_lines.TIME, log_lines.LOSS
 
@@ -92,3 +93,30 @@ def test_the_line_of_a_real_run(tiny_run):
     remark = runs.log_line(tiny_run, 2).loc[LOSS, "remark"]
     assert float(re.search(r"had ([\d.]+)", remark)[1]) == pytest.approx(tiny_run.losses[2], abs=1e-6)
     assert runs.log_line(tiny_run, 1).index.tolist() == table.index.tolist()
+
+
+@pytest.mark.parametrize(
+    ("whole", "spoilt"),
+    [
+        ("(ms): ", "(ms): abc"),
+        ("(ms): ", "(ms): 1.2."),
+        ("lm loss: ", "lm loss: banana"),
+        ("batch size: ", "batch size: x"),
+        (" | ", " || : : | "),
+        ("iteration ", "iteration " + "9" * 5000),
+    ],
+)
+def test_a_line_into_which_something_else_was_written_is_shown_as_it_is(whole, spoilt, run):
+    """Two programs that write into one log, say: no field is a number for sure."""
+    log = run.path / "log.txt"
+    log.write_text(log.read_text().replace(whole, spoilt))
+    for text in log.read_text().splitlines():
+        step = logs.parse_step(text)
+        assert step is None or step.loss is None or step.loss > 0
+    for step in (1, 2, 10):
+        if spoilt.startswith("iteration"):
+            with pytest.raises(ValueError, match="no line of a step"):
+                runs.log_line(run, step)
+        else:
+            assert runs.log_line(run, step).loc["iteration", "value"] == f"{step} / 20"
+    assert events.peaks_in_log("[Rank 0] (after 2 iterations) memory (MB) | max allocated: 1.2.3") == []
