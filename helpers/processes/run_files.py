@@ -10,9 +10,8 @@ from helpers.machine import Machine
 from helpers.processes.checkpoints import TRACKER
 from helpers.show.arguments import fits, in_words
 
-FILES = (
-    "recipe.json", "status.json", "environment.json", "predictions.json", "result.json", "command.sh", "log.txt", ".lock",
-)  # fmt: skip
+WRITTEN = ("recipe.json", "environment.json", "predictions.json", "command.sh")  # before the start
+FILES = (*WRITTEN, "status.json", "log.txt", "result.json", ".lock")
 FOLDERS = ("checkpoints", "tensorboard", "ranks")
 PARTS = ("model", "layout", "batch", "schedule")  # of a recipe.json that holds a recipe
 STATUS = {  # what status.json may hold, and of which kind
