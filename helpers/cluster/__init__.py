@@ -1,3 +1,4 @@
 """Where a run goes that outgrows one machine: two hosts to try it on, Slurm, Kubernetes."""
 
 from helpers.cluster.hosts import Hosts, NoHosts, two_hosts
+from helpers.cluster.hosts import why_none as why_no_hosts
