@@ -51,7 +51,7 @@ class Hosts:
     holders: list[subprocess.Popen] = field(default_factory=list)
     interface: str | None = INTERFACE  # what ranks are told to talk through; None: nothing
 
-    def nodes(self, recipe: Recipe) -> Nodes:
+    def nodes_of(self, recipe: Recipe) -> Nodes:
         """The hosts as torchrun is told of them: half of the recipe's ranks on each."""
         each = -(-recipe.layout.world_size // len(NAMES))
         return Nodes(len(NAMES), each, address=ADDRESSES[0], interface=self.interface)

@@ -36,7 +36,7 @@ class Progress:
         self.seconds: list[float] = []
         self.started = time.monotonic()
         self.phase = "starting"
-        self.is_suspended = False  # its supervisor is stopped: nobody reads what the ranks write
+        self.standstill: str | None = None  # why nothing comes now, in words
         self._in_launch = 0
         self._earlier: list[tuple] = []  # (step, loss, tokens/s, seconds) of the launches before this one
 
@@ -99,8 +99,8 @@ class Progress:
 
     def line(self) -> str:
         """ "step 120/500 · loss 5.412 · 12,345 tokens/s · 0:31 left"."""
-        if self.is_suspended:
-            return "the run's supervisor is stopped (SIGSTOP): run.stop() ends the run, SIGCONT lets it go on"
+        if self.standstill:
+            return self.standstill
         if not self.steps:
             return f"{self.phase} … {duration(self.elapsed)}"
         parts = [f"step {self.steps[-1]:,}/{self.last_step:,}", f"loss {self.losses[-1]:.3f}"]

@@ -17,7 +17,7 @@ from typing import Annotated
 from helpers import recipes, runs
 from helpers.launch import live
 from helpers.machine import Machine, given, given_folder, here, runs_root, short_path
-from helpers.processes import control, logs, run_directory
+from helpers.processes import control, logs, run_directory, slurm
 from helpers.processes.programs import how_to_resume, raise_if_failed, why_no_script
 from helpers.processes.run_directory import provenance, write_command, write_json
 from helpers.recipes import accounting, preflight
@@ -54,19 +54,22 @@ def train(
         hang_timeout_seconds: how long the ranks may be silent between two steps.
         entry_script: `pretrain_gpt.py` of a Megatron-LM clone, to run that instead of `helpers/ranks/pretrain_gpt.py`.
         runs_dir: where run directories go; `runs/` of the project if not given.
-        on: several hosts, from `cluster`; None: this one.
+        machine: what it trains on, if not on this one; with `on`, one of the nodes.
+        on: several hosts, from `cluster`; None: this one. `cluster.slurm(…)` makes it a job, which goes on when this
+            kernel ends. All nodes must see the project, the corpus and `runs_dir` under the paths that they have here.
 
     Raises:
         preflight.PreflightError: the run cannot work; nothing was started or written.
         TrainingFailed: it started and did not finish.
+        SlurmRefused: Slurm does not take the job.
         KeyboardInterrupt: after every process has ended.
     """
     machine = machine or here()
-    if unusable := list(_unusable(entry_script, hang_timeout_seconds, machine)):
+    if unusable := list(_unusable(entry_script, hang_timeout_seconds, machine, on)):
         raise preflight.PreflightError(unusable)
     root = runs_root() if runs_dir is None else given_folder(runs_dir, "launch.train(runs_dir={})")
     place = root / f"{recipe.name}" / ("new" if fresh else "")  # beside the unfinished ones, or among them
-    nodes = None if on is None else on.nodes(recipe)
+    nodes, queued = None if on is None else on.nodes_of(recipe), hasattr(on, "submit")
     for warning in preflight.refuse(preflight.check(recipe, data, machine, place, entry_script, nodes=nodes)):
         print(warning)
     identity = preflight.identity(recipe, data, entry_script)
@@ -76,20 +79,28 @@ def train(
             if lock is None:
                 print(f"This run is going on by itself in {short_path(directory)}. fresh=True would start another.")
                 return runs.load(directory) if detach else follow(runs.load(directory))
-            _write(directory, recipe, data, machine, identity, predict, entry_script, nodes)
+            _write(directory, recipe, data, machine, identity, predict, entry_script, nodes, on)
             _say_what_it_keeps(recipe, directory)
-            supervisor = control.start(
-                directory,
-                lock,
-                processes=recipe.layout.world_size,
-                processes_per_node=nodes and nodes.processes_per_node,
-                script="command.sh" if on is None else on.script(directory),
-                detach=detach,
-                afterwards=[sys.executable, "-c", KEEP_RESULT, str(directory)] if detach else (),
-                hang_timeout_seconds=hang_timeout_seconds,
-                eval_interval=recipe.schedule.eval_interval,
-                keep=recipe.checkpoints.keep if recipe.checkpoints.save_interval else 0,
-            )
+            watched = {
+                "hang_timeout_seconds": hang_timeout_seconds,
+                "eval_interval": recipe.schedule.eval_interval,
+                "keep": recipe.checkpoints.keep if recipe.checkpoints.save_interval else 0,
+            }
+            if queued:
+                on.write(directory, recipe, machine, **watched)
+            else:
+                supervisor = control.start(
+                    directory,
+                    lock,
+                    processes=recipe.layout.world_size,
+                    processes_per_node=nodes and nodes.processes_per_node,
+                    script="command.sh" if on is None else on.script(directory),
+                    detach=detach,
+                    afterwards=[sys.executable, "-c", KEEP_RESULT, str(directory)] if detach else (),
+                    **watched,
+                )
+        if queued:
+            print(f"Slurm has it as job {on.submit(directory, recipe)}: {short_path(directory / 'job.sh')}.")
         if detach:
             print(f"Training goes on in {short_path(directory)} without this notebook.")
             print("launch.follow(run) shows it, run.stop() ends it.")
@@ -101,8 +112,11 @@ def train(
     return runs.load(directory)
 
 
-def _unusable(entry_script, hang_timeout_seconds, machine: Machine) -> Iterator[preflight.Problem]:
-    if len(machine.gpus) > len(here().gpus):
+def _unusable(entry_script, hang_timeout_seconds, machine: Machine, on) -> Iterator[preflight.Problem]:
+    if hasattr(on, "submit") and (why := slurm.why_not()):
+        change = "Call it on a login node, or start a Slurm of your own: cluster.OwnSlurm().start()."
+        yield problem.error("on=cluster.slurm(…)", why, change)
+    if not hasattr(on, "submit") and len(machine.gpus) > len(here().gpus):
         why = f"It is described, and not here: this is {here().name}."
         yield problem.error(f"machine={machine.name}", why, "machine=machine.here(), or leave it out.")
     if entry_script is not None and (why := why_no_script(given(entry_script, "launch.train(entry_script={})"))):
@@ -175,7 +189,7 @@ def _watch(directory: Path, interrupt_stops: bool, kill_at: int | None = None) -
                 control.kill(control.members(directory))
                 killed = True
                 continue
-            progress.is_suspended = control.suspended(directory)
+            progress.standstill = control.standstill(directory)
             view.update(progress)
             time.sleep(pause)
         words = "killed" if killed else control.state(directory)
@@ -198,7 +212,8 @@ def _watch(directory: Path, interrupt_stops: bool, kill_at: int | None = None) -
         raise
     finally:
         view.finish(progress, words)
-        if control.state(directory) != "running" and not control.read_status(directory).get("detached"):
+        elsewhere = control.read_status(directory).get("detached") and not slurm.number_of(directory)
+        if control.state(directory) != "running" and not elsewhere:
             with contextlib.suppress(OSError):  # the disk is full: that is told below
                 runs.write_result(directory)
     if killed:
@@ -210,10 +225,11 @@ def _watch(directory: Path, interrupt_stops: bool, kill_at: int | None = None) -
         raise RuntimeError(f"The run ended by itself, before it could be killed at step {kill_at}.")
 
 
-def _write(directory, recipe, data, machine, identity, predict, entry_script, nodes) -> None:
+def _write(directory, recipe, data, machine, identity, predict, entry_script, nodes, on) -> None:
     command = recipe.command(data, machine, run_directory=directory, entry_script=entry_script, nodes=nodes)
     given = nodes.given() if nodes else {}
-    write_command(directory, recipe.name, command.program, command.environment, command.groups, given)
+    groups = command.groups | (on.flags(recipe) if hasattr(on, "flags") else {})
+    write_command(directory, recipe.name, command.program, command.environment, groups, given)
     described = dataclasses.asdict(recipe) | identity | {"corpus": getattr(data, "name", "made-up tokens")}
     if nodes is not None:
         described["nodes"] = dataclasses.asdict(nodes)

@@ -21,16 +21,18 @@ from pathlib import Path
 import psutil
 
 from helpers.machine import PROJECT
-from helpers.processes import locks, logs
+from helpers.processes import locks, logs, slurm
 from helpers.processes.locks import Busy, held
-from helpers.processes.run_files import read_json
+from helpers.processes.status import begin, read_status, write_status
 
 MARK = "MEGATRON_TOUR_RUN"  # environment variable of every process of a run: its directory
 TERM_SECONDS = 20  # what ranks get between SIGTERM and SIGKILL; torchrun itself would wait 30
+STOP = "stop"  # in the directory of a run on Slurm: its ranks were told to save because somebody wants it to end
+SAVE = "USR1"  # the signal that tells them, and that Slurm sends before the time limit
+JOB_SECONDS = 60  # what Slurm takes to end a job that is cancelled, its KillWait included
+SUSPENDED = "the run's supervisor is stopped (SIGSTOP): run.stop() ends the run, SIGCONT lets it go on"
 GONE_SECONDS = 10  # what the kernel takes to bury killed processes on a busy machine, at most
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
-
-STATUS_BYTES = 8192
 
 
 @dataclass
@@ -50,43 +52,32 @@ class Supervisor:
         self.process.poll()
 
 
-def read_status(run_directory: Path) -> dict:
-    """`status.json` as it is; empty before the first launch, and where it is damaged."""
-    return read_json(Path(run_directory) / "status.json")
-
-
-def write_status(run_directory: Path, **changes) -> None:
-    """Change some fields of `status.json`, all at once or not at all.
-
-    The file is padded: on a full disk it is written over in place, in the blocks that it already has.
-    """
-    path = Path(run_directory) / "status.json"
-    fresh = path.with_suffix(".tmp")
-    status = read_status(run_directory) | changes
-    try:
-        fresh.write_text(json.dumps(status, indent=1).ljust(STATUS_BYTES) + "\n")
-        fresh.replace(path)
-    except OSError:
-        if not path.exists():
-            raise
-        if "traceback" in status:
-            status["traceback"] = status["traceback"][-2000:]
-        with open(path, "r+b") as file:
-            file.write(json.dumps(status, indent=1).ljust(STATUS_BYTES).encode())
-            file.truncate()
-
-
 def state(run_directory: Path) -> str:
-    """ "running", "finished", "failed" or "stopped". A run whose supervisor is gone without a word has failed."""
+    """ "running", "finished", "failed" or "stopped". A run whose supervisor is gone without a word has failed.
+
+    A run on Slurm is "running" while its job waits, too.
+    """
     last = read_status(run_directory).get("state", "stopped")
     if last == "running" and not is_alive(run_directory):
         last = read_status(run_directory).get("state", "stopped")  # it may have ended between the two looks
-        return "failed" if last == "running" else last
+        return _without_a_word(run_directory)[0] if last == "running" else last
     return last
 
 
+def _without_a_word(run_directory: Path) -> tuple[str, str]:
+    """State and reason of a run whose supervisor left none."""
+    if job := slurm.look(run_directory):
+        return "stopped" if job.state == "CANCELLED" else "failed", f"Slurm ended {job}"
+    return "failed", "the run's supervisor was killed or crashed"
+
+
 def is_alive(run_directory: Path) -> bool:
-    """Whether a supervisor holds the run directory. The lock of another user's run is theirs: there, by its process."""
+    """Whether a supervisor holds the run directory. The lock of another user's run is theirs: there, by its process.
+
+    Of a run on Slurm, whose supervisor is on another machine, Slurm is asked.
+    """
+    if job := slurm.look(run_directory):
+        return job.is_going
     try:
         return locks.is_taken(run_directory)
     except FileNotFoundError:
@@ -101,6 +92,16 @@ def suspended(run_directory: Path) -> bool:
         supervisor = _supervisor(run_directory)
         return supervisor is not None and supervisor.status() == psutil.STATUS_STOPPED
     return False
+
+
+def standstill(run_directory: Path) -> str | None:
+    """Why nothing can come from a run just now, in words; None where something may."""
+    job = slurm.look(run_directory)
+    if job and (job.waits or job.state == slurm.SILENT):
+        return "; ".join(filter(None, [str(job), read_status(run_directory).get("reason")]))
+    if suspended(run_directory):
+        return SUSPENDED
+    return None
 
 
 def start(
@@ -131,22 +132,9 @@ def start(
     arguments += ["--hang-timeout-seconds", str(hang_timeout_seconds), "--eval-interval", str(eval_interval)]
     arguments += ["--keep", str(keep), *["--detached"] * detach, *["--trains"] * trains]
     arguments += ["--script", script, "--afterwards", json.dumps(afterwards)]
-    last = read_status(run_directory)
-    log = open_append(Path(run_directory) / "log.txt")
-    before = [int(path.name) for path in (run_directory / "ranks").glob("[0-9]*")]  # more than a damaged status knows
-    launch = max([last.get("launch", 0), *before]) + 1
-    now = time.time()
-    log.write(f"{logs.LAUNCH_MARK}{launch} of {run_directory}, {time.strftime('%Y-%m-%d %H:%M:%S %z')} ===\n".encode())
-    fresh = {"state": "running", "launch": launch, "log_start": log.tell(), "started": now, "ended": None, "pid": None}
-    fresh |= {
-        "processes": processes,
-        "processes_per_node": processes_per_node,
-        "detached": detach,
-        "exit_code": None,
-        "reason": None,
-        "failing_rank": None,
-    }
-    write_status(run_directory, **fresh, traceback="", disk_full=False)
+    each = processes_per_node
+    slurm.forget(run_directory)
+    log = begin(run_directory, processes=processes, processes_per_node=each, detached=detach)
     # With that one set, as in many containers, every start would compile torch and Megatron anew.
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     try:
@@ -171,10 +159,6 @@ def start(
     return Supervisor(process, lifeline)
 
 
-def open_append(path: Path):
-    return open(path, "ab", buffering=0)
-
-
 def members(run_directory: Path) -> list[psutil.Process]:
     """Every living process of the run, orphans too: those with the run directory in their environment."""
     run_directory = Path(run_directory).resolve()
@@ -190,7 +174,8 @@ def stop(run_directory: Path) -> str:
     """End a run, whatever state it is in, and return once no process of it lives (35 s at most); its state is returned.
 
     The supervisor is asked first and does it cleanly. If it is gone or does not answer, its processes are killed one
-    by one; then what the ranks wrote last is brought into `log.txt`.
+    by one; then what the ranks wrote last is brought into `log.txt`. A run on Slurm saves first, if it has taken a
+    step and can do so in 20 s.
 
     Raises:
         Busy: it is another user's run.
@@ -198,6 +183,10 @@ def stop(run_directory: Path) -> str:
     run_directory = Path(run_directory).resolve()
     if os.getuid() not in (0, run_directory.stat().st_uid):
         raise Busy(locks.whose(run_directory))
+    if slurm.number_of(run_directory):
+        _stop_job(run_directory)
+        bury(run_directory)
+        return state(run_directory)
     deadline = time.monotonic() + TERM_SECONDS + GONE_SECONDS
     asked = False
     while is_alive(run_directory) and time.monotonic() < deadline:
@@ -210,6 +199,25 @@ def stop(run_directory: Path) -> str:
             time.sleep(0.05)
     bury(run_directory)
     return state(run_directory)
+
+
+def _stop_job(run_directory: Path) -> None:
+    """End the job of a run on Slurm and wait until Slurm says that it is over."""
+    if not (job := slurm.look(run_directory)).is_going:
+        return
+    status = read_status(run_directory)
+    if not job.waits and status.get("pid") and logs.takes_steps(run_directory / "log.txt", status["log_start"]):
+        (run_directory / STOP).touch()
+        slurm.signal_ranks(run_directory, SAVE)
+        _wait_for_end(run_directory, TERM_SECONDS)
+    slurm.cancel(run_directory)
+    _wait_for_end(run_directory, JOB_SECONDS)
+
+
+def _wait_for_end(run_directory: Path, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while slurm.look(run_directory).is_going and time.monotonic() < deadline:
+        time.sleep(0.2)
 
 
 def bury(run_directory: Path) -> None:
@@ -228,6 +236,7 @@ def bury_held(run_directory: Path) -> None:
     status = read_status(run_directory)
     if status.get("state") != "running":
         return
+    ended, reason = _without_a_word(run_directory)
     ranks = run_directory / "ranks" / str(status.get("launch", 1))
     started = status.get("started", time.time())
     last_words = max((path.stat().st_mtime for path in ranks.rglob("*.log")), default=started)
@@ -235,8 +244,8 @@ def bury_held(run_directory: Path) -> None:
     logs.RankLogs(ranks, run_directory / "log.txt", *on_ranks).merge(final=True)
     write_status(
         run_directory,
-        state="failed",
-        reason="the run's supervisor was killed or crashed",
+        state=ended,
+        reason=reason,
         ended=last_words,
         wall_seconds=status.get("wall_seconds", 0) + last_words - started,
     )

@@ -4,6 +4,7 @@ import contextlib
 import linecache
 import re
 import signal
+from collections.abc import Iterable
 
 import psutil
 
@@ -91,8 +92,8 @@ def waits_for_others(stacks: str) -> bool:
     return bool(innermost and READS_GPU.search(linecache.getline(innermost[1], int(innermost[2]))))
 
 
-def describe(ranks: dict[int, psutil.Process], rank_logs: logs.RankLogs, seconds: float) -> logs.Failure:
-    """Let every rank print its stacks (SIGABRT under faulthandler), then find the one the others wait for."""
+def dump(ranks: dict[int, psutil.Process]) -> list[int]:
+    """Let every rank print its stacks (SIGABRT under faulthandler); those that a signal had stopped are returned."""
     stopped = []
     for rank, process in ranks.items():
         with contextlib.suppress(psutil.Error):
@@ -101,8 +102,13 @@ def describe(ranks: dict[int, psutil.Process], rank_logs: logs.RankLogs, seconds
             process.send_signal(signal.SIGABRT)
             process.send_signal(signal.SIGCONT)
     psutil.wait_procs(list(ranks.values()), timeout=DUMP_SECONDS)
+    return stopped
+
+
+def describe(ranks: Iterable[int], stopped: list[int], rank_logs: logs.RankLogs, seconds: float) -> logs.Failure:
+    """Of ranks that have printed their stacks, find the one that the others wait for."""
     stacks = {rank: logs.last_traceback(rank_logs.rank_text(rank)) for rank in ranks}
     waiting = [rank for rank, stack in stacks.items() if waits_for_others(stack)]
-    suspects = stopped or [rank for rank in ranks if rank not in waiting] or sorted(ranks) or [None]
+    suspects = stopped or [rank for rank in stacks if rank not in waiting] or sorted(stacks) or [None]
     reason = f"hangs: no step for {seconds:.0f} s" + (" (the process was stopped)" if stopped else "")
     return logs.Failure(suspects[0], None, reason, main_thread(stacks.get(suspects[0], "")))

@@ -71,6 +71,11 @@ def number(text: str | None) -> float | None:
         return None
 
 
+def takes_steps(log: Path, start: int) -> bool:
+    """Whether a log tells of a step after `start`, in bytes."""
+    return any(map(parse_step, Tail(log, start).read().splitlines()))
+
+
 class Tail:
     """Whole lines that a growing file gained since the last look; a line without its end waits for the next one."""
 

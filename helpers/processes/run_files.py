@@ -11,7 +11,7 @@ from helpers.processes.checkpoints import TRACKER
 from helpers.show.arguments import fits, in_words
 
 WRITTEN = ("recipe.json", "environment.json", "predictions.json", "command.sh")  # before the start
-FILES = (*WRITTEN, "status.json", "log.txt", "result.json", ".lock")
+FILES = (*WRITTEN, "job.sh", "job.json", "status.json", "log.txt", "result.json", ".lock")
 FOLDERS = ("checkpoints", "tensorboard", "ranks")
 PARTS = ("model", "layout", "batch", "schedule")  # of a recipe.json that holds a recipe
 STATUS = {  # what status.json may hold, and of which kind

@@ -12,7 +12,6 @@ import argparse
 import contextlib
 import json
 import os
-import resource
 import select
 import shutil
 import signal
@@ -25,9 +24,10 @@ import psutil
 
 from helpers.machine import PROJECT
 from helpers.processes import checkpoints, control, hang, loading, logs
+from helpers.processes.owned import Owned, ranks_of
+from helpers.processes.status import open_append
 
 POLL_SECONDS = 0.2
-OF_A_RANK = "TORCHELASTIC_RUN_ID"  # a variable that torchrun sets for each
 
 
 class Run:
@@ -45,6 +45,7 @@ class Run:
         self.goes_on_after = checkpoints.latest(self.checkpoints)
         self.stop_asked: str | None = None
         self.wrong_start: str | None = None
+        self.starts_again: str | None = None  # why a scheduler starts it again
         self.tracker_time = 0.0
         self.kernel = None if options.detached else psutil.Process(options.kernel)
         self.kernel_looked_at = time.monotonic()
@@ -57,29 +58,24 @@ class Run:
             "PET_REDIRECTS": "3",
             "PYTHONFAULTHANDLER": "1",  # a rank that is ended for hanging prints where it stood
         }
-        with control.open_append(self.directory / "log.txt") as log:
-            self.torchrun = subprocess.Popen(
-                ["bash", str(self.directory / self.options.script)],
-                env=environment | os.environ,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-                preexec_fn=_before_torchrun,
-            )
+        with open_append(self.directory / "log.txt") as log:
+            self.torchrun = Owned(self._words(), environment | os.environ, log)
         me, torchrun_started = psutil.Process(), time.time()
         control.write_status(
             self.directory,
             pid=me.pid,
             create_time=me.create_time(),
-            torchrun_pid=self.torchrun.pid,
+            torchrun_pid=self.torchrun.process.pid,
             torchrun_started=torchrun_started,
         )
+
+    def _words(self) -> list[str]:
+        return ["bash", str(self.directory / self.options.script)]
 
     def supervise(self) -> None:
         """Watch until torchrun ends, something ends it, or somebody asks for the end; then leave nothing behind."""
         hangs = False
-        while self.torchrun.poll() is None and not self.stop_asked and not self.wrong_start and not hangs:
+        while self.torchrun.code is None and not self.stop_asked and not self.wrong_start and not hangs:
             self._wait()
             self._look()
             hangs = self._hangs()
@@ -88,10 +84,10 @@ class Run:
             self._end_processes()
             self._conclude("finished", None)
         elif hangs:
-            failure = hang.describe(self._ranks(), self.rank_logs, self.watch.allowed_seconds())
+            failure = self._hanging()
             self._end_processes()
             self._conclude("failed", failure)
-        elif self.stop_asked and self.torchrun.poll() is None:
+        elif self.stop_asked and self.torchrun.code is None:
             self._end_processes()
             self._conclude("stopped", None)
         elif self.wrong_start:
@@ -119,7 +115,7 @@ class Run:
             if self.options.trains and not self.watch.steps:
                 self.wrong_start = loading.wrong_start(text, self.checkpoints, self.goes_on_after)
             self.watch.hear(text, time.monotonic())
-        self._bury_orphans()
+        self.torchrun.bury_orphans()
         if self.options.keep:
             with contextlib.suppress(OSError):
                 changed = (self.checkpoints / checkpoints.TRACKER).stat().st_mtime
@@ -141,60 +137,18 @@ class Run:
             return False
         return True
 
-    def _ranks(self) -> dict[int, psutil.Process]:
-        """The living rank processes by rank."""
-        ranks = {}
-        for process in psutil.Process().children(recursive=True):
-            with contextlib.suppress(psutil.Error, KeyError):
-                rank = int(process.environ()["RANK"])
-                if OF_A_RANK not in process.parent().environ():  # that is torchrun; a rank's own children have it, too
-                    ranks[rank] = process
-        return ranks
+    def _hanging(self) -> logs.Failure:
+        ranks = ranks_of(self.torchrun)
+        return hang.describe(ranks, hang.dump(ranks), self.rank_logs, self.watch.allowed_seconds())
 
     def _end_processes(self) -> None:
-        """SIGTERM to torchrun, which passes it on; SIGKILL to each that is still there when its time is up."""
-        if self.torchrun.poll() is None:
-            self.torchrun.terminate()
-        told: set[int] = set()
-        deadline = time.monotonic() + control.TERM_SECONDS
-        while time.monotonic() < deadline and (living := self._living()):
-            if self.torchrun.returncode is not None:  # orphans: nobody passes the signal on to them
-                for process in living:
-                    with contextlib.suppress(psutil.NoSuchProcess):
-                        if process.pid not in told:
-                            process.terminate()
-                        told.add(process.pid)
-            time.sleep(0.1)
-            self._look()
-        while survivors := self._living():
-            control.kill(survivors)
-            self._bury_orphans()
-        self.torchrun.wait()
+        self.torchrun.end(control.TERM_SECONDS, meanwhile=self._look)
         if text := self.rank_logs.merge(final=True):
             self.watch.hear(text, time.monotonic())
 
-    def _living(self) -> list[psutil.Process]:
-        self.torchrun.poll()
-        self._bury_orphans()
-        return [p for p in psutil.Process().children(recursive=True) if _lives(p)]
-
-    def _bury_orphans(self) -> None:
-        """Reap adopted processes; torchrun itself is left to Popen."""
-        while True:
-            try:
-                ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-            except ChildProcessError:
-                return
-            if ended is None:
-                return
-            if ended.si_pid == self.torchrun.pid:
-                self.torchrun.poll()
-            else:
-                os.waitpid(ended.si_pid, 0)
-
     def _outcome(self) -> tuple[str, logs.Failure | None]:
         """What torchrun's end means."""
-        code = self.torchrun.returncode
+        code = self.torchrun.code
         if code == 0 and (self.watch.is_done or not self.options.trains):
             return "finished", None
         launch_log = self.launch_log()
@@ -223,53 +177,50 @@ class Run:
             self._log("; ".join(filter(None, [note, *repaired])))
         if state == "finished":  # all of it is in log.txt
             shutil.rmtree(self.rank_directory, ignore_errors=True)
+        reason = self.stop_asked if failure is None else "; ".join(filter(None, [failure.reason, note, *damaged]))
         ended = time.time()
         control.write_status(
             self.directory,
-            state=state,
-            exit_code=self.torchrun.returncode,
-            reason=self.stop_asked if failure is None else "; ".join(filter(None, [failure.reason, note, *damaged])),
+            state="running" if self.starts_again else state,
+            exit_code=self.torchrun.code,
+            reason=reason,
             failing_rank=failure.rank if failure else None,
+            failing_node=self._node_of(failure),
             traceback=failure.traceback if failure else "",
             disk_full=note is not None,
             ended=ended,
             wall_seconds=self.status.get("wall_seconds", 0) + ended - self.status["started"],
         )
 
+    def _node_of(self, failure: logs.Failure | None) -> str | None:
+        return None
+
     def _log(self, words: str) -> None:
-        with contextlib.suppress(OSError), control.open_append(self.directory / "log.txt") as log:
+        with contextlib.suppress(OSError), open_append(self.directory / "log.txt") as log:
             log.write(f"=== {words} ===\n".encode())
 
 
-def _lives(process: psutil.Process) -> bool:
-    try:
-        return process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-
-
-def _before_torchrun() -> None:
-    """In the child, before `exec`: torchrun gets SIGTERM (and passes it on) should this supervisor be killed."""
-    control.die_with_parent(signal.SIGTERM)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-
-
-def main() -> None:
+def parser() -> argparse.ArgumentParser:
+    """The options of a supervisor, wherever it runs."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--run-directory", type=Path, required=True)
     parser.add_argument("--processes", type=int, required=True, help="ranks")
-    parser.add_argument("--script", default="command.sh", help="what starts them, a file of the run directory")
-    parser.add_argument("--lock", type=int, required=True, help="file descriptor that holds the run directory's lock")
-    parser.add_argument("--kernel", type=int, default=os.getppid(), help="process whose end is the run's end")
     parser.add_argument("--hang-timeout-seconds", type=float, default=600)
     parser.add_argument("--eval-interval", type=int, default=0, help="steps between evaluations; 0: none")
     parser.add_argument("--keep", type=int, default=0, help="checkpoints to keep; 0 keeps all")
-    parser.add_argument("--detached", action="store_true", help="outlive the kernel")
-    parser.add_argument("--afterwards", type=json.loads, help="a command, as JSON: run once the run has ended")
     parser.add_argument("--trains", action="store_true", help="exit code 0 without training is a failure")
-    options = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    arguments = parser()
+    arguments.add_argument("--lock", type=int, required=True, help="file descriptor of the run directory's lock")
+    arguments.add_argument("--kernel", type=int, default=os.getppid(), help="process whose end is the run's end")
+    arguments.add_argument("--afterwards", type=json.loads, help="a command, as JSON: run once the run has ended")
+    arguments.add_argument("--script", default="command.sh", help="what starts them, a file of the run directory")
+    arguments.add_argument("--detached", action="store_true", help="outlive the kernel")
+    options = arguments.parse_args()
     os.set_inheritable(options.lock, False)  # the lock ends with this process, not with torchrun
-    control.adopt_orphans()
     run = Run(options)
 
     def ask(number, frame):

@@ -83,7 +83,7 @@ def test_a_resumed_cell_shows_nothing_of_the_last_launch_until_its_own_first_ste
 def test_a_stopped_supervisor_is_said_where_the_progress_stood():
     progress = live.Progress(sequence_length=64)
     progress.hear(STEP.format(step=1, loss=6.0))
-    progress.is_suspended = True
+    progress.standstill = control.SUSPENDED
     assert "supervisor is stopped (SIGSTOP)" in progress.line() and "left" not in progress.line()
 
 
