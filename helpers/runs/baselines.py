@@ -4,8 +4,6 @@
 Hugging Face's GPT-2; their files lie in `recorded/<machine>/baselines`.
 """
 
-import json
-
 from helpers.runs import records
 from helpers.show import message, tables
 from helpers.show.arguments import checked
@@ -34,14 +32,19 @@ def table(machine: str):
     return tables.whole_sentences(found.set_index("instead of ours"))
 
 
-def _read(machine: str, pattern: str) -> list[dict]:
+def _read(machine: str, pattern: str, needed: tuple[str, ...]) -> list[dict]:
     folder = records.folder_of(machine) / "baselines"
-    return [json.loads(path.read_text()) for path in sorted(folder.glob(pattern))]
+
+    def figures(content: dict) -> dict:
+        return {name: content[name] for name in needed}
+
+    made_by = "A program of tests/benchmarks"
+    return [records.of_file(path, figures, "baselines.table, {}", made_by) for path in sorted(folder.glob(pattern))]
 
 
 def _nvidia(machine: str) -> list[dict]:
     rows = []
-    for kept in _read(machine, "against_nvidia.json"):
+    for kept in _read(machine, "against_nvidia.json", ("tokens_per_second", "largest_loss_difference")):
         speeds, apart = kept["tokens_per_second"], kept["largest_loss_difference"]
         losses = f"largest difference {apart['ours to nvidia']:.4f}; ours to itself {apart['ours to ours']:.4f}"
         same = "the same flags, no CUDA graph"
@@ -55,7 +58,7 @@ def _nvidia(machine: str) -> list[dict]:
 
 def _transformers(machine: str) -> list[dict]:
     rows = []
-    for kept in _read(machine, "transformers_*.json"):
+    for kept in _read(machine, "transformers_*.json", ("batch", "dropout", "tokens_per_second")):
         batch, dropout = kept["batch"][1], kept["dropout"]
         ours = [
             run.figures()["tokens/s/GPU"]

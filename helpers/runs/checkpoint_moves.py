@@ -3,8 +3,6 @@
 `tests/benchmarks/checkpoint_moves.py` makes it.
 """
 
-import json
-
 from helpers.runs import records
 from helpers.show import message
 
@@ -24,7 +22,9 @@ REASONS = {  # a word of what Megatron says, in ours
 
 def read() -> dict[str, dict[str, dict]]:
     """Saved by → loaded by → `difference` of the losses in nats, or what Megatron `says`; {} where nothing is kept."""
-    return json.loads(RECORD.read_text())["moves"] if RECORD.is_file() else {}
+    if not RECORD.is_file():
+        return {}
+    return records.of_file(RECORD, lambda kept: kept["moves"], "{}", "tests/benchmarks/checkpoint_moves.py")
 
 
 def cell(move: dict) -> str:

@@ -3,8 +3,6 @@
 `tests/benchmarks/after_training.py` measures them.
 """
 
-import json
-
 from helpers.runs import records
 from helpers.show import message, tables
 from helpers.show.arguments import checked
@@ -23,8 +21,8 @@ def table(machine: str):
     file = records.folder_of(machine) / FILE
     if not file.is_file():
         return message.nothing_recorded("generation speed")
-    kept = json.loads(file.read_text())
-    found = pd.DataFrame(kept["rows"])
+    rows = records.of_file(file, lambda kept: list(kept["rows"]), "{}", "tests/benchmarks/after_training.py")
+    found = pd.DataFrame(rows)
     wide = found.pivot(index=["model", "program"], columns="texts", values="tokens_per_second").round(0)
     wide.columns = [f"{texts} at once" if texts > 1 else "one text" for texts in wide.columns]
     most = found.groupby(["model", "program"])["at_most"].first().round(0)

@@ -111,6 +111,8 @@ def recorded(machine_label: str, name: str) -> MicroBatches | Absence:
     path = records.folder_of(machine_label) / FOLDER / f"{name}.json"
     if not os.path.isfile(path):
         return message.nothing_recorded(f"micro-batches of {name}")
-    content = json.loads(path.read_text())
-    content["sizes"] = tuple(Size(**size) for size in content["sizes"])
-    return MicroBatches(**content)
+
+    def micro_batches(content: dict) -> MicroBatches:
+        return MicroBatches(**content | {"sizes": tuple(Size(**size) for size in content["sizes"])})
+
+    return records.of_file(path, micro_batches, "micro_batches.recorded, {}", "runs.micro_batches.record(found, …)")

@@ -123,5 +123,7 @@ def recorded(machine_label: str, name: str | None = None) -> OneRank | Absence |
 
 
 def _read(path: Path) -> OneRank:
-    content = json.loads(path.read_text())
-    return OneRank(**content | {"milliseconds": tuple(content["milliseconds"])})
+    def one_rank(content: dict) -> OneRank:
+        return OneRank(**content | {"milliseconds": tuple(content["milliseconds"])})
+
+    return records.of_file(path, one_rank, "one_rank.recorded, {}", "runs.one_rank.record(found, name)")

@@ -231,8 +231,11 @@ def recorded(machine_label: str, name: str) -> PipelineSchedule | Absence:
     path = records.folder_of(machine_label) / FOLDER / f"{name}.json"
     if not os.path.isfile(path):
         return message.nothing_recorded(f"schedule of {name}")
-    content = json.loads(path.read_text())
-    return PipelineSchedule(**content | {"passes": tuple(Pass(**one) for one in content["passes"])})
+
+    def schedule(content: dict) -> PipelineSchedule:
+        return PipelineSchedule(**content | {"passes": tuple(Pass(**one) for one in content["passes"])})
+
+    return records.of_file(path, schedule, "pipeline.recorded, {}", "runs.pipeline.record(run, name)")
 
 
 def _folder(run: Results) -> Path:

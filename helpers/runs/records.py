@@ -1,5 +1,6 @@
 """Runs kept as small JSON files, for readers on other machines."""
 
+import dataclasses
 import difflib
 import glob
 import json
@@ -13,12 +14,14 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from helpers.machine import PROJECT, cache_root, given, runs_root
+from helpers.machine import PROJECT, Machine, cache_root, given, runs_root
 from helpers.processes import control
+from helpers.recipes import Recipe
 from helpers.runs import events
 from helpers.runs.results import Results
 from helpers.runs.run import Run, load
-from helpers.show.arguments import checked
+from helpers.show.arguments import checked, fits, in_words
+from helpers.show.numbers import as_typed
 
 RECORDED = PROJECT / "notebooks" / "recorded"
 STATUS_KEPT = ("state", "exit_code", "reason", "failing_rank", "launch", "started", "ended", "processes")
@@ -176,6 +179,11 @@ def read_result(path: Path | str) -> Recorded:
 
     def result(content: dict) -> Recorded:
         kept = {name: content[name] for name in names}
+        Machine.from_json(kept["environment"].get("machine", {}))
+        if "model" in content["recipe"]:
+            Recipe.from_json(content["recipe"])
+        if any(len(series["step"]) != len(series["value"]) for series in content["series"].values()):
+            raise ValueError("a series without its steps")
         return Recorded(path=Path(path).expanduser(), described=content["recipe"], packed=content["series"], **kept)
 
     return of_file(path, result, "runs.read_result({})", "runs.write_result(run.path)")
@@ -190,10 +198,33 @@ def of_file(path, make: Callable[[dict], object], asked: str, writer: str):
     path = given(path, asked)
     if not os.path.isfile(path):
         raise FileNotFoundError(f"There is no file {path}. {writer} writes one.")
+    found, why = None, None
     try:
-        return make(json.loads(path.read_text()))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} holds something else ({error}). {writer} writes one.") from None
+        content = json.loads(path.read_text())
+        found = make(content)
+        why = _odd_field(found)
+    except OSError as refusal:
+        why = f"it cannot be read: {refusal.strerror}"
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError):
+        why = "it is no JSON"
+    except KeyError as missing:
+        why = f"it lacks {missing}"
+    except (ValueError, TypeError, AttributeError, IndexError):
+        why = "what is in it is of another kind" if isinstance(content, dict) else f"it is {as_typed(content)}"
+    if why:
+        raise ValueError(f"{path} holds something else: {why}. {writer} writes one.")
+    return found
+
+
+def _odd_field(value) -> str | None:
+    """The first field of a dataclass, or of one that lies in it, that is of another kind than it is declared to be."""
+    for one in dataclasses.fields(value) if dataclasses.is_dataclass(value) else ():
+        held = getattr(value, one.name)
+        if not fits(held, one.type):
+            return f"its {one.name} is {as_typed(held)}, where {in_words(one.type)} belongs"
+        if odd := next(filter(None, map(_odd_field, held if isinstance(held, tuple) else [held])), None):
+            return odd
+    return None
 
 
 def _by_numbers(path: Path) -> list:

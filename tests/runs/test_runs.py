@@ -344,7 +344,7 @@ def test_the_last_lines_of_a_log_are_counted_from_zero(tmp_path):
         (lambda run: runs.micro_batches.recorded("h200", None), "(name=None): it takes a text"),
         (lambda run: runs.baselines.table(None), "(machine=None): it takes a text"),
         (lambda run: runs.wandb_history.history(None), "(run_directory=None): it takes a path, or a text"),
-        (lambda run: runs.read_result(run.path / "recipe.json"), "holds something else ('environment')"),
+        (lambda run: runs.read_result(run.path / "recipe.json"), "holds something else: it lacks 'environment'"),
         (lambda run: runs.read_result(run.path / "nowhere.json"), "There is no file"),
         (lambda run: runs.record(run, "../x"), "it names one file"),
         (lambda run: runs.latest("x", run.path / ("n" * 300)), "255 bytes"),
@@ -357,6 +357,56 @@ def test_strange_requests_are_told_in_words(call, words, tmp_path):
     with pytest.raises((TypeError, ValueError, OSError)) as refused:
         call(make_run(tmp_path / "a"))
     assert words in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda kept: "", "it is no JSON"),
+        (lambda kept: "\xff", "it is no JSON"),
+        (lambda kept: {}, "it lacks 'environment'"),
+        (lambda kept: "banana", "it is 'banana'"),
+        (lambda kept: [1], "it is [1]"),
+        (lambda kept: None, "it is None"),
+        (lambda kept: kept | {"environment": 5}, "what is in it is of another kind"),
+        (lambda kept: kept | {"environment": {"machine": "x"}}, "what is in it is of another kind"),
+        (lambda kept: kept | {"recipe": {"model": {}}}, "what is in it is of another kind"),
+        (lambda kept: kept | {"recipe": "banana"}, "its described is 'banana', where a dict belongs"),
+        (lambda kept: kept | {"wall_seconds": "long"}, "its wall_seconds is 'long', where a number, or None belongs"),
+        (lambda kept: kept | {"series": {"lm loss": {"step": [1], "value": []}}}, "what is in it is of another kind"),
+    ],
+)
+def test_a_record_of_something_else_is_told_in_words(spoil, words, tmp_path):
+    path = runs.write_result(make_run(tmp_path / "a", scalars=curves(steps=3)).path)
+    spoilt = spoil(json.loads(path.read_text()))
+    path.write_bytes(spoilt.encode("latin1") if spoilt in ("", "\xff") else json.dumps(spoilt).encode())
+    with pytest.raises(ValueError) as refused:
+        runs.read_result(path)
+    assert f"{path} holds something else: {words}" in str(refused.value)
+    assert str(refused.value).endswith("runs.write_result(run.path) writes one.")
+
+
+@pytest.mark.parametrize("content", ["{}", '"banana"', "[]", "", '{"rows": 5, "moves": 5, "passes": 5}'])
+@pytest.mark.parametrize(
+    ("place", "ask"),
+    [
+        ("one_of_many/x", lambda: runs.one_rank.recorded("h200", "x")),
+        ("micro_batches/x", lambda: runs.micro_batches.recorded("h200", "x")),
+        ("schedules/x", lambda: runs.pipeline.recorded("h200", "x")),
+        ("timelines/x", lambda: runs.timeline.recorded("h200", "x")),
+        ("baselines/against_nvidia", lambda: runs.baselines.table("h200")),
+        ("baselines/transformers_x", lambda: runs.baselines.table("h200")),
+        ("generation/speeds", lambda: runs.generation_speeds.table("h200")),
+        ("twins/x", lambda: runs.recorded("h200/twins", "x")),
+    ],
+)
+def test_every_kind_of_record_is_read_with_the_same_care(place, ask, content, tmp_path, monkeypatch):
+    monkeypatch.setattr(records, "RECORDED", tmp_path)
+    path = (tmp_path / "h200" / place).with_suffix(".json")
+    path.parent.mkdir(parents=True)
+    path.write_text(content)
+    with pytest.raises(ValueError, match=f"{path} holds something else"):
+        ask()
 
 
 def test_records_of_impossible_names_are_not_there():
