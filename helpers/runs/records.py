@@ -105,7 +105,7 @@ def folder_of(label: str) -> Path:
         near = [one for one in known if (one.startswith(f"{machine}/") if inside else "/" not in one)]
         close = [one for one in near if label and one.startswith(label)] or difflib.get_close_matches(label, near, n=1)
         hint = f"Did you mean {close[0]!r}? " if close else ""
-        raise ValueError(f"Nothing is recorded under the label {label!r}. {hint}There are: {', '.join(near)}.")
+        raise ValueError(f"Nothing is recorded under the label {as_typed(label)}. {hint}There are: {', '.join(near)}.")
     return RECORDED / label
 
 

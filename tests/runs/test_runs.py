@@ -411,7 +411,9 @@ def test_every_kind_of_record_is_read_with_the_same_care(place, ask, content, tm
 
 def test_records_of_impossible_names_are_not_there():
     for name in ("n" * 300, "a\0b"):
-        assert runs.recorded(name, "x") is None and runs.recorded("h200", name) is None
+        with pytest.raises(ValueError, match="^Nothing is recorded under the label .{,80}There are: cpu, "):
+            runs.recorded(name, "x")
+        assert runs.recorded("h200", name) is None
         assert "recorded yet" in str(runs.timeline.recorded("h200", name))
 
 
