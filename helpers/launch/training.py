@@ -79,7 +79,7 @@ def train(
             if lock is None:
                 print(f"This run is going on by itself in {short_path(directory)}. fresh=True would start another.")
                 return runs.load(directory) if detach else follow(runs.load(directory))
-            _write(directory, recipe, data, machine, identity, predict, entry_script, nodes, on)
+            write(directory, recipe, data, machine, identity, predict, entry_script, nodes, on)
             _say_what_it_keeps(recipe, directory)
             watched = {
                 "hang_timeout_seconds": hang_timeout_seconds,
@@ -225,7 +225,8 @@ def _watch(directory: Path, interrupt_stops: bool, kill_at: int | None = None) -
         raise RuntimeError(f"The run ended by itself, before it could be killed at step {kill_at}.")
 
 
-def _write(directory, recipe, data, machine, identity, predict, entry_script, nodes, on) -> None:
+def write(directory, recipe, data, machine, identity, predict=None, entry_script=None, nodes=None, on=None) -> None:
+    """All that lies in a run directory before it starts."""
     command = recipe.command(data, machine, run_directory=directory, entry_script=entry_script, nodes=nodes)
     given = nodes.given() if nodes else {}
     groups = command.groups | (on.flags(recipe) if hasattr(on, "flags") else {})

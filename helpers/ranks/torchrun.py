@@ -14,9 +14,10 @@ import socket
 import sys
 from datetime import timedelta
 
-from helpers.ranks import start
+from helpers.ranks import network, start
 
 if __name__ == "__main__":
+    network.leave_if_lost(sys.argv)
     start.before_torch()
 
 from torch.distributed import TCPStore
@@ -49,7 +50,7 @@ class LoopbackRendezvous(StaticTCPRendezvous):
 
 
 if __name__ == "__main__":
-    if "--nproc-per-node" in sys.argv:
+    if network.ONE_HOST in sys.argv:
         rendezvous_handler_registry.register("loopback", LoopbackRendezvous)
         main(["--nnodes", "1", "--rdzv-backend", "loopback", "--rdzv-endpoint", LOOPBACK, *sys.argv[1:]])
     else:
