@@ -7,9 +7,10 @@ import pytest
 from machines import EIGHT_H200
 
 from helpers import corpus, formats, launch, planner, plots, recipes, runs, weights
-from helpers.lessons import exercises, experiments, layouts, napkin, sharding, source, sums
-from helpers.plots import layer
+from helpers.lessons import exercises, experiments, layer_cost, layouts, napkin, pipelines, sharding, source, sums
+from helpers.plots import layer, widgets
 from helpers.recipes import Layout, preflight
+from helpers.recipes.layout import rank_groups
 from helpers.runs import timeline
 
 NAN = math.nan
@@ -30,7 +31,9 @@ def told(call) -> str:
     [
         (lambda c: corpus.draw(c, 10**12), "a whole number from 1 to 16,777,216"),
         (lambda c: corpus.draw(c, 64, count=10**10), "a whole number from 1 to 100,000,000"),
-        (lambda c: corpus.draw(c, 64, split="8,1,1", count=10**8), "count=524,288 would do"),
+        (lambda c: corpus.draw(c, 64, split="8,1,1", count=10**8), "count=10,000 would do"),
+        (lambda c: corpus.draw(c, 10**6, split="8,1,1", count=8), "count=4 would do"),
+        (lambda c: corpus.draw(c, 10**7, split="8,1,1"), "sequence_length=4,194,304 would do, with count=1"),
         (lambda c: corpus.draw(c, 64, part="tests"), "'train' or 'valid' or 'test'"),
         (lambda c: corpus.draw(c, 64, seed=-1), "from 0 to 2,147,483,647"),
         (lambda c: corpus.draw(c, 64, seed=2**70), "from 0 to 2,147,483,647"),
@@ -124,6 +127,7 @@ def test_of_a_recipe(tiny_recipe, small_corpus, changes, words):
         (lambda: layer.collectives([{"rank": 0}]), "these are no findings"),
         (lambda: planner.calibrate(force="no"), "True or False"),
         (lambda: planner.calibrate("cpu"), "a machine"),
+        (lambda: planner.calibrate(EIGHT_H200), "is another: call it there"),
         (lambda: weights.from_hugging_face("a\0b"), "no path has a NUL character"),
         (lambda: recipes.gpt3_345m().diff("/dev/zero"), "/dev/zero is no file"),
         (lambda: corpus.prepare("sotu", cache="/proc/x"), "another folder with cache=…"),
@@ -150,6 +154,51 @@ def test_of_what_stands_alone(call, words):
 @pytest.mark.parametrize("size", ["hidden_size", "global_batch_size"])
 def test_of_sizes_that_are_none(tiny_recipe, small_corpus, call, size):
     assert f"{size}=nan" in told(lambda: call(tiny_recipe.with_(**{size: NAN}), small_corpus))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"tensor_parallel": 3}, "16 heads do not go into 3 equal shares"),
+        ({"pipeline_parallel": 5}, "24 / 5 is not whole"),
+        ({"processes": 3, "tensor_parallel": 2}, "3 is not a multiple of it"),
+        ({"processes": 0}, "The number of ranks is counted in whole numbers from 1"),
+        ({"processes": "2"}, "processes='2'"),
+        ({"tensor_parallel": 0}, "tensor_parallel=0"),
+        ({"tensor_parallel": NAN}, "tensor_parallel=nan"),
+    ],
+)
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda recipe: napkin.step(recipe, EIGHT_H200),
+        lambda recipe: pipelines.stages(recipe, EIGHT_H200),
+        lambda recipe: layer_cost.layer_cost(recipe, EIGHT_H200),
+        lambda recipe: layer_cost.ratio(recipe, EIGHT_H200),
+        lambda recipe: sums.memory_plan(recipe, {}),
+        lambda recipe: sharding.planned(recipe, {"DDP": {}}),
+        lambda recipe: planner.predict(recipe, EIGHT_H200),
+        lambda recipe: plots.memory(recipe),
+        lambda recipe: widgets.parameter_counter(recipe),
+    ],
+)
+def test_of_a_division_that_is_uneven(call, changes, words):
+    """In preflight's own words, wherever a figure would be made of it."""
+    assert words in told(lambda: call(recipes.gpt3_345m().with_(**changes)))
+
+
+@pytest.mark.parametrize("size", [0, "2", NAN, -1, 2.5])
+def test_of_a_layout_of_odd_sizes(size):
+    for field in ("processes", "tensor_parallel", "pipeline_parallel"):
+        layout = Layout(**{field: size})
+        for call in (lambda one: one.name, rank_groups, plots.rank_grid, widgets.rank_grid):
+            assert f"{field}={size!r}" in told(lambda call=call, layout=layout: call(layout))
+
+
+def test_of_ranks_that_are_too_many_or_too_few_for_a_grid():
+    for draw in (plots.rank_grid, widgets.rank_grid):
+        assert "16,384 at most" in told(lambda draw=draw: draw(Layout(10**5, tensor_parallel=8)))
+        assert "processes=4, say" in told(lambda draw=draw: draw(Layout(3, tensor_parallel=2)))
 
 
 @pytest.mark.parametrize(

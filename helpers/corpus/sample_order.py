@@ -17,6 +17,8 @@ from helpers.corpus.corpus import Corpus, CorpusError
 from helpers.show import bounds, frames
 from helpers.show.arguments import checked
 
+MOST = 10**7  # samples: a few seconds
+
 
 @dataclass(frozen=True)
 class Order:
@@ -78,10 +80,15 @@ def order(
     """The first `count` samples of a blend's part, as a training run would meet them; no text is read.
 
     Raises:
-        CorpusError: `data` is one corpus, a part of a member has no document, or the index would fill the memory.
+        CorpusError: `data` is one corpus, a part of a member has no document, or those are too many samples.
     """
     if not isinstance(data, Blend):
         raise CorpusError("the samples of one corpus all come from it: give a blend, corpus.blend({a: 0.7, b: 0.3}).")
+    if count > MOST:
+        raise CorpusError(
+            f"corpus.order: {count:,} samples are more than the {MOST:,} that are put in order at once. After a few "
+            "thousand the shares change no more."
+        )
     an_epoch = samples.require_part(data, split, part, sequence_length, count)
     with tempfile.TemporaryDirectory() as index_cache:
         dataset = samples.megatron_dataset(

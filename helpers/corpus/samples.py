@@ -20,7 +20,8 @@ from helpers.machine import here, quietly
 from helpers.show import bounds, frames, numbers
 from helpers.show.arguments import checked
 
-MOST_TOKENS = 2**25  # drawn at once: four arrays of so many take 1 GB
+MOST_SAMPLES, MOST_TOKENS = 10_000, 2**22  # drawn at once: seconds
+ROWS = range(10_001)  # of a table
 Part = Literal["train", "valid", "test"]
 
 
@@ -55,7 +56,7 @@ class Samples:
         self,
         i: Annotated[int, bounds.PLACE] = 0,
         first: Annotated[int, bounds.PLACE] = 0,
-        count: Annotated[int, bounds.PLACE] = 12,
+        count: Annotated[int, ROWS] = 12,
     ):
         """Sample `i` from position `first` on, one row per position: token, id, label, label_id, position_id, loss."""
         import pandas as pd
@@ -121,12 +122,14 @@ def draw(
 
     Raises:
         CorpusError: a part of the split has no document: Megatron would look for its tokens forever. Or it is more than
-            memory holds.
+            is drawn at once.
     """
-    if count * sequence_length > MOST_TOKENS:
+    if count > MOST_SAMPLES or count * sequence_length > MOST_TOKENS:
+        fewer = min(MOST_SAMPLES, MOST_TOKENS // sequence_length)
         raise CorpusError(
-            f"corpus.draw: {count:,} samples of {sequence_length:,} tokens are more than the {MOST_TOKENS:,} "
-            f"tokens that are drawn at once. count={max(1, MOST_TOKENS // sequence_length):,} would do."
+            f"corpus.draw: {count:,} samples of {sequence_length:,} tokens are more than the {MOST_SAMPLES:,} samples, "
+            f"or {MOST_TOKENS:,} tokens, that are drawn at once. "
+            + (f"count={fewer:,} would do." if fewer else f"sequence_length={MOST_TOKENS:,} would do, with count=1.")
         )
     require_part(data, split, part, sequence_length, count)
     with tempfile.TemporaryDirectory() as index_cache:

@@ -109,8 +109,7 @@ def look_inside(
     heard = recipe.with_(save_interval=None, tensorboard=False, wandb_project=None, speed=Speed())
     models = [heard.with_(**change) for change in changes or ({},)]
     for model in models:
-        preflight.require_values(model)
-        preflight.refuse(preflight.split(model, machine))
+        preflight.require(model, machine)
     if len(ranks := {model.layout.world_size for model in models}) > 1:
         raise ValueError(f"experiments.look_inside: all on the same ranks, not on {sorted(ranks)}. Ask for each alone.")
     variables = {name: value for model in models for name, value in run_variables(model, machine).items()}

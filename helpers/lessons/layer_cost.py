@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from helpers.machine import Machine
 from helpers.planner.plans import rates_of
-from helpers.recipes import Recipe
+from helpers.recipes import Recipe, preflight
 from helpers.recipes.accounting import activations
 from helpers.recipes.costs import Rates, exchange, gemms
 from helpers.runs.kernels import Kernel, Window, covered
@@ -28,9 +28,11 @@ def layer_cost(recipe: Recipe, machine: Machine):
 
     Raises:
         ValueError: the machine has no GEMMs of the recipe's format, or nothing is known of it.
+        PreflightError: the layout is none of that model, or of that machine.
     """
     import pandas as pd
 
+    preflight.require(recipe, machine)
     n, rates = recipe.layout.tensor_parallel, rates_of(machine)
     compute = _compute(recipe, rates)
     tokens, flops = gemms.tokens(recipe), 3 * sum(one.flops for one in gemms.layer(recipe))
@@ -67,7 +69,12 @@ def layer_cost(recipe: Recipe, machine: Machine):
 
 @checked
 def ratio(recipe: Recipe, machine: Machine) -> float:
-    """T_comm ÷ T_comp of a layer: 0 without tensor parallelism."""
+    """T_comm ÷ T_comp of a layer: 0 without tensor parallelism. Raises as `layer_cost` does."""
+    preflight.require(recipe, machine)
+    return _ratio(recipe, machine)
+
+
+def _ratio(recipe: Recipe, machine: Machine) -> float:
     n, rates = recipe.layout.tensor_parallel, rates_of(machine)
     if n == 1:
         return 0.0
@@ -80,7 +87,8 @@ def ratio(recipe: Recipe, machine: Machine) -> float:
 def ratios(recipe: Recipe, machines: Mapping[str, tuple]):
     """`ratio` by width: one row a hidden size, one column a machine and TP (pandas).
 
-    The recipe's layer is made wider with heads of 128 channels, all else kept.
+    The recipe's layer is made wider with heads of 128 channels, all else kept; widths whose heads do not go into the
+    ranks are computed all the same.
 
     Args:
         machines: a name → (the machine, the TP sizes to try on it).
@@ -95,7 +103,7 @@ def ratios(recipe: Recipe, machines: Mapping[str, tuple]):
             for width in WIDTHS:
                 heads = width // 128
                 model = replace(recipe.model, hidden_size=width, num_attention_heads=heads, ffn_hidden_size=None)
-                column[width] = ratio(replace(recipe, model=model).with_(**split), machine)
+                column[width] = _ratio(replace(recipe, model=model).with_(**split), machine)
             table[f"TP{n}, {name}"] = column
     return pd.DataFrame(table).rename_axis("hidden size")
 
@@ -131,6 +139,7 @@ def boxes(timeline: Timeline | Absence, recipe: Recipe, machine: Machine):
 
     if isinstance(timeline, Absence):
         return timeline
+    preflight.require(recipe, machine)
     link = exchange.link_of(machine, rates_of(machine), recipe.layout.tensor_parallel, 1)
     _, _, share = _kinds(recipe)
     sent = share * _whole(recipe)

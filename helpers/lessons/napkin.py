@@ -16,10 +16,13 @@ def step(recipe: Recipe, machine: Machine):
 
     N parameters that a token visits, T tokens a step, G ranks, L layers of a stage, m micro-batches, d, t, p data-,
     tensor- and pipeline-parallel ranks, v chunks.
+
+    Raises:
+        PreflightError: the layout is none of that model, or of that machine.
     """
     import pandas as pd
 
-    preflight.require_values(recipe)
+    preflight.require(recipe, machine)
     rates, model, layout, batch = rates_of(machine), recipe.model, recipe.layout, recipe.batch
     ranks, t, p, d = layout.world_size, layout.tensor_parallel, layout.pipeline_parallel, layout.data_parallel
     flops = accounting.flops_by_part(model)

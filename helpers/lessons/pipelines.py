@@ -31,9 +31,13 @@ def stages(recipe: Recipe, machine: Machine, measured: Mapping[int, object] | No
 
     Args:
         measured: stage → that rank measured alone (`launch.one_of_many`), or recorded; others are left out.
+
+    Raises:
+        PreflightError: the layout is none of that model, or of that machine.
     """
     import pandas as pd
 
+    recipes.preflight.require(recipe, machine)
     layout, rates = recipe.layout, rates_of(machine)
     last = layout.pipeline_parallel - 1
     count = _count(recipe)

@@ -60,7 +60,7 @@ def planned(recipe: Recipe, variants: Mapping[str, Mapping[str, Any]], machine: 
     """`accounting.memory` of each variant, but for those whose own flags change what is split."""
     recipes = {name: recipe.with_(**change) for name, change in variants.items()}
     for one in recipes.values():
-        preflight.require_values(one)
+        preflight.require(one, machine)
     return {
         name: accounting.memory(one, machine)
         for name, one in recipes.items()

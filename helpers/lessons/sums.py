@@ -219,13 +219,16 @@ def memory_plan(recipe: Recipe, *changes: Mapping[str, Any], megatron: bool = Tr
     `Megatron` is its own estimate (`training/theoretical_memory_usage.py`), which takes bf16 for granted and knows
     neither context parallelism nor FP8; "–" where it does not apply; `megatron=False` leaves it out. "other" is CUDA's
     context and work space.
+
+    Raises:
+        PreflightError: a layout does not divide the model, or the batch, evenly.
     """
     import pandas as pd
 
     rows = {}
     for change in changes:
         changed = recipe.with_(**change)
-        preflight.require_values(changed)
+        preflight.require(changed)
         parts = {part: size / 1e9 for part, size in accounting.memory(changed).items()}
         total = sum(parts.values())
         row = {"GPUs": changed.layout.world_size, **{part: round(size, 1) for part, size in parts.items()}}

@@ -28,6 +28,12 @@ EXPECTED = {"cuda": "about a minute", "cpu": "about 20 seconds"}
 BUSY = 0.5  # load of each core by others before the measurement, above which it is told
 
 
+def is_here(machine: Machine) -> bool:
+    """Whether it is this machine, with all of its GPUs, some, or none."""
+    mine = here()
+    return machine == replace(mine, gpus=mine.gpus[: len(machine.gpus)])
+
+
 @checked
 def calibrate(machine: Machine | None = None, force: bool = False) -> Rates:
     """The rates of this machine, from a short training run with its parts timed; kept in the cache.
@@ -37,9 +43,15 @@ def calibrate(machine: Machine | None = None, force: bool = False) -> Rates:
     has GPUs (`machine.for_ranks`).
 
     Raises:
-        launch.TrainingFailed: the run failed; the message says which rank, why, and the fix.
+        ValueError: it is another machine. launch.TrainingFailed: the run failed; the message says which rank, why, and
+            the fix.
     """
     machine = machine or here()
+    if not is_here(machine):
+        raise ValueError(
+            f"planner.calibrate measures the machine that it runs on, {here().name}, and {machine.name} is another: "
+            "call it there. recipes.costs.of(machine) has the rates of one that is not here, from the data sheets."
+        )
     kept = None if force else _read(_path(machine))
     if kept:
         return kept

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from helpers.machine import Machine, here
-from helpers.planner.calibration import calibrated
+from helpers.planner.calibration import calibrated, is_here
 from helpers.recipes import accounting, candidates, costs, preflight
 from helpers.recipes.candidates import Candidate
 from helpers.recipes.costs import Rates, Step
@@ -136,8 +136,8 @@ def predict(recipe: Recipe, machine: Machine | None = None, rates: Rates | None 
         ValueError: for a machine whose GPU no data sheet describes.
     """
     machine = machine or here()
-    preflight.require_values(recipe)
-    preflight.refuse([*preflight.split(recipe, machine), *precision.precision(recipe, machine)])
+    preflight.require(recipe, machine)
+    preflight.refuse(list(precision.precision(recipe, machine)))
     return Plan(recipe, costs.step(recipe, machine, rates or rates_of(machine)), accounting.memory(recipe, machine))
 
 
@@ -150,8 +150,7 @@ def _room(machine: Machine, recipe: Recipe) -> float:
 
 def rates_of(machine: Machine) -> Rates:
     """What is known of a machine: its calibration where it is this one and has one, else `costs.of`."""
-    is_here = machine == here() or (machine.device == "cpu" and machine == replace(here(), gpus=()))
-    return (calibrated(machine) if is_here else None) or costs.of(machine)
+    return (calibrated(machine) if is_here(machine) else None) or costs.of(machine)
 
 
 @checked

@@ -7,7 +7,6 @@ from helpers.plots.shapes import PALE, canvas, rounded, tint
 from helpers.plots.sizes import MODEL_PARTS
 from helpers.recipes import Layout
 from helpers.recipes.layout import rank_groups
-from helpers.recipes.preflight import ranges
 from helpers.show import bounds, style
 from helpers.show.arguments import checked
 from helpers.show.style import COLOURS, GREY, INK, RUN_COLOURS, Picture
@@ -21,6 +20,7 @@ EXCHANGES = {  # dimension -> what its ranks send each other, and how often
 }
 MODEL_PARTS["output"] = RUN_COLOURS[0]
 MAX_IN_A_STAGE = 128
+MAX_RANKS = 16_384  # the grid of so many is there within seconds
 MAX_ROWS, MAX_COLUMNS, MAX_COPIES = 8, 16, 8  # ranks drawn at most; what is left out is said in the figure
 
 
@@ -36,14 +36,9 @@ def rank_grid(layout: Layout, rank: Annotated[int, bounds.PLACE] = 0) -> Picture
         rank: whose partners are coloured.
 
     Raises:
-        ValueError: when the layout has no such rank, is none, or has more ranks in a stage than a figure can show.
+        ValueError: when the layout has no such rank, is none, or has more ranks than a figure can show.
     """
-    ranges.require(layout)
-    if (stage := layout.tensor_parallel * layout.context_parallel) > MAX_IN_A_STAGE:
-        raise ValueError(
-            f"{layout.name}: a stage of one copy has {stage:,} ranks, and a figure shows {MAX_IN_A_STAGE}. Draw a "
-            "smaller tensor_parallel × context_parallel."
-        )
+    require(layout)
     if not 0 <= rank < layout.world_size:
         raise ValueError(f"{layout.name} has ranks 0 to {layout.world_size - 1}: there is no rank {rank}")
     groups = rank_groups(layout)
@@ -102,6 +97,26 @@ def rank_grid(layout: Layout, rank: Annotated[int, bounds.PLACE] = 0) -> Picture
     spoken = [f"{d} parallel with {_listing(partners[d])}" for d in used if partners[d]]
     many = f"{layout.world_size} rank" + "s" * (layout.world_size > 1)
     return Picture(figure, f"Grid of {many}, {layout.name}. Rank {rank} is " + ("; ".join(spoken) or "alone") + ".")
+
+
+def require(layout: Layout) -> None:
+    """Nothing for a layout that can be drawn.
+
+    Raises:
+        ValueError: it is none, or has more ranks than a figure can show.
+    """
+    layout.require()
+    if layout.world_size > MAX_RANKS:
+        raise ValueError(
+            f"{layout.name} has {layout.world_size:,} ranks, and a figure shows part of {MAX_RANKS:,} at most. Fewer "
+            "copies look alike: draw a smaller processes."
+        )
+    if (stage := layout.tensor_parallel * layout.context_parallel) > MAX_IN_A_STAGE:
+        raise ValueError(
+            f"{layout.name}: a stage of one copy has {stage:,} ranks, and a figure shows {MAX_IN_A_STAGE}. Draw a "
+            "smaller tensor_parallel × context_parallel."
+        )
+    rank_groups(layout)
 
 
 def _group_of(groups: Sequence[Sequence[int]], rank: int) -> Sequence[int]:

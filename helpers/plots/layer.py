@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from helpers.plots.shapes import canvas, rounded, tint
 from helpers.recipes import Layout
 from helpers.recipes.layout import rank_groups
-from helpers.recipes.preflight import ranges
 from helpers.show import style
 from helpers.show.arguments import checked
 from helpers.show.numbers import decimal_bytes
@@ -158,7 +157,7 @@ def collectives(heard: Sequence[Mapping], layout: Layout | None = None) -> Pictu
     """
     _require("plots.collectives", heard, ("module", "direction", "collective", "bytes", "ranks"))
     if layout is not None:
-        ranges.require(layout)
+        layout.require()
     order = ["self_attention.linear_qkv", "self_attention.linear_proj", "mlp.linear_fc1", "mlp.linear_fc2"]
     order += list(dict.fromkeys(one["module"] for one in heard if one["module"] not in order))
     groups = rank_groups(layout) if layout is not None else {}

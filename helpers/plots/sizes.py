@@ -24,7 +24,8 @@ def sizes(recipe: Recipe, compared_with: Recipe | None = None) -> Picture:
     Args:
         compared_with: another recipe, whose totals are drawn as lines.
     """
-    preflight.require_values(recipe)
+    for one in filter(None, (recipe, compared_with)):
+        preflight.require(one)
     counts = accounting.parameter_counts(recipe.model)
     memory = accounting.memory(recipe)
     counted = partial(short_count, tenths=True)
@@ -82,7 +83,7 @@ def memory(recipe: Recipe, run: Results | None = None, machine: Machine | None =
         run: a run of that recipe; its machine is taken for the prediction.
         machine: where to predict for; None plans for GPUs with Transformer Engine.
     """
-    preflight.require_values(recipe)
+    preflight.require(recipe)
     machine = _machine_of(run) if run is not None else machine
     bars = {"predicted": accounting.memory(recipe, machine)}
     colours = dict(MEMORY_PARTS)

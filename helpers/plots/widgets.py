@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 from helpers.formats import number_formats
 from helpers.plots import formats, grid
 from helpers.plots.sizes import sizes as drawn_sizes
-from helpers.recipes import Layout, Recipe
+from helpers.recipes import Layout, Recipe, preflight
+from helpers.recipes.preflight.problem import nearest_multiple
 from helpers.show.arguments import checked
 from helpers.show.message import Message, headless
 from helpers.show.style import Picture
@@ -107,8 +108,9 @@ def _buttons(description: str, options, start):
 def parameter_counter(recipe: Recipe) -> Interactive:
     """Parameters by part and memory of one rank, as the sizes of `recipe` (a `recipes.Recipe`) are moved.
 
-    The MLP's width keeps its ratio to the hidden size.
+    The MLP's width keeps its ratio to the hidden size, and the global batch is the nearest that divides.
     """
+    preflight.require(recipe)
     model, layout, batch = recipe.model, recipe.layout, recipe.batch
     start = {
         "num_layers": model.num_layers,
@@ -154,13 +156,23 @@ def _resized(recipe, *, tensor_parallel: int, **sizes):
     ffn = recipe.model.ffn_hidden_size
     if ffn is not None:
         sizes["ffn_hidden_size"] = round(ffn / recipe.model.hidden_size * hidden)
-    return recipe.with_(tensor_parallel=tensor_parallel, processes=None, **sizes)
+    resized = recipe.with_(tensor_parallel=tensor_parallel, processes=None, **sizes)
+    lay, batch = resized.layout, resized.batch
+    step = (
+        batch.micro_batch_size * lay.data_parallel * (lay.pipeline_parallel if lay.virtual_pipeline_chunks > 1 else 1)
+    )
+    return resized.with_(global_batch_size=nearest_multiple(batch.global_batch_size, step))
 
 
 # ---- ranks -------------------------------------------------------------------------------------------------------
 @checked
 def rank_grid(layout: Layout, rank: int = 0) -> Interactive:
-    """The ranks of any TP × PP × DP × CP layout and whom one of them talks to (`plots.rank_grid`)."""
+    """The ranks of any TP × PP × DP × CP layout and whom one of them talks to (`plots.rank_grid`).
+
+    Raises:
+        ValueError: the ranks of `layout` do not divide into copies of its model, or are more than a slider moves.
+    """
+    grid.require(layout)
 
     def draw(data_parallel: int, rank: int, **sizes: int) -> Picture:
         ranks = prod(sizes.values()) * data_parallel

@@ -73,11 +73,20 @@ class Layout:
 
     @property
     def data_parallel(self) -> int:
-        return self.world_size // self.model_parallel
+        try:
+            return self.world_size // self.model_parallel
+        except (TypeError, ZeroDivisionError):
+            self.require()
+            raise
 
     @property
     def name(self) -> str:
-        """ "TP2×PP2", "DP2+DistOpt", "1 rank"."""
+        """ "TP2×PP2", "DP2+DistOpt", "1 rank".
+
+        Raises:
+            ValueError: a size is none, "2" in quotes say.
+        """
+        self.require()
         sizes = {
             "TP": self.tensor_parallel,
             "PP": self.pipeline_parallel,
@@ -91,6 +100,16 @@ class Layout:
             name += f" ({self.pipeline_layout})"
         shared = "+FSDP" if self.megatron_fsdp else "+DistOpt" * self.distributed_optimizer
         return name + "+SP" * self.sequence_parallel + shared
+
+    def require(self) -> None:
+        """Nothing for a layout whose fields have values that they can take.
+
+        Raises:
+            ValueError: one of them has not; the message names it.
+        """
+        from helpers.recipes.preflight import ranges  # which stands above
+
+        ranges.require(self)
 
     def flags(self) -> list[Flag]:
         flags = [
@@ -136,8 +155,9 @@ def rank_groups(layout: Layout) -> dict[str, list[list[int]]]:
         Expert groups follow Megatron's second generator, in which context parallelism plays no part.
 
     Raises:
-        ValueError: the ranks do not divide into whole copies of the model, or of its experts.
+        ValueError: a size is none, or the ranks do not divide into whole copies of the model, or of its experts.
     """
+    layout.require()
     for size, what in ((layout.model_parallel, "the model"), (layout.expert_model_parallel, "the experts")):
         if layout.world_size % size:
             whole = -(-layout.world_size // size) * size

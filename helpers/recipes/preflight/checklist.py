@@ -102,6 +102,16 @@ def require_values(recipe: "Recipe") -> None:
         raise PreflightError(found)
 
 
+def require(recipe: "Recipe", machine: Machine | None = None) -> None:
+    """Nothing for a recipe whose sizes are numbers and divide evenly; with a machine, over its GPUs, too.
+
+    Raises:
+        PreflightError: as `check` would tell it.
+    """
+    require_values(recipe)
+    refuse(split(recipe, machine))
+
+
 @checked
 def refuse(problems: list[Problem]) -> list[Problem]:
     """What `check` found, if it is only warnings.

@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from helpers.recipes.recipe import Recipe
 
 
-def split(recipe: "Recipe", machine: Machine) -> list[Problem]:
-    """What the sizes of model, layout and batch have against each other, and against the number of GPUs."""
+def split(recipe: "Recipe", machine: Machine | None) -> list[Problem]:
+    """What the sizes of model, layout and batch have against each other, and against the number of a machine's GPUs."""
     found = [*sizes.shapes(recipe), *pipeline.stages(recipe), *sizes.ranks(recipe, machine), *sizes.experts(recipe)]
     if not any(problem.severity == "error" for problem in found):
         found += sizes.batch_and_schedule(recipe)

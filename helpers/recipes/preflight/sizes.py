@@ -71,8 +71,8 @@ def shapes(recipe: "Recipe") -> Iterator[Problem]:
         yield warning("sequence_parallel with tensor_parallel=1", why, "tensor_parallel=2, or sequence_parallel=False.")
 
 
-def ranks(recipe: "Recipe", machine: Machine) -> Iterator[Problem]:
-    """The number of processes against the parallel sizes and the GPUs."""
+def ranks(recipe: "Recipe", machine: Machine | None) -> Iterator[Problem]:
+    """The number of processes against the parallel sizes and the GPUs of a machine."""
     lay = recipe.layout
     world, tp, pp, cp = lay.world_size, lay.tensor_parallel, lay.pipeline_parallel, lay.context_parallel
     ep, etp = lay.expert_parallel, lay.expert_tensor_parallel or lay.tensor_parallel
@@ -91,7 +91,7 @@ def ranks(recipe: "Recipe", machine: Machine) -> Iterator[Problem]:
         change = _processes(recipe, nearest_multiple(world, step))
         change += ", or expert_tensor_parallel=1: each expert whole on its rank." if etp > 1 else "."
         yield error(asked, why, change)
-    if machine.device == "cuda" and world > len(machine.gpus):
+    if machine is not None and machine.device == "cuda" and world > len(machine.gpus):
         have = len(machine.gpus)
         why = f"Every rank needs a GPU of its own: {world} ranks, {have} visible GPU{'s' * (have > 1)}."
         step = lcm(lay.model_parallel, lay.expert_model_parallel)
