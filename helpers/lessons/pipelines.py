@@ -132,7 +132,7 @@ def _count(recipe: Recipe) -> int:
 
 
 def _measured(label: str, name: str, times: float) -> str:
-    run = records.recorded(f"{label}/pipeline", name)
+    run = records.recorded(label, f"pipeline/{name}")
     return NOT_RUN if run is None else f"{times * 1e3 * after_warm_up(run.series('iteration-time')).median():,.0f}"
 
 
