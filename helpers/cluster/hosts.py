@@ -86,12 +86,13 @@ class Hosts:
     def narrow(self, megabits: float | None) -> None:
         """Let the wire carry so many Mbit/s each way, by a token bucket (tc-tbf); None: as fast as this machine."""
         for host in range(len(NAMES)):
-            with contextlib.suppress(RuntimeError):  # there may be none
-                self.run(host, "tc", "qdisc", "del", "dev", INTERFACE, "root")
-            if megabits is not None:
-                bucket = max(32_000, int(megabits * 1e6 / 8 / 250))  # bytes of four milliseconds: timers are coarse
-                rate = ["tbf", "rate", f"{megabits:g}mbit", "burst", str(bucket), "latency", "2s"]
-                self.run(host, "tc", "qdisc", "add", "dev", INTERFACE, "root", *rate)
+            if megabits is None:
+                with contextlib.suppress(RuntimeError):  # it may be free already
+                    self.run(host, "tc", "qdisc", "del", "dev", INTERFACE, "root")
+                continue
+            bucket = max(32_000, int(megabits * 1e6 / 8 / 250))  # bytes of four milliseconds: timers are coarse
+            rate = ["tbf", "rate", f"{megabits:g}mbit", "burst", str(bucket), "latency", "2s"]
+            self.run(host, "tc", "qdisc", "replace", "dev", INTERFACE, "root", *rate)
 
     def sent_bytes(self) -> int:
         """Bytes that both hosts have put on the wire so far, headers included (Linux counts at the interface)."""

@@ -87,9 +87,8 @@ def measure(
         print(f"{why}\nShown instead: recorded on {found['measured_on']}.")
         return found
     found = {}
-    steps = STARTS + STEPS * len(rates)
     for name, change in layouts.items():
-        one = recipe.with_(**change).with_(train_iters=steps, lr_warmup_iters=2, save_interval=None)
+        one = recipe.with_(**change).with_(**schedule(rates))
         folder = runs_root() / ".wires" / f"{time.time_ns()}"
         with cluster.two_hosts() as hosts:
             wire = Wire(hosts, folder, rates)
@@ -102,6 +101,11 @@ def measure(
                 wire.join()
         found[name] = wire.found() | {"expected_bytes": sum(costs.sent_bytes(one).values())}
     return {"measured_on": here().kind, "layouts": found}
+
+
+def schedule(rates: Sequence[float | None] = RATES) -> dict:
+    """What of a recipe is set for a measurement: its steps."""
+    return {"train_iters": STARTS + STEPS * len(rates), "lr_warmup_iters": 2, "save_interval": None}
 
 
 def recorded() -> dict:
