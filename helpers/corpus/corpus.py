@@ -11,6 +11,7 @@ import functools
 import hashlib
 import html
 import json
+import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -20,7 +21,7 @@ import numpy as np
 from helpers import machine
 from helpers.corpus import encoder, files, hub, index, sources
 from helpers.corpus import tokenizer as tokenizers
-from helpers.show import bounds
+from helpers.show import bounds, numbers
 from helpers.show.arguments import checked, fits
 from helpers.show.tables import visible_spaces
 
@@ -224,6 +225,11 @@ def prepare(
     """
     if workers is not None and (not isinstance(workers, int) or isinstance(workers, bool) or workers < 1):
         raise CorpusError(f"workers={workers!r}: a number of tokenizing processes, 1 or more; None is one per core.")
+    for asked, value in (("name", name), ("tokenizer", tokenizer)):
+        if not isinstance(value, str | os.PathLike):
+            hint = " The one of a corpus is data.tokenizer_path." if hasattr(value, "tokenizer_path") else ""
+            shown = type(value).__name__ if hint else numbers.as_typed(value)
+            raise CorpusError(f"corpus.prepare({asked}={shown}): it takes a name, or a path.{hint * (asked != 'name')}")
     if not fits(text_key, str):
         raise CorpusError(f"text_key={text_key!r}: the key or column with the text, such as 'text'.")
     if cache is not None:

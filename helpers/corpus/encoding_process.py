@@ -15,6 +15,8 @@ import numpy as np
 from helpers.corpus.word_encoder import WordEncoder
 
 REPLY = struct.Struct("<QQQQqQ")
+EXAMPLE = '{"text": "…"}'
+KINDS = {list: "a list", dict: "an object", str: "a text", bool: "true or false", type(None): "null"}
 HALF_A_PAIR = re.compile("[\ud800-\udfff]")
 
 
@@ -61,15 +63,23 @@ def documents(block: bytes, text_key: str) -> Iterator[list[str]]:
         except ValueError as error:
             raise UnreadableText(f"{offset} not JSON ({error}); each line must be one JSON object.") from error
         if not isinstance(value, dict) or text_key not in value:
-            keys = ", ".join(value) if isinstance(value, dict) else f"a {type(value).__name__}"
-            raise UnreadableText(f"{offset} no {text_key!r} in it, only {keys}. Name the key: text_key=...")
+            if not isinstance(value, dict):
+                raise UnreadableText(f"{offset} it is {_json_kind(value)}, and each line is an object: {EXAMPLE}.")
+            keys = f"only {', '.join(value)}. Name the key: text_key=..." if value else f"it is empty: {EXAMPLE}, say."
+            raise UnreadableText(f"{offset} no {text_key!r} in it, {keys}")
         texts = value[text_key] if isinstance(value[text_key], list) else [value[text_key]]
         for text in texts:
             if not isinstance(text, str):
-                raise UnreadableText(f"{offset} {text_key!r} is {type(text).__name__}, not text.")
+                of_text = [key for key, one in value.items() if isinstance(one, str)]
+                hint = f"text_key={of_text[0]!r} takes another key." if of_text else f"A text has quotes: {EXAMPLE}."
+                raise UnreadableText(f"{offset} {text_key!r} is {_json_kind(text)}, not text. {hint}")
             if HALF_A_PAIR.search(text):
                 raise UnreadableText(f"{offset} {text_key!r} has half a surrogate pair, which is no character.")
         yield texts
+
+
+def _json_kind(value) -> str:
+    return KINDS.get(type(value), f"the number {value}"[:60])
 
 
 def encode_block(words: WordEncoder, block: bytes, eod_id: int, text_key: str) -> tuple[bytes, list, list, int]:

@@ -15,7 +15,7 @@ import typing
 from collections.abc import Callable, Collection, Iterable, Mapping
 
 from helpers.show.message import quiet
-from helpers.show.numbers import as_typed
+from helpers.show.numbers import as_typed, unquoted
 
 NAMES = {  # of the kinds that Python brings along; a class of ours says it itself, as IN_WORDS
     str: "a text",
@@ -95,7 +95,10 @@ def in_words(kind) -> str:
     if origin is Callable:
         return "a function"
     if origin is not None and issubclass(origin, Mapping):
-        return f"a dict from {in_words(parts[0])} to {in_words(parts[1])}"
+        values = "" if parts[1] is typing.Any else f", each value {in_words(parts[1])}"
+        return f"a dict, each key {in_words(parts[0])}{values}" if parts else "a dict"
+    if kind is typing.Any:
+        return "anything"
     if origin is not None:
         return f"a list, each of it {in_words(parts[0])}"
     if issubclass(kind, os.PathLike):
@@ -117,7 +120,13 @@ def what_is_wrong(function: Callable, signature: inspect.Signature, arguments: t
             value = list(value.values())
         for one in value if several in (several.VAR_POSITIONAL, several.VAR_KEYWORD) else [value]:
             if not fits(one, kind):
-                there = [other for other, value in given.items() if other != parameter and _is_ours(value, kind)]
+                there = [
+                    other
+                    for other, value in given.items()
+                    if other != parameter
+                    and _is_ours(value, kind)
+                    and not (other in kinds and fits(value, kinds[other]))
+                ]
                 swapped = f" What stands at {there[0]} is one: they are swapped." if there else ""
                 return f"{name}({parameter}={_shown(one)}): it takes {in_words(kind)}{_but(one, kind)}.{swapped}"
     return None
@@ -149,6 +158,8 @@ def _but(value, kind) -> str:
         origin, parts = typing.get_origin(part), typing.get_args(part)
         if origin is typing.Annotated and fits(value, parts[0]):
             return ""
+        if isinstance(value, str) and unquoted(value) != value and fits(unquoted(value), kind):
+            return f"; {as_typed(value)} is a text: write {unquoted(value)!r}"
         if isinstance(value, str) and HALF.search(value):
             return f"; {HALF.search(value).group()!r} in it is half a character, which cannot be written"
         if isinstance(origin, type) and isinstance(value, origin) and (odd := _odd_ones(value, part)):

@@ -1,5 +1,6 @@
 """How a number is written for a reader: bytes, seconds, counts, shares."""
 
+import ast
 import math
 import re
 
@@ -12,8 +13,17 @@ def as_typed(value) -> str:
     """A value as it was typed, on one line at most; of a number that is longer its size: "about 10**400"."""
     if isinstance(value, int) and abs(value) >= 10**LINE:
         return f"about {'-' * (value < 0)}10**{int(abs(value).bit_length() * math.log10(2))}"
-    words = repr(value)
+    words = " ".join(repr(value).split())
     return words if len(words) <= LINE else f"{words[:LINE]} …"
+
+
+def unquoted(text):
+    """What a text would be without its quotes, a number, True, False or None; the text itself where it is none."""
+    try:
+        value = ast.literal_eval(text.strip())
+    except (ValueError, SyntaxError, AttributeError, RecursionError, MemoryError):
+        return text
+    return value if isinstance(value, int | float | None) else text
 
 
 def is_number(text: str) -> bool:

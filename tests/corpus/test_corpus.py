@@ -204,10 +204,13 @@ def test_a_corpus_damaged_later_is_built_again(tmp_path, small_jsonl, damage):
 BAD_LINES = {
     "not JSON": ("{text: 1}", "line 3: not JSON"),
     "cut": ('{"text": "half', "line 3: not JSON"),
-    "not an object": ("[1]", "line 3: no 'text' in it, only a list"),
+    "not an object": ("[1]", r"line 3: it is a list, and each line is an object: \{"),
+    "a text alone": ('"a"', "line 3: it is a text, and each line is an object"),
+    "an empty object": ("{}", "line 3: no 'text' in it, it is empty"),
     "other key": ('{"body": "x", "id": 1}', r"line 3: no 'text' in it, only body, id\. Name the key: text_key"),
-    "no text": ('{"text": 5}', "line 3: 'text' is int, not text"),
-    "null": ('{"text": null}', "line 3: 'text' is NoneType, not text"),
+    "no text": ('{"text": 5}', "line 3: 'text' is the number 5, not text. A text has quotes"),
+    "text elsewhere": ('{"text": 5, "body": "x"}', "line 3: 'text' is the number 5, not text. text_key='body' takes"),
+    "null": ('{"text": null}', "line 3: 'text' is null, not text"),
     "half a pair": ('{"text": "\\ud800"}', "line 3: 'text' has half a surrogate pair"),
     "nested": ('{"text": ' + "[" * 100_000, "line 3: JSON nested too deeply"),
     "UTF-16": ('{"text": 1}'.encode("utf-16-le"), "line 3: not UTF-8 but UTF-16"),
@@ -226,6 +229,17 @@ def test_a_bad_line_is_named_and_nothing_stays_behind(tmp_path, bad, tokenizer_n
     with pytest.raises(UnreadableText, match=f"bad.jsonl, {said}"):
         corpus.prepare(str(file), tokenizer=tokenizer_name, cache=tmp_path / "cache")
     assert [p.suffix for p in (tmp_path / "cache" / "tokens").iterdir()] == [".lock"]
+
+
+def test_what_is_no_name_is_told(small_corpus, tmp_path):
+    for given, said in (
+        ({"name": 5}, r"prepare\(name=5\): it takes a name, or a path."),
+        ({"name": small_corpus}, r"prepare\(name=Corpus\): it takes a name, or a path.$"),
+        ({"tokenizer": None}, r"prepare\(tokenizer=None\): it takes a name, or a path."),
+        ({"tokenizer": small_corpus}, r"tokenizer=Corpus\): .* The one of a corpus is data.tokenizer_path.$"),
+    ):
+        with pytest.raises(CorpusError, match=said):
+            corpus.prepare(**given, cache=tmp_path)
 
 
 def test_no_text_and_no_tokenizer_are_told(tmp_path):

@@ -74,7 +74,7 @@ def test_a_run_without_a_step_is_named(call, tmp_path):
     [
         (lambda run: sums.mfu("run"), "it takes a run"),
         (lambda run: sums.scaling(run), "One alone is put in brackets"),
-        (lambda run: sums.faster(run), "it takes a dict from a text to a run"),
+        (lambda run: sums.faster(run), "it takes a dict, each key a text, each value a run"),
         (lambda run: sums.faster({}), "there is no run to choose from"),
         (lambda run: sums.launching(), "there is nothing measured"),
         (lambda run: sums.parameters(run.recipe), "it takes a model, such as recipe.model, not a recipe"),

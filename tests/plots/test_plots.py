@@ -182,7 +182,7 @@ def test_nothing_is_left_open_and_no_setting_leaks(run):
         (lambda run: plots.loss([run]), "it takes a run"),
         (lambda run: plots.scaling(run), "One alone is put in brackets"),
         (lambda run: plots.strong_scaling({"a": run}), "'a' in it is a str"),
-        (lambda run: plots.waterfall({"a": run}), "it takes a dict from a text to a list"),
+        (lambda run: plots.waterfall({"a": run}), "it takes a dict, each key a text, each value a list"),
         (lambda run: plots.data_parallel_table("runs"), "it takes a list"),
         (lambda run: plots.format_speeds(run), "One alone is put in brackets"),
         (lambda run: plots.memory(run), "it takes a recipe"),

@@ -618,3 +618,25 @@ def test_preflight_and_megatron_say_the_same():
 
 def test_there_are_at_least_forty_refusals():
     assert len(REFUSED) + len(DAMAGED) >= 40
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "change"),
+    [
+        ("num_layers", "2", "num_layers=2, without them."),
+        ("lr", "1e-4", "lr=0.0001, without them."),
+        ("cuda_graph", "True", "cuda_graph=True, without them."),
+        ("save_interval", "None", "save_interval=None, without them."),
+        ("num_layers", "0", "num_layers=1 or more."),
+        ("num_layers", "two", "num_layers=1 or more."),
+        ("lr", "1,5", "lr=0 or more."),
+    ],
+)
+def test_a_number_in_quotes_is_advised_without_them(field, value, change):
+    (problem,) = preflight.check(SMALL.with_(**{field: value}), None, CPU)
+    assert problem.change == change and (f"{value!r} is a text" in problem.why) == change.endswith("without them.")
+
+
+def test_a_corpus_in_the_place_of_a_tokenizer_is_told_on_one_line(small_corpus):
+    (problem,) = preflight.check(SMALL.with_(tokenizer=small_corpus), None, CPU)
+    assert "\n" not in problem.asked and "tokenizer=str(data.tokenizer_path)" in problem.change

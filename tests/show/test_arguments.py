@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pytest
@@ -44,6 +44,16 @@ def listed(*dishes: Dish, names: Mapping[str, Dish] | None = None):
     return "listed"
 
 
+@checked
+def pair(one: Dish, other: Dish):
+    return "paired"
+
+
+@checked
+def change(changes: Mapping[str, Any]):
+    return "changed"
+
+
 def listen(hear: Callable[[str], None] | None):
     return hear
 
@@ -77,7 +87,9 @@ def test_what_fits_passes(call):
         (lambda: serve(Dish(), "all"), "(to='all'): it takes a guest (nobody() is one), or None, not a str."),
         (lambda: serve(Dish(), cups=True), "(cups=True): it takes a whole number, not a bool."),
         (lambda: serve(Dish(), cups=2.5), "(cups=2.5): it takes a whole number, not a float."),
-        (lambda: serve(Dish(), spoons="2"), "(spoons='2'): it takes a number, not a str."),
+        (lambda: serve(Dish(), spoons="2"), "(spoons='2'): it takes a number; '2' is a text: write 2."),
+        (lambda: serve(Dish(), spoons="two"), "(spoons='two'): it takes a number, not a str."),
+        (lambda: serve(Dish(), hot="True"), "(hot='True'): it takes True or False; 'True' is a text: write True."),
         (lambda: serve(Dish(), hot=1), "(hot=1): it takes True or False, not an int."),
         (lambda: serve(Dish(), note=5), "(notes=5): it takes a text, not an int."),
         (lambda: serve(), "serve: missing a required argument: 'dish'. It takes (dish, to=None, "),
@@ -91,7 +103,10 @@ def test_what_fits_passes(call):
         (lambda: listed(Dish(), None), "(dishes=None): it takes a dish, such as soup(), not None."),
         (lambda: listed(names={5: Dish()}), "; 5 in it is an int."),
         (lambda: lay(9), "(plates=9): it takes a whole number from 1 to 8."),
-        (lambda: lay("2"), "(plates='2'): it takes a whole number from 1 to 8, not a str."),
+        (lambda: lay("2"), "(plates='2'): it takes a whole number from 1 to 8; '2' is a text: write 2."),
+        (lambda: lay("9"), "(plates='9'): it takes a whole number from 1 to 8, not a str."),
+        (lambda: pair(Dish(), "x"), "(other='x'): it takes a dish, such as soup(), not a str."),
+        (lambda: change("x"), "(changes='x'): it takes a dict, each key a text, not a str."),
         (lambda: lay(1, 0), "(forks=0): it takes a whole number from 1 to 2,147,483,647, or None."),
         (lambda: lay(10**400), "(plates=about 10**400): it takes a whole number from 1 to 8."),
         (lambda: lay(1, card="x" * 10**6), "it takes a text of up to 5 characters."),

@@ -10,7 +10,7 @@ from helpers.corpus import data_split
 from helpers.recipes.preflight.problem import Problem, error
 from helpers.recipes.settings import PARTS
 from helpers.show import bounds
-from helpers.show.numbers import as_typed
+from helpers.show.numbers import as_typed, unquoted
 
 if TYPE_CHECKING:
     from helpers.recipes.recipe import Recipe
@@ -62,7 +62,13 @@ def require(part) -> None:
 def of_part(part) -> Iterator[Problem]:
     """Fields of one part of a recipe, a layout say, that are outside the values they can take."""
     for field in fields(part):
-        yield from _value(field.name, getattr(part, field.name), field.type)
+        value = getattr(part, field.name)
+        for problem in _value(field.name, value, field.type):
+            meant = unquoted(value)
+            if meant is not value and not list(_value(field.name, meant, field.type)):
+                why = f"{as_typed(value)} is a text, for its quotes."
+                problem = error(problem.asked, why, f"{field.name}={meant!r}, without them.")
+            yield problem
 
 
 def _value(name: str, value, kind) -> Iterator[Problem]:

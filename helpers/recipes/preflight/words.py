@@ -51,8 +51,12 @@ def name(recipe: "Recipe") -> Iterator[Problem]:
 def words(recipe: "Recipe") -> Iterator[Problem]:
     """A tokenizer and names that are no texts, flags that are no tuple of words."""
     if not isinstance(recipe.tokenizer, str) or not recipe.tokenizer:
-        why = "It is what corpus.prepare(tokenizer=…) takes."
-        yield error(f"tokenizer={recipe.tokenizer!r}", why, 'tokenizer="gpt2", say.')
+        why = "It is what corpus.prepare(tokenizer=…) takes: a name or a path, as a text."
+        of_corpus = hasattr(recipe.tokenizer, "tokenizer_path")
+        change = (
+            "tokenizer=str(data.tokenizer_path) for the one of a corpus." if of_corpus else 'tokenizer="gpt2", say.'
+        )
+        yield error(f"tokenizer={as_typed(recipe.tokenizer)}", why, change)
     flags = recipe.extra_flags
     if not isinstance(flags, tuple) or not all(isinstance(word, str) for word in flags):
         why = "It is a tuple of the words of a command line, each one a string."
