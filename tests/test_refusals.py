@@ -4,10 +4,22 @@ import math
 
 import pandas as pd
 import pytest
+import torch
 from machines import EIGHT_H200
 
-from helpers import corpus, formats, launch, planner, plots, recipes, runs, weights
-from helpers.lessons import exercises, experiments, layer_cost, layouts, napkin, pipelines, sharding, source, sums
+from helpers import corpus, environment, formats, launch, machine, planner, plots, recipes, runs, weights
+from helpers.lessons import (
+    catalogue,
+    exercises,
+    experiments,
+    layer_cost,
+    layouts,
+    napkin,
+    pipelines,
+    sharding,
+    source,
+    sums,
+)
 from helpers.plots import layer, widgets
 from helpers.recipes import Layout, preflight
 from helpers.recipes.layout import rank_groups
@@ -62,6 +74,8 @@ def told(call) -> str:
         (lambda c: c.pieces("x" * 10**6), "of up to 100,000 characters"),
         (lambda c: c.pieces("\ud800"), "half a character"),
         (lambda c: c.encode("\ud800"), "half a character"),
+        (lambda c: c.decode([5, 10**6]), "bpe-512 has no token 1000000. It has 0 to 511"),
+        (lambda c: c.decode(["a"]), "whole numbers from 0"),
     ],
 )
 def test_of_a_corpus(small_corpus, call, words):
@@ -127,6 +141,41 @@ def test_of_a_recipe(tiny_recipe, small_corpus, changes, words):
         (lambda: layer.collectives([{"rank": 0}]), "these are no findings"),
         (lambda: planner.calibrate(force="no"), "True or False"),
         (lambda: planner.calibrate("cpu"), "a machine"),
+        (lambda: planner.with_others(["999"]), "There is no table '999': there are 101"),
+        (lambda: planner.with_others(["101"]).table(["999"]), "There is no table '999': there are 101."),
+        (lambda: planner.with_others(["101"]).table("101"), "One alone is put in brackets"),
+        (lambda: planner.with_others(["101"]).order("999"), "no table '999' was timed. There are: 101."),
+        (lambda: planner.with_others(["101"]).regret("999"), "no table '999' was timed. There are: 101."),
+        (lambda: planner.with_ranks_alone("cpu").worst, "One rank of many: none of it was timed"),
+        (lambda: planner.search(recipes.gpt3_345m(), EIGHT_H200).table(rows=0), "from 1 to"),
+        (lambda: recipes.costs.of("h100"), "it takes a machine"),
+        (lambda: recipes.costs.of(None), "it takes a machine"),
+        (lambda: recipes.costs.step(None, EIGHT_H200), "it takes a recipe"),
+        (lambda: recipes.gpt3_345m().with_({"lr": 1}), "with_(**changes)"),
+        (lambda: recipes.gpt3_345m().with_(3), "fields by their names, and 3 has none"),
+        (lambda: preflight.require(None), "it takes a recipe"),
+        (lambda: environment.all_reduce(sizes=[0]), "0 in it is an int"),
+        (lambda: environment.all_reduce(sizes=[-5]), "from 4 to 1,073,741,824"),
+        (lambda: environment.all_reduce(sizes=[1e15]), "is a float"),
+        (lambda: environment.all_reduce(sizes=[4]), "8 bytes or more"),
+        (lambda: environment.all_reduce(0), "from 1 to 256"),
+        (lambda: formats.outlier_errors(torch.ones(4)), "of 2 dimensions"),
+        (lambda: formats.outlier_errors(torch.ones(0, 4)), "none of which is 0 long"),
+        (lambda: formats.outlier_errors(torch.ones(4, 3), column=3), "the tensor has 3"),
+        (lambda: formats.outlier_errors(torch.ones(4, 1)), "there must be another"),
+        (lambda: formats.accumulation.add_up(torch.ones(4, 3), torch.ones(3, 4)), "k is 3 in a and 4 in b"),
+        (lambda: experiments.fp8_against_bf16(recipes.gpt3_345m().with_(name=None), None), "name=None"),
+        (lambda: timeline.reduce("no such trace"), "There is no file no such trace"),
+        (lambda: timeline.reduce(__file__), "is no trace of PyTorch's profiler"),
+        (lambda: runs.micro_batches.from_output("", "cpu", recipes.gpt3_345m()), "no line MICRO_BATCHES"),
+        (lambda: runs.micro_batches.from_output("MICRO_BATCHES 5", "cpu", recipes.gpt3_345m()), "JSON behind it"),
+        (lambda: runs.one_rank.from_output("x"), "What the program printed has no line"),
+        (lambda: machine.short_path(None), "it takes a path"),
+        (lambda: machine.megatron_source(None), "it takes a file of Megatron's"),
+        (lambda: machine.for_ranks("2"), "'2' ranks: a whole number from 1"),
+        (lambda: catalogue.of(None, True), "a machine"),
+        (lambda: catalogue.of(EIGHT_H200, 1), "True or False"),
+        (lambda: catalogue.duration("x", EIGHT_H200), "a path"),
         (lambda: planner.calibrate(EIGHT_H200), "is another: call it there"),
         (lambda: weights.from_hugging_face("a\0b"), "no path has a NUL character"),
         (lambda: recipes.gpt3_345m().diff("/dev/zero"), "/dev/zero is no file"),
@@ -207,6 +256,8 @@ def test_of_ranks_that_are_too_many_or_too_few_for_a_grid():
         (lambda r, c: launch.one_of_many(r, c, timeout_seconds=NAN), "a number above 0"),
         (lambda r, c: launch.one_of_many(r, c, stage=-1), "from 0 to"),
         (lambda r, c: launch.one_of_many(r, c, steps=0), "from 1 to"),
+        (lambda r, c: launch.train(r, c, predict={(1, 2): 3}), "tuple in it is a tuple"),
+        (lambda r, c: launch.train(r, c, predict={"loss": [3]}), "list in it is a list"),
         (lambda r, c: launch.train(r, c, hang_timeout_seconds=NAN), "hang_timeout_seconds=600, say"),
         (lambda r, c: launch.train(r.with_(extra_flags=("--wandb-entity", "a\0b")), c), "NUL character"),
         (lambda r, c: experiments.pull_the_plug(r, c, step=0), "from 1 to"),
@@ -221,6 +272,7 @@ def test_of_a_launch(tiny_recipe, small_corpus, call, words):
 
 
 def test_an_answer_of_any_size_is_answered():
+    assert "it takes a text, not None" in str(exercises.number(None))
     assert "about 10**400 is far too large" in str(exercises.check("x", 10**400, 5))
 
 

@@ -113,12 +113,16 @@ class Corpus:
         """The text of token ids; end-of-document shows as its name.
 
         Raises:
-            CorpusError: they are no token ids.
+            CorpusError: they are no token ids, or none of this tokenizer's.
         """
         numbers = np.asarray(ids).reshape(-1)
         if numbers.size and (numbers.dtype.kind not in "iu" or numbers.min() < 0):
             raise CorpusError(
                 "corpus.decode takes token ids, whole numbers from 0: corpus.decode(corpus.encode(text))."
+            )
+        if numbers.size and (largest := numbers.max()) >= self.vocab_size:
+            raise CorpusError(
+                f"corpus.decode: {self.tokenizer} has no token {largest}. It has 0 to {self.vocab_size - 1}."
             )
         return self._backend.decode(numbers.tolist(), skip_special_tokens=False)
 

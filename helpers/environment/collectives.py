@@ -1,12 +1,14 @@
 """Real processes that exchange tensors, and whether the sums are right."""
 
-from collections.abc import Sequence
+from collections.abc import Collection
 from dataclasses import dataclass, replace
+from typing import Annotated
 
 from helpers.environment import gpus
 from helpers.environment.finding import Finding
 from helpers.environment.probe import last_line, told
 from helpers.machine import Machine, here
+from helpers.show import bounds
 from helpers.show.arguments import checked
 from helpers.show.numbers import binary_bytes, bytes_per_second
 from helpers.show.tables import Table
@@ -36,8 +38,16 @@ class Collectives(Table):
         return max(row["bus_bytes_per_second"] for row in self.rows)
 
     def milliseconds(self, size: int, step: str = "all-reduce") -> float:
-        """How long one collective of `size` bytes took, of those that were measured."""
-        return next(1e3 * row["seconds"] for row in self.rows if (row["step"], row["bytes"]) == (step, size))
+        """How long one collective of `size` bytes took, of those that were measured.
+
+        Raises:
+            ValueError: it was not measured.
+        """
+        found = {(row["step"], row["bytes"]): 1e3 * row["seconds"] for row in self.rows}
+        if (step, size) not in found:
+            known = ", ".join(f"{bytes:,}" for name, bytes in found if name == step)
+            raise ValueError(f"No {step} of {size!r} bytes was measured." + (f" There are: {known}." if known else ""))
+        return found[step, size]
 
     def variables(self):
         """What torchrun told each rank: a DataFrame, a row a variable, a column a rank."""
@@ -67,17 +77,27 @@ class Collectives(Table):
 
 
 @checked
-def all_reduce(processes: int = 2, machine: Machine | None = None, sizes: Sequence[int] | None = None) -> Collectives:
+def all_reduce(
+    processes: Annotated[int, bounds.PROCESSES] = 2,
+    machine: Machine | None = None,
+    sizes: Collection[Annotated[int, bounds.BYTES]] | None = None,
+) -> Collectives:
     """Let real processes add tensors up under torchrun and check every sum.
 
     NCCL with one GPU a process; gloo on the processor where there are fewer GPUs than processes. `sizes` in bytes; from
     4 KiB to 32 MiB (on GPUs to 256 MiB) if not given.
 
     Raises:
-        launch.TrainingFailed: a process died; the message names rank, cause and fix.
+        ValueError: a size is too small to give each process a number of it. launch.TrainingFailed: a process died; the
+            message names rank, cause and fix.
     """
     from helpers.processes import programs
 
+    if sizes and min(sizes) < (least := 4 * processes):
+        raise ValueError(
+            f"environment.all_reduce(sizes=[{min(sizes)}]): an all-gather takes a part from each of {processes} "
+            f"processes, a number of 4 bytes at least: {least} bytes or more."
+        )
     machine = machine or here()
     if len(machine.gpus) < processes:
         machine = replace(machine, gpus=())

@@ -26,8 +26,8 @@ BITS = range(1, 25)  # of fp32, in which it is emulated
 
 @checked
 def add_up(
-    a: torch.Tensor,
-    b: torch.Tensor,
+    a: Annotated[torch.Tensor, bounds.MATRIX],
+    b: Annotated[torch.Tensor, bounds.MATRIX],
     bits: Annotated[int, BITS] = KEPT_BITS,
     split_at: Annotated[int, bounds.COUNT] | None = None,
 ) -> torch.Tensor:
@@ -35,9 +35,14 @@ def add_up(
 
     Args:
         split_at: products after which the partial sum moves to fp32; None keeps one running sum to the end.
+
+    Raises:
+        ValueError: the operands have different k.
     """
     import torch
 
+    if a.shape[1] != b.shape[1]:
+        raise ValueError(f"add_up: k is {a.shape[1]} in a and {b.shape[1]} in b. They are [m, k] and [n, k].")
     total = torch.zeros(len(a), len(b))
     running = torch.zeros(len(a), len(b))
     for start in range(0, a.shape[1], AT_ONCE):

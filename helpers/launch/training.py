@@ -10,7 +10,8 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+import types
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -37,7 +38,7 @@ def train(
     *,
     fresh: bool = False,
     detach: bool = False,
-    predict: dict | None = None,
+    predict: Mapping[str, float | str | bool | types.EllipsisType | None] | None = None,
     hang_timeout_seconds: float = 600,
     entry_script: Path | str | None = None,
     runs_dir: Path | str | None = None,
@@ -235,6 +236,7 @@ def write(directory, recipe, data, machine, identity, predict=None, entry_script
     if nodes is not None:
         described["nodes"] = dataclasses.asdict(nodes)
     write_json(directory / "environment.json", provenance(machine, command.environment))
-    if predict:
-        write_json(directory / "predictions.json", predict)
+    kept = {name: getattr(value, "item", lambda value=value: value)() for name, value in (predict or {}).items()}
+    if kept := {name: value for name, value in kept.items() if value is not ...}:
+        write_json(directory / "predictions.json", kept)
     write_json(directory / "recipe.json", described)  # last: with it the directory counts as this recipe's run

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from helpers.machine import PROJECT, Machine
+from helpers.show.arguments import checked
 
 
 @dataclass(frozen=True)
@@ -16,6 +17,7 @@ class Plan:
     duration: str
 
 
+@checked
 def of(machine: Machine, hub: bool) -> tuple[Plan, ...]:
     """What each notebook will do on this machine."""
     first = machine.gpus[0] if machine.gpus else None
@@ -49,11 +51,13 @@ def of(machine: Machine, hub: bool) -> tuple[Plan, ...]:
     )
 
 
+@checked
 def timed_as(machine: Machine) -> str:
     """The name under which a notebook keeps its minutes on a machine; a CPU without AVX-512 has its own."""
     return machine.kind
 
 
+@checked
 def duration(notebook: Path, machine: Machine) -> str:
     """Minutes of the notebook's last execution on such a machine, as the tour wrote them into it; else of another."""
     measured = json.loads(notebook.read_text())["metadata"].get("megatron_tour")

@@ -153,6 +153,7 @@ def _ask(name: str, question: str, unit: str, choices: Sequence[str]):
     return ipywidgets.VBox([ipywidgets.HTML(_heading(question)), row, reply])
 
 
+@told
 def number(text: str) -> float | Message | None:
     """The number a person typed ("12,500", "4,5", "40%", "5e3"); None for nothing; a message where it is no number.
 

@@ -126,6 +126,7 @@ def fp8_against_bf16(recipe: Recipe, data, machine: Machine | None = None):
     Where there is no FP8, the two runs recorded on two H200s stand in. They were made for their speed, in few steps, so
     their losses are not compared. Returns both runs in one table, or None when there is nothing to show.
     """
+    preflight.require_values(recipe)
     machine = machine or here()
     if machine.supports_fp8 and machine.transformer_engine and recipe.precision.fp8_format:
         pair = []

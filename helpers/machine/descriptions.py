@@ -3,7 +3,7 @@
 import re
 
 from helpers.machine import data_sheets
-from helpers.machine.hardware import GPU, Machine
+from helpers.machine.hardware import GPU, Machine, require_whole
 
 COUNT = re.compile(r"(?:(\d+)\s*(?:[×x*]\s*|\s))?\s*([a-z].*)", re.I)
 COUNT_BEHIND = re.compile(r"([a-z].*?)\s*[×x*]\s*(\d+)", re.I)  # "H100 × 8"
@@ -42,8 +42,8 @@ def described(text: str, nodes: int = 1, between_nodes_gbps: float | None = None
         raise ValueError(f"{text[:LONGEST]!r} describes no machine: {HOW}")
     count, name = (behind.group(2), behind.group(1)) if behind else said.groups()
     count, name = int(count or 1), name.upper()
-    _whole("GPUs a node", count)
-    _whole("nodes", nodes)
+    require_whole("GPUs a node", count)
+    require_whole("nodes", nodes)
     if count * nodes > MOST:
         raise ValueError(
             f"{nodes} nodes of {count} GPUs are {nodes * count:,}: nobody has more than {MOST:,} to plan for."
@@ -74,8 +74,3 @@ def described(text: str, nodes: int = 1, between_nodes_gbps: float | None = None
         nodes=nodes,
         between_nodes_gbps=between_nodes_gbps,
     )
-
-
-def _whole(what: str, number) -> None:
-    if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-        raise ValueError(f"{number!r} {what}: a whole number from 1.")

@@ -193,10 +193,25 @@ def within_container(cpu_count: int, memory_bytes: int, cgroup: Path = CGROUP) -
 
 def for_ranks(count: int) -> Machine:
     """The machine that can run `count` ranks: this one, or its CPU when it has GPUs but fewer than that, or no
-    Transformer Engine, without which GPUs have no sequence parallelism."""
+    Transformer Engine, without which GPUs have no sequence parallelism.
+
+    Raises:
+        ValueError: that is no number of ranks.
+    """
+    require_whole("ranks", count)
     machine = here()
     can = machine.transformer_engine and len(machine.gpus) >= count
     return machine if can or not machine.gpus else replace(machine, gpus=())
+
+
+def require_whole(what: str, number) -> None:
+    """Nothing for a count of something.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+        raise ValueError(f"{number!r} {what}: a whole number from 1.")
 
 
 def visible_gpus() -> tuple[GPU, ...]:

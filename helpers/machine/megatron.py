@@ -42,8 +42,10 @@ def megatron_source(path: str) -> Path:
     """A file of the installed Megatron: `megatron_source("training/training.py")`; nothing of it is imported.
 
     Raises:
-        ModuleNotFoundError: there is no such package in it.
+        ModuleNotFoundError: there is no such package in it. TypeError: that is no text.
     """
+    if not isinstance(path, str):
+        raise TypeError(f'megatron_source({path!r}): it takes a file of Megatron\'s, "training/training.py" say.')
     package, _, inside = path.partition("/")
     found = importlib.util.find_spec(f"megatron.{package}")
     if found is None or not found.submodule_search_locations:

@@ -69,7 +69,13 @@ def given_folder(path, asked: str) -> Path:
 
 
 def short_path(path: Path | str) -> str:
-    """A path as a reader wants it: from the project on where it lies inside, "~" for the home directory."""
+    """A path as a reader wants it: from the project on where it lies inside, "~" for the home directory.
+
+    Raises:
+        TypeError: it is no path.
+    """
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(f"short_path({path!r}): it takes a path, as a text or a pathlib.Path.")
     path = Path(path)
     if path.is_relative_to(PROJECT):
         return str(path.relative_to(PROJECT))

@@ -2,7 +2,7 @@
 
 import html
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 
@@ -81,20 +81,33 @@ class Comparison:
 
     @property
     def median_error(self) -> float:
-        return median(abs(run.error) for run in self.timed)
+        return median(abs(run.error) for run in self._timed())
 
     @property
     def worst(self) -> Compared:
-        return max(self.timed, key=lambda run: abs(run.error))
+        return max(self._timed(), key=lambda run: abs(run.error))
 
     @property
     def fastest(self) -> Compared:
         """The run that took the shortest step."""
-        return min(self.timed, key=lambda run: run.measured_ms)
+        return min(self._timed(), key=lambda run: run.measured_ms)
 
+    def _timed(self, table: str | None = None) -> list[Compared]:
+        """What was timed, of one table or of all.
+
+        Raises:
+            ValueError: none of it was.
+        """
+        if found := [run for run in self.timed if table in (None, run.table)]:
+            return found
+        known = ", ".join(dict.fromkeys(run.table for run in self.timed))
+        what = "none of it was timed" if table is None or not known else f"no table {table!r} was timed"
+        raise ValueError(f"{self.title}: {what}." + (f" There are: {known}." if known else ""))
+
+    @checked
     def regret(self, table: str) -> float:
         """What following the plan costs: the measured time of the row planned fastest over the fastest, less 1."""
-        rows = [run for run in self.timed if run.table == table]
+        rows = self._timed(table)
         chosen = min(rows, key=lambda run: run.predicted_ms)
         return chosen.measured_ms / min(run.measured_ms for run in rows) - 1
 
@@ -120,19 +133,26 @@ class Comparison:
         ]
         return pd.DataFrame(rows, columns=columns).set_index("table")
 
-    def by_table(self, groups: dict[str, tuple[str, ...]]) -> list["Comparison"]:
+    @checked
+    def by_table(self, groups: Mapping[str, Collection[str]]) -> list["Comparison"]:
         """A comparison for each title, of the tables named under it."""
         return [Comparison(title, tuple(r for r in self.runs if r.table in names)) for title, names in groups.items()]
 
+    @checked
     def order(self, table: str) -> float:
         """Kendall's τ between the measured and the predicted order of a table's rows: 1 is the same order."""
-        rows = [(run.measured_ms, run.predicted_ms) for run in self.timed if run.table == table]
-        return kendall(rows)
+        return kendall([(run.measured_ms, run.predicted_ms) for run in self._timed(table)])
 
-    def table(self, tables: Sequence[str] = ()):
-        """One row a run; `tables` picks some."""
+    @checked
+    def table(self, tables: Iterable[str] = ()):
+        """One row a run; `tables` picks some.
+
+        Raises:
+            ValueError: there is no such table.
+        """
         import pandas as pd
 
+        tables = _among(tables, [run.table for run in self.runs])
         rows = [
             {
                 "table": run.table,
@@ -209,9 +229,7 @@ def with_own(plans: Iterable[Plan], trained: Iterable[Run]) -> Comparison:
 @checked
 def with_others(tables: Iterable[str] = ()) -> Comparison:
     """Tables that others measured (`elsewhere.rows`); `tables` picks some by name."""
-    wanted, known = set(tables), list(dict.fromkeys(row.table for row in elsewhere.rows()))
-    if unknown := wanted.difference(known):
-        raise ValueError(f"There is no table {min(unknown, key=str)!r}: there are {', '.join(known)}.")
+    wanted = _among(tables, [row.table for row in elsewhere.rows()])
     found = [
         Compared(
             row.table,
@@ -225,6 +243,14 @@ def with_others(tables: Iterable[str] = ()) -> Comparison:
         if not wanted or row.table in wanted
     ]
     return Comparison("Measured by others", tuple(found))
+
+
+def _among(wanted: Iterable[str], known: Iterable[str]) -> set[str]:
+    """The tables that are asked for, which are among those there are."""
+    wanted, known = set(wanted), list(dict.fromkeys(known))
+    if unknown := wanted.difference(known):
+        raise ValueError(f"There is no table {min(unknown)!r}: there are {', '.join(known)}.")
+    return wanted
 
 
 @checked

@@ -3,6 +3,7 @@
 import html
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from typing import Annotated
 
 from helpers.machine import Machine, here
 from helpers.planner.calibration import calibrated, is_here
@@ -12,7 +13,7 @@ from helpers.recipes.costs import Rates, Step
 from helpers.recipes.layout import Layout
 from helpers.recipes.preflight import precision
 from helpers.recipes.recipe import Recipe
-from helpers.show import frames, numbers
+from helpers.show import bounds, frames, numbers
 from helpers.show.arguments import checked
 from helpers.show.tables import whole_sentences
 
@@ -98,7 +99,8 @@ class Search:
     def best(self) -> Plan:
         return self.plans[0]
 
-    def table(self, rows: int = SHOWN):
+    @checked
+    def table(self, rows: Annotated[int, bounds.COUNT] = SHOWN):
         """The fastest plans: speed, memory of the fullest rank, and why each loses to the first."""
         import pandas as pd
 

@@ -28,6 +28,7 @@ from helpers.recipes.settings import PARTS, Batch, Checkpoints, Logging, Model, 
 from helpers.show import frames
 from helpers.show.arguments import checked, fits, in_words
 from helpers.show.message import Absence
+from helpers.show.numbers import as_typed
 from helpers.show.tables import whole_sentences
 
 ENTRY_SCRIPT = PROJECT / "helpers" / "ranks" / "pretrain_gpt.py"
@@ -71,12 +72,16 @@ class Recipe:
         """
         return cls(**{"stock": False} | _from_json(cls, described, ""))
 
-    def with_(self, **changes) -> "Recipe":
+    def with_(self, *unnamed, **changes) -> "Recipe":
         """A copy with some fields changed, whichever part they belong to: `with_(tensor_parallel=2, lr=3e-4)`.
 
         Raises:
-            TypeError: for a name that no part has, or a part that is none; the message names what was meant.
+            TypeError: for a name that no part has, a part that is none, or a value without its name; the message names
+                what was meant.
         """
+        if unnamed:
+            dicts = "a dict of them is written with_(**changes)" if isinstance(unnamed[0], dict) else "with_(lr=3e-4)"
+            raise TypeError(f"recipe.with_ takes fields by their names, and {as_typed(unnamed[0])} has none: {dicts}.")
         parts = {f.name: getattr(self, f.name) for f in fields(self)}
         owners = {f.name: part for part, value in parts.items() if hasattr(value, "flags") for f in fields(value)}
         updates: dict[str, dict] = {}

@@ -4,12 +4,12 @@
 """
 
 import dataclasses
-import json
 import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from helpers.recipes import Recipe
 from helpers.runs import records
 from helpers.show import message
 from helpers.show.arguments import checked
@@ -91,14 +91,19 @@ class MicroBatches:
         return pd.DataFrame(rows).set_index("micro-batch")
 
 
-def from_output(output: str, machine: str, recipe) -> MicroBatches:
-    """What the program printed, as a value."""
-    line = next(line for line in output.splitlines() if MARK in line)
-    found = json.loads(line.partition(MARK)[2])
+@checked
+def from_output(output: str, machine: str, recipe: Recipe) -> MicroBatches:
+    """What the program printed, as a value.
+
+    Raises:
+        ValueError: it printed something else.
+    """
+    found = records.of_line(output, MARK)
     sizes = tuple(Size(**size) for size in found.pop("sizes"))
     return MicroBatches(machine, recipe.name, recipe.stock, recipe.model.sequence_length, sizes, **found)
 
 
+@checked
 def record(found: MicroBatches, name: str, label: str, recorded_dir: Path = records.RECORDED) -> Path:
     """Keep it for readers elsewhere, as `<recorded>/<label>/micro_batches/<name>.json`."""
     kept = dataclasses.asdict(dataclasses.replace(found, recorded_on=found.machine))

@@ -4,7 +4,6 @@
 """
 
 import dataclasses
-import json
 import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -98,10 +97,14 @@ class OneRank(Table):
         return words
 
 
+@checked
 def from_output(output: str, **known) -> OneRank:
-    """What the program printed, as a value; `known` are the other fields."""
-    line = next(line for line in output.splitlines() if line.startswith(MARK))
-    found = json.loads(line.removeprefix(MARK))
+    """What the program printed, as a value; `known` are the other fields.
+
+    Raises:
+        ValueError: it printed something else.
+    """
+    found = records.of_line(output, MARK)
     return OneRank(milliseconds=tuple(found.pop("milliseconds")), **found, **known)
 
 

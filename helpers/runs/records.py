@@ -189,6 +189,22 @@ def read_result(path: Path | str) -> Recorded:
     return of_file(path, result, "runs.read_result({})", "runs.write_result(run.path)")
 
 
+def of_line(output: str, mark: str) -> dict:
+    """The JSON behind a mark in what a program printed.
+
+    Raises:
+        ValueError: no line has that mark, or something else stands behind it.
+    """
+    said = next((line.partition(mark)[2] for line in output.splitlines() if mark in line), None)
+    try:
+        found = json.loads(said or "")
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise ValueError(f"What the program printed has no line {mark.strip()} with JSON behind it.")
+    return found
+
+
 def of_file(path, make: Callable[[dict], object], asked: str, writer: str):
     """What `make` makes of a kept JSON file. `asked` is how a caller wrote it, `writer` the call that writes one.
 

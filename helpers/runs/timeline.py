@@ -8,11 +8,13 @@ import gzip
 import json
 import os
 import re
+import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby, takewhile
 from pathlib import Path
 
+from helpers.machine import given
 from helpers.runs import records
 from helpers.runs.kernels import CATEGORIES, ELEMENTWISE, IDLE, LOSS, Kernel, Window, category, covered
 from helpers.runs.results import Results, after_warm_up
@@ -69,9 +71,15 @@ def reduce(trace: Path | str, run: Results | None = None) -> Timeline:
         run: the run that was profiled, for its machine and its usual step time.
 
     Raises:
-        ValueError: the trace holds no step, or fewer than two layers.
+        FileNotFoundError: there is no such file.
+        ValueError: it is no trace, or one that holds no step, or fewer than two layers.
     """
-    text = gzip.decompress(Path(trace).read_bytes()).decode()
+    if not os.path.isfile(path := given(trace, "timeline.reduce({})")):
+        raise FileNotFoundError(f"There is no file {path}. --profile --use-pytorch-profiler write a trace.")
+    try:
+        text = gzip.decompress(path.read_bytes()).decode()
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is no trace of PyTorch's profiler, a .json.gz ({error}).") from None
     length, kernels = _events(text)
     forward, backward, losses, layers = _spans(kernels)
     kernels = [

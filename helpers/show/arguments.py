@@ -25,6 +25,7 @@ NAMES = {  # of the kinds that Python brings along; a class of ours says it itse
     dict: "a dict",
     os.PathLike: "a path",
     types.NoneType: "None",
+    types.EllipsisType: "…",
 }
 PLAIN = (str, bytes, int, float, types.NoneType, os.PathLike)
 IMPORTED_LATE = {"torch": "torch", "pd": "pandas"}  # names in annotations of modules that import them in functions

@@ -32,6 +32,19 @@ class Characters:
         return f"of up to {self.most:,} characters"
 
 
+@dataclass(frozen=True)
+class Dimensions:
+    """Tensors of so many dimensions with something in them."""
+
+    count: int
+
+    def __contains__(self, tensor) -> bool:
+        return tensor.ndim == self.count and tensor.numel() > 0
+
+    def __str__(self) -> str:
+        return f"of {self.count} dimensions, none of which is 0 long"
+
+
 PLACE = range(2**31)  # in a list, counted from 0
 COUNT = range(1, 2**31)
 SEED = range(2**31)  # Megatron adds to it for each rank, and NumPy takes 32 bits
@@ -43,6 +56,8 @@ STEPS = range(1, 10**9 + 1)
 RANKS = range(1, 100_001)  # of a job that is planned
 PROCESSES = range(1, 257)  # of one host
 PORT = range(1, 2**16)
+BYTES = range(4, 2**30 + 1)  # that a collective sends: a number to a GB
 SECONDS = Above(30 * 24 * 3600)
 TEXT = Characters(100_000)
 LINE = Characters(300)  # that a figure shows
+MATRIX = Dimensions(2)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from helpers.machine import PROJECT, Machine, data_sheets
 from helpers.show import numbers
+from helpers.show.arguments import checked
 from helpers.show.tables import Table
 
 RECORDED = PROJECT / "notebooks" / "recorded"
@@ -126,6 +127,7 @@ def write(rates: Rates, path: Path) -> Path:
     return path
 
 
+@checked
 def of(machine: Machine) -> Rates:
     """The rates of a machine: those recorded of its kind, else carried over from the H200's by the data sheets.
 

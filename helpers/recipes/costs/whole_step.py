@@ -9,6 +9,7 @@ from helpers.recipes.accounting import rank_parameters
 from helpers.recipes.costs import exchange, passes
 from helpers.recipes.costs.rates import Rates, of
 from helpers.recipes.costs.stage import Stage, layer, stage
+from helpers.show.arguments import checked
 
 if TYPE_CHECKING:
     from helpers.recipes.recipe import Recipe
@@ -57,6 +58,7 @@ class Step:
         return tokens / self.seconds / self.recipe.layout.world_size
 
 
+@checked
 def step(recipe: "Recipe", machine: Machine, rates: Rates | None = None) -> Step:
     """Predict one step of a recipe on a machine.
 
@@ -91,6 +93,7 @@ def step(recipe: "Recipe", machine: Machine, rates: Rates | None = None) -> Step
     return Step(recipe, machine, rates, {name: float(parts[name]) for name in PARTS})
 
 
+@checked
 def computing(recipe: "Recipe", machine: Machine, rank: int, rates: Rates | None = None) -> float:
     """Seconds of a step for which the kernels of a rank of stage `rank` run, collectives left out: what
     `launch.one_of_many` measures as the time that its GPU is busy."""

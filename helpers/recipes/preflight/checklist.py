@@ -87,11 +87,13 @@ def check(
     return found
 
 
+@checked
 def wrong_values(recipe: "Recipe") -> list[Problem]:
     """Fields that are of another kind, or outside the range, that a count or a flag can be made of."""
     return [*words(recipe), *ranges.values(recipe)]
 
 
+@checked
 def require_values(recipe: "Recipe") -> None:
     """Nothing for a recipe without `wrong_values`.
 
@@ -102,6 +104,7 @@ def require_values(recipe: "Recipe") -> None:
         raise PreflightError(found)
 
 
+@checked
 def require(recipe: "Recipe", machine: Machine | None = None) -> None:
     """Nothing for a recipe whose sizes are numbers and divide evenly; with a machine, over its GPUs, too.
 

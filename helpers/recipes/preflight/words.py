@@ -44,12 +44,14 @@ if TYPE_CHECKING:
 
 def name(recipe: "Recipe") -> Iterator[Problem]:
     """A name that cannot be a folder's."""
-    if why := why_no_name(recipe.name):
+    if isinstance(recipe.name, str) and (why := why_no_name(recipe.name)):
         yield error(f"name={recipe.name!r}", why, 'name="my_run", say.')
 
 
 def words(recipe: "Recipe") -> Iterator[Problem]:
-    """A tokenizer and names that are no texts, flags that are no tuple of words."""
+    """A name, a tokenizer and W&B's names that are no texts, flags that are no tuple of words."""
+    if not isinstance(recipe.name, str):
+        yield error(f"name={as_typed(recipe.name)}", why_no_name(recipe.name), 'name="my_run", say.')
     if not isinstance(recipe.tokenizer, str) or not recipe.tokenizer:
         why = "It is what corpus.prepare(tokenizer=…) takes: a name or a path, as a text."
         of_corpus = hasattr(recipe.tokenizer, "tokenizer_path")
