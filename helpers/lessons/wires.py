@@ -19,7 +19,7 @@ from helpers.show.arguments import checked
 
 RECORD = records.RECORDED / "cpu" / "wires.json"
 RATES = (None, 1000, 100)  # Mbit/s; None: as fast as the machine copies
-STEPS = 6  # at each rate; the first one of them is not counted: the wire changed in its midst
+STEPS = 5  # at each rate; the first one of them is not counted: the wire changed in its midst
 STARTS = 2  # steps that come before any of them
 POLL_SECONDS = 0.02
 
@@ -76,8 +76,8 @@ def measure(
     Where no two hosts can be made, the recorded measurement, and a sentence that says so.
 
     Returns:
-        "measured_on", and "layouts": name → `sent_bytes` (of both hosts, a step), `counted_bytes` of
-        `costs.sent_bytes`, `step_ms` (rate → median).
+        "measured_on", and "layouts": name → `sent_bytes` (of both hosts, a step), `expected_bytes` by
+        `costs.crossing_bytes`, `step_ms` (rate → median).
 
     Raises:
         TrainingFailed: what `launch.train` raises.
@@ -99,7 +99,9 @@ def measure(
             finally:
                 wire.over.set()
                 wire.join()
-        found[name] = wire.found() | {"expected_bytes": sum(costs.sent_bytes(one).values())}
+        found[name] = wire.found() | {
+            "expected_bytes": sum(costs.crossing_bytes(one, one.layout.world_size // 2).values())
+        }
     return {"measured_on": here().kind, "layouts": found}
 
 

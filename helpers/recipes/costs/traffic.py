@@ -29,8 +29,7 @@ def sent_bytes(recipe: "Recipe") -> dict[str, float]:
     tokens = recipe.batch.global_batch_size * model.sequence_length
     hidden = tokens * model.hidden_size * element
     tp, pp, cp, ep = layout.tensor_parallel, layout.pipeline_parallel, layout.context_parallel, layout.expert_parallel
-    gradient = 2 if precision.dtype == "fp16" or precision.grad_reduce_in_bf16 else GRADIENT
-    counts = parameter_counts(model)
+    gradient = _gradient(recipe)
     again = 1.5 if recipe.batch.recompute == "full" else 1.0  # the forward collectives are done twice
     found = {}
     if tp > 1:
@@ -44,10 +43,49 @@ def sent_bytes(recipe: "Recipe") -> dict[str, float]:
     if pp > 1:
         cuts = pp * layout.virtual_pipeline_chunks - 1
         copies = 1 if layout.sequence_parallel else tp
-        found["pipeline"] = 2 * cuts * hidden * copies
-        if model.tied_embeddings:
-            found["pipeline"] += 2 * counts["embedding"] * gradient * layout.data_parallel * cp
+        found["pipeline"] = 2 * cuts * hidden * copies + _tied(recipe)
     if (replicas := layout.data_parallel * cp) > 1:
         weights = element if layout.distributed_optimizer else gradient
-        found["data"] = (replicas - 1) * sum(counts.values()) * (gradient + weights)
+        found["data"] = (replicas - 1) * sum(parameter_counts(model).values()) * (gradient + weights)
     return found
+
+
+def crossing_bytes(recipe: "Recipe", ranks_per_node: int) -> dict[str, float]:
+    """Of `sent_bytes` what leaves a node, where ranks count node by node, TP first, then CP, DP and PP, as in Megatron.
+
+    A ring over a group enters and leaves each node once, so that of m neighbours there only one sends outside.
+    """
+    layout = recipe.layout
+    tp, cp, pp = layout.tensor_parallel, layout.context_parallel, layout.pipeline_parallel
+    groups = {  # ranks, and how far apart two neighbours are numbered
+        "tensor": (tp, 1),
+        "context": (cp, tp),
+        "data": (layout.data_parallel * cp, tp),
+        "expert": (layout.expert_parallel, layout.expert_tensor_parallel or tp),
+        "pipeline": (pp, layout.world_size // pp),
+    }
+    found = {}
+    for name, sent in sent_bytes(recipe).items():
+        ranks, stride = groups[name]
+        together = max(1, ranks_per_node // stride)
+        if ranks <= together:
+            continue
+        found[name] = sent / together
+        if name == "pipeline":
+            chunks = layout.virtual_pipeline_chunks
+            tied = _tied(recipe)
+            found[name] = (sent - tied) * (chunks * ranks / together - 1) / (chunks * ranks - 1) + tied
+    return found
+
+
+def _tied(recipe: "Recipe") -> float:
+    """The gradient of an embedding that the first and the last stage both hold."""
+    if not recipe.model.tied_embeddings:
+        return 0.0
+    embedding = parameter_counts(recipe.model)["embedding"]
+    return 2 * embedding * _gradient(recipe) * recipe.layout.data_parallel * recipe.layout.context_parallel
+
+
+def _gradient(recipe: "Recipe") -> int:
+    precision = recipe.precision
+    return 2 if precision.dtype == "fp16" or precision.grad_reduce_in_bf16 else GRADIENT
