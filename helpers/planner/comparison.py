@@ -22,7 +22,10 @@ FOLDERS = (
     "h200/pipeline",
     "h200/sharded",
     "h100-80gb-hbm3/twins",
+    "h100-80gb-hbm3",
     "h100-80gb-hbm3/layouts",
+    "h100-80gb-hbm3/sharded",
+    "h100-80gb-hbm3/pipeline",
 )
 UNORDERED = ("NVIDIA", *FOLDERS)  # rows of several models, which nobody chooses among
 # Made on a host that launched kernels more slowly than that of the other records; its calibration of that day says so.
