@@ -8,6 +8,7 @@ Started by `OwnSlurm.start`. The end of its standard input is its end, and their
 import contextlib
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -39,7 +40,7 @@ def main(folder: Path, nodes: list[str]) -> None:
             spawn("slurmd", "-D", "-N", node)
         serve()
     finally:
-        end()
+        end(folder)
 
 
 def serve() -> None:
@@ -73,8 +74,8 @@ def living() -> list[psutil.Process]:
     return psutil.Process().children(recursive=True)
 
 
-def end() -> None:
-    """SIGKILL to what the jobs run, SIGTERM to the daemons, SIGKILL to whatever is left."""
+def end(folder: Path) -> None:
+    """SIGKILL to what the jobs run, SIGTERM to the daemons, SIGKILL to whatever is left; then their folder goes."""
     control.kill([process for process in living() if process.name() not in DAEMONS])
     for process in psutil.Process().children():
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -84,6 +85,7 @@ def end() -> None:
         time.sleep(0.05)
     while left := living():
         control.kill(left)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -18,10 +18,11 @@ from pathlib import Path
 import psutil
 
 from helpers.machine import PROJECT
-from helpers.processes import control
+from helpers.processes import control, logs, slurm
 
 PACKAGES = {"slurmctld": "slurmctld", "slurmd": "slurmd", "munged": "munge", "sbatch": "slurm-client"}
 INSTALL = "apt-get install --no-install-recommends slurmctld slurmd slurm-client munge"
+SBIN = "/usr/sbin"  # where daemons lie, outside of most users' PATH
 START_SECONDS = 60  # until all nodes are idle: one where nothing else runs
 STOP_SECONDS = 30
 CONF = """\
@@ -71,7 +72,7 @@ def why_not() -> str | None:
 
 
 def _program(name: str) -> str | None:
-    return shutil.which(name, path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin")
+    return shutil.which(name, path=f"{os.environ.get('PATH', os.defpath)}:{SBIN}")
 
 
 class OwnSlurm:
@@ -166,14 +167,28 @@ class OwnSlurm:
         found = psutil.Process(self._guardian.pid).children(recursive=True) if self._guardian else []
         return found if node is None else [process for process in found if _node(process) == node]
 
-    def kill_node(self, node: str) -> None:
-        """What a loss of power does to a node: slurmd, what it runs, all at once (SIGKILL)."""
+    def kill_node(self, node: str, run=None, step: int = 1) -> None:
+        """What a loss of power does to a node: slurmd, what it runs, all at once (SIGKILL).
+
+        With `run`, as soon as that has taken so many steps.
+
+        Raises:
+            RuntimeError: the run ended before.
+        """
+        while run is not None and logs.last_step(run.path / "log.txt") < step:
+            if run.state != "running":
+                raise RuntimeError(f"{run.path} ended by itself, before step {step}: {node} lives on.")
+            time.sleep(0.1)
         control.kill(self.processes(node))
 
     def start_node(self, node: str) -> None:
         """Switch a node on again."""
         self._guardian.stdin.write(f"{node}\n".encode())
         self._guardian.stdin.flush()
+
+    def hurry(self, run) -> None:
+        """Let a run's job that was queued again begin now; Slurm keeps one waiting for two minutes (BeginTime)."""
+        self.ask("scontrol", "update", f"JobId={slurm.number_of(run.path)}", "StartTime=now")
 
     def _write_conf(self) -> None:
         with contextlib.ExitStack() as stack:  # all are free at one moment; nobody keeps them until they are taken

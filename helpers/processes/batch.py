@@ -119,7 +119,7 @@ class Job(Run):
                 self.starts_again = f"Slurm took the job's nodes away ({job.reason})"
         super()._conclude(state, failure)
         if self.starts_again:
-            control.write_status(self.directory, pid=None)
+            control.write_status(self.directory, pid=None, queued_again=self.starts_again)
             step = checkpoints.latest(self.checkpoints)
             after = "from step 1" if step is None else f"after step {step}"
             self._log(f"queued again, to go on {after}: {self.starts_again}")

@@ -98,7 +98,7 @@ def standstill(run_directory: Path) -> str | None:
     """Why nothing can come from a run just now, in words; None where something may."""
     job = slurm.look(run_directory)
     if job and (job.waits or job.state == slurm.SILENT):
-        return "; ".join(filter(None, [str(job), read_status(run_directory).get("reason")]))
+        return "; ".join(filter(None, [str(job), read_status(run_directory).get("queued_again")]))
     if suspended(run_directory):
         return SUSPENDED
     return None
@@ -206,7 +206,7 @@ def _stop_job(run_directory: Path) -> None:
     if not (job := slurm.look(run_directory)).is_going:
         return
     status = read_status(run_directory)
-    if not job.waits and status.get("pid") and logs.takes_steps(run_directory / "log.txt", status["log_start"]):
+    if not job.waits and status.get("pid") and logs.last_step(run_directory / "log.txt", status["log_start"]):
         (run_directory / STOP).touch()
         slurm.signal_ranks(run_directory, SAVE)
         _wait_for_end(run_directory, TERM_SECONDS)

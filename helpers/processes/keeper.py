@@ -8,7 +8,6 @@ by signals. Slurm sends those to every process of a node: torchrun and the ranks
 
 import os
 import signal
-import socket
 import sys
 import time
 from pathlib import Path
@@ -38,7 +37,10 @@ def main(directory: Path, node: int) -> int:
     by_itself = torchrun.code
     torchrun.end(END_SECONDS)
     if by_itself is not None and by_itself < 0:
-        print(f"=== torchrun on {socket.gethostname()} was killed by {signal.Signals(-by_itself).name} ===", flush=True)
+        print(
+            f"=== torchrun on {os.environ['SLURMD_NODENAME']} was killed by {signal.Signals(-by_itself).name} ===",
+            flush=True,
+        )
     return 0 if torchrun.code == 0 else 1
 
 

@@ -71,9 +71,10 @@ def number(text: str | None) -> float | None:
         return None
 
 
-def takes_steps(log: Path, start: int) -> bool:
-    """Whether a log tells of a step after `start`, in bytes."""
-    return any(map(parse_step, Tail(log, start).read().splitlines()))
+def last_step(log: Path, start: int = 0) -> int:
+    """The step that a log told of last, after `start` (in bytes); 0 where there is none."""
+    steps = [step.step for line in Tail(log, start).read().splitlines() if (step := parse_step(line))]
+    return steps[-1] if steps else 0
 
 
 class Tail:

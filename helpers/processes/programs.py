@@ -148,7 +148,8 @@ def raise_if_failed(directory: Path, name: str) -> None:
         file.seek(max(0, status.get("log_start", 0)))
         text = file.read().decode(errors="replace")
     rank = status.get("failing_rank")
-    who = f"rank {rank} " if rank is not None else ""
+    node = status.get("failing_node")
+    who = f"rank {rank}{f' on {node}' if node else ''} " if rank is not None else ""
     headline = f"{name} {status['state']}: {who}{status.get('reason') or ''}"
     found = None
     if status["state"] == "failed":

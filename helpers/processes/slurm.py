@@ -14,6 +14,7 @@ from helpers.processes.run_files import read_json
 JOB = "job.json"  # in a run directory: the job that trains there, if it is one of Slurm
 LOOK_SECONDS = 2.0  # between two questions about one job, whoever asks: slurmctld serves a whole cluster
 ANSWER_SECONDS = 60.0
+LOOK_ANSWER_SECONDS = 10.0  # a cell that shows a run waits for no longer
 FORMAT = "%T|%r|%N|%S"  # state, reason, nodes, start: of a waiting job the expected one
 # squeue(1), JOB STATE CODES: those from which no job comes back by itself. GONE: forgotten (MinJobAge).
 ENDED = (
@@ -100,7 +101,15 @@ def look(run_directory: Path) -> Job | None:
 
 def _look(number: int, conf: str | None) -> Job:
     try:
-        line = _ask("squeue", "--noheader", "--states=all", f"--jobs={number}", f"--format={FORMAT}", conf=conf)
+        line = _ask(
+            "squeue",
+            "--noheader",
+            "--states=all",
+            f"--jobs={number}",
+            f"--format={FORMAT}",
+            conf=conf,
+            seconds=LOOK_ANSWER_SECONDS,
+        )
     except SlurmRefused as refusal:
         return Job(number, "GONE") if "Invalid job id" in str(refusal) else Job(number, SILENT, str(refusal))
     parts = line.strip().split("|")
@@ -124,14 +133,14 @@ def _told(run_directory: Path, *words: str) -> None:
     _known.pop((described["job"], described.get("slurm_conf")), None)
 
 
-def _ask(*words: str, conf: str | None = None) -> str:
+def _ask(*words: str, conf: str | None = None, seconds: float = ANSWER_SECONDS) -> str:
     environment = os.environ | ({"SLURM_CONF": conf} if conf else {})
     try:
-        done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=ANSWER_SECONDS)
+        done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=seconds)
     except FileNotFoundError:
         raise SlurmRefused(why_not() or f"{words[0]} cannot be started") from None
     except subprocess.TimeoutExpired:
-        raise SlurmRefused(f"{words[0]} gave no answer within {ANSWER_SECONDS:.0f} s") from None
+        raise SlurmRefused(f"{words[0]} gave no answer within {seconds:.0f} s") from None
     if done.returncode:
         raise SlurmRefused(f"{words[0]}: {' '.join(done.stderr.split())}")
     return done.stdout

@@ -45,7 +45,7 @@ def begin(run_directory: Path, **described):
     now = time.time()
     log.write(f"{logs.LAUNCH_MARK}{launch} of {run_directory}, {time.strftime('%Y-%m-%d %H:%M:%S %z')} ===\n".encode())
     fresh = {"state": "running", "launch": launch, "log_start": log.tell(), "started": now, "ended": None, "pid": None}
-    fresh |= {"exit_code": None, "reason": None, "failing_rank": None, "failing_node": None}
+    fresh |= {"exit_code": None, "reason": None, "failing_rank": None, "failing_node": None, "queued_again": None}
     write_status(run_directory, **fresh, **described, traceback="", disk_full=False)
     return log
 
@@ -55,7 +55,12 @@ def queued(run_directory: Path, **described) -> None:
     log = Path(run_directory) / "log.txt"
     fresh = {"state": "running", "detached": True, "reason": None}
     fresh |= {"started": time.time(), "ended": None, "pid": None, "exit_code": None, "traceback": ""}
-    fresh |= {"log_start": log.stat().st_size if log.exists() else 0, "failing_rank": None, "failing_node": None}
+    fresh |= {
+        "log_start": log.stat().st_size if log.exists() else 0,
+        "failing_rank": None,
+        "failing_node": None,
+        "queued_again": None,
+    }
     write_status(run_directory, **fresh, **described)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from helpers.machine import given, given_folder, runs_root
-from helpers.processes import checkpoints, control
+from helpers.processes import checkpoints, control, slurm
 from helpers.processes.run_directory import why_no_name
 from helpers.processes.run_files import FILES, read_json, read_text, why_closed, why_damaged
 from helpers.runs import events
@@ -92,6 +92,12 @@ class Run(Results):
         """The last lines of `log.txt`."""
         return self.log(last=lines)
 
+    @property
+    def job(self) -> Text | None:
+        """What Slurm says of the run's job now: whether it waits, and for what; None for a run without a job."""
+        job = slurm.look(self.path)
+        return job and Text(control.standstill(self.path) or str(job))
+
     def stop(self) -> str:
         """End the run, whatever state it is in; returns its state once no process of it lives (35 s at most)."""
         return control.stop(self.path)
@@ -131,10 +137,11 @@ class Run(Results):
     def headline(self) -> str:
         words = f"{self.recipe_name}, {self.path.name}: {self.state}"
         status = control.read_status(self.path)
-        if self.state == "running" and control.suspended(self.path):
-            words += ", but its supervisor is stopped (SIGSTOP): run.stop() ends it"
+        if self.state == "running" and (why := control.standstill(self.path)):
+            words += f", but {why}"
         if self.state == "failed":
-            who = "" if status.get("failing_rank") is None else f"rank {status['failing_rank']} "
+            node = f" on {status['failing_node']}" if status.get("failing_node") else ""
+            who = "" if status.get("failing_rank") is None else f"rank {status['failing_rank']}{node} "
             words += f" ({who}{status.get('reason') or 'its supervisor was killed'})"
         return words if len(self.losses) else f"{words}, without a single step"
 

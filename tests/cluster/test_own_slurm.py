@@ -1,0 +1,64 @@
+"""A Slurm of one's own: up in a second or so, real, and gone without a trace, however its kernel ends."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import psutil
+import pytest
+from patience import survivors, wait_for
+
+from helpers import cluster
+from helpers.machine import PROJECT
+from helpers.processes import slurm
+
+pytestmark = pytest.mark.skipif(cluster.why_no_slurm() is not None, reason=str(cluster.why_no_slurm()))
+
+KERNEL = """
+import sys, time
+from helpers import cluster
+own = cluster.OwnSlurm().start()
+own.ask("sbatch", "--output=/dev/null", "--wrap", "srun sleep 3600", "--nodes=2")
+while len(own.processes()) < 8: time.sleep(0.05)
+print(*[process.pid for process in own.processes()], own.folder, flush=True)
+time.sleep(3600)
+"""
+
+
+def test_it_runs_jobs_on_two_nodes_and_leaves_nothing(tmp_path, monkeypatch):
+    before = os.environ.get("SLURM_CONF")
+    with cluster.OwnSlurm() as own:
+        said = own.ask("srun", "--nodes=2", "--ntasks-per-node=1", "bash", "-c", "echo $SLURM_NODEID $SLURMD_NODENAME")
+        assert sorted(said.splitlines()) == ["0 n1", "1 n2"]
+        (tmp_path / "job.sh").write_text("#!/bin/sh\nsleep 3600\n")
+        number = slurm.submit(tmp_path)
+        assert slurm.number_of(tmp_path) == number and slurm.look(tmp_path).is_going
+        slurm.cancel(tmp_path)
+        (tmp_path / "job.json").write_text('{"job": 999}')
+        assert slurm.look(tmp_path).state == "GONE"
+        with pytest.raises(slurm.SlurmRefused, match="sbatch: .*invalid partition"):
+            (tmp_path / "job.sh").write_text("#!/bin/sh\n#SBATCH --partition=nowhere\n")
+            slurm.submit(tmp_path)
+        daemons, folder = own.processes(), own.folder
+        assert own.processes("n2") and all("munge" not in process.name() for process in own.processes("n2"))
+    assert not survivors(daemons) and not folder.exists() and os.environ.get("SLURM_CONF") == before
+    (tmp_path / "job.json").write_text(f'{{"job": 3, "slurm_conf": "{folder}/slurm.conf"}}')
+    monkeypatch.setattr(slurm, "LOOK_ANSWER_SECONDS", 1)
+    assert slurm.look(tmp_path).state == slurm.SILENT and slurm.look(tmp_path).is_going  # nobody knows
+
+
+def test_it_ends_with_its_kernel_even_if_that_is_killed():
+    kernel = subprocess.Popen([sys.executable, "-c", KERNEL], cwd=PROJECT, stdout=subprocess.PIPE, text=True)
+    *pids, folder = kernel.stdout.readline().split()
+    processes = [psutil.Process(int(pid)) for pid in pids]
+    kernel.send_signal(signal.SIGKILL)
+    kernel.communicate()
+    assert len(processes) >= 8 and not survivors(processes)
+    wait_for(lambda: not os.path.exists(folder), "the end of its folder")
+
+
+def test_what_is_missing_is_said_with_the_line_that_installs_it(monkeypatch):
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setattr(cluster.own_slurm, "SBIN", "/nowhere")
+    assert "slurm-client" in cluster.why_no_slurm() and "apt-get install" in cluster.why_no_slurm()
