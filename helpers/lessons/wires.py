@@ -1,27 +1,40 @@
 """Two hosts and the wire between them: what each layout sends over it in a step, and what a narrow one costs."""
 
 import json
+import re
 import statistics
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from helpers import cluster, launch
-from helpers.machine import here, runs_root
+from helpers.lessons.exercises import told
+from helpers.machine import Machine, here, runs_root
+from helpers.machine.variables import device_environment
 from helpers.processes import logs
-from helpers.recipes import Recipe, costs
-from helpers.runs import records
+from helpers.recipes import Nodes, Recipe, costs, preflight
+from helpers.runs import Run, records
 from helpers.show import message
 from helpers.show.arguments import checked
+from helpers.show.message import Message
 
 RECORD = records.RECORDED / "cpu" / "wires.json"
+LAYOUTS = {"PP 2": {"pipeline_parallel": 2}, "DP 2": {"processes": 2}, "TP 2": {"tensor_parallel": 2}}
 RATES = (None, 1000, 100)  # Mbit/s; None: as fast as the machine copies
 STEPS = 5  # at each rate; the first one of them is not counted: the wire changed in its midst
 STARTS = 2  # steps that come before any of them
 POLL_SECONDS = 0.02
+PRINTED = re.compile(r"iteration +(\d+)/.*?lm loss: (\S+) .*?grad norm: (\S+)")
+SHOWN_STEPS = 4  # of a comparison: the first ones, and the last
+MOST_MEGABYTES = 7.0  # of the puzzle
+RANKS = 4
+MEET_SECONDS = 60
 
 
 class Wire(threading.Thread):
@@ -95,14 +108,14 @@ def measure(
             hosts.narrow(rates[0])
             wire.start()
             try:
-                launch.train(one, data, on=hosts, runs_dir=folder)
+                launch.train(one, data, on=hosts, runs_dir=folder, machine=on_cpu())
             finally:
                 wire.over.set()
                 wire.join()
         found[name] = wire.found() | {
             "expected_bytes": sum(costs.crossing_bytes(one, one.layout.world_size // 2).values())
         }
-    return {"measured_on": here().kind, "layouts": found}
+    return {"measured_on": on_cpu().kind, "layouts": found}
 
 
 def schedule(rates: Sequence[float | None] = RATES) -> dict:
@@ -113,6 +126,116 @@ def schedule(rates: Sequence[float | None] = RATES) -> dict:
 def recorded() -> dict:
     """What `measure` found when it was recorded; no layouts where nothing is."""
     return json.loads(RECORD.read_text()) if RECORD.is_file() else {"measured_on": "nothing", "layouts": {}}
+
+
+@checked
+def same(alone: Run, data):
+    """Train the recipe of a finished run on two hosts, and put what Megatron printed of both side by side (pandas).
+
+    Where no two hosts can be made: the recorded comparison, and a sentence that says so.
+    """
+    if why := cluster.why_no_hosts():
+        found = recorded()
+        print(f"{why}\nShown instead: recorded on {found['measured_on']}.")
+        one, two = (dict(_by_step(found.get("same", {}).get(name, []))) for name in ("one", "two"))
+    else:
+        with cluster.two_hosts() as hosts:
+            there = launch.train(alone.recipe, data, on=hosts, fresh=True, machine=on_cpu())
+        one, two = printed(alone), printed(there)
+    return side_by_side(one, two)
+
+
+def printed(run: Run) -> dict[int, tuple[str, str]]:
+    """Step → loss and gradient norm, with the digits that Megatron printed."""
+    return dict(_by_step(PRINTED.findall((Path(run.path) / "log.txt").read_text(errors="replace"))))
+
+
+def side_by_side(one: Mapping[int, tuple[str, str]], two: Mapping[int, tuple[str, str]]):
+    """Loss and gradient norm of the first steps and of the last, and how many steps are equal in every digit."""
+    import pandas as pd
+
+    if not one:
+        return message.nothing_recorded("run on two hosts")
+    steps = sorted(one)
+    equal = sum(one[step] == two.get(step) for step in steps)
+    rows = {
+        str(step): {
+            "loss, one host": one[step][0],
+            "two hosts": two.get(step, ("–", "–"))[0],
+            "gradient norm, one host": one[step][1],
+            "on two": two.get(step, ("–", "–"))[1],
+        }
+        for step in [*steps[: SHOWN_STEPS - 1], steps[-1]]
+    }
+    name = f"step ({equal} of {len(steps)} are equal in every digit)"
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(name)
+
+
+def _by_step(found) -> list:
+    return [(int(step), (loss, norm)) for step, loss, norm in found]
+
+
+@told
+def puzzle(recipe: Recipe, data, change) -> Message:
+    """The puzzle: four ranks, two on each host, no rank with more than half of the layers' weights, and at most
+    MOST_MEGABYTES a step over the wire. Checked by counting them, where two hosts can be made."""
+    if change is ...:
+        return Message("asked", "The puzzle: put a dict of changes where the … is and run the cell again.")
+    if not isinstance(change, dict):
+        return Message("wrong", 'The answer is a dict of changes, like {"tensor_parallel": 2, "processes": 4}.')
+    try:
+        one = recipe.with_(**change).with_(**schedule((None,)))
+        preflight.refuse(preflight.check(one, data, on_cpu(), nodes=Nodes(2, RANKS // 2)))
+    except (TypeError, preflight.PreflightError) as refusal:
+        return Message("wrong", str(refusal))
+    if one.layout.tensor_parallel * one.layout.pipeline_parallel < 2:
+        return Message("wrong", "Every rank holds the whole model: split its matrices or its layers.")
+    crossing = costs.crossing_bytes(one, RANKS // 2)
+    sent, how = sum(crossing.values()), "by formula"
+    if not cluster.why_no_hosts():
+        sent, how = measure(recipe, data, {"yours": change}, rates=(None,))["layouts"]["yours"]["sent_bytes"], "counted"
+    found = f"{one.layout.name}: {sent / 1e6:.1f} MB a step cross the wire ({how}): {', '.join(crossing) or 'nothing'}."
+    if sent / 1e6 <= MOST_MEGABYTES:
+        return Message("right", f"{found} All else stays inside the hosts.")
+    return Message("wrong", f"{found} {MOST_MEGABYTES:g} MB are allowed.")
+
+
+@told
+def meet(nodes) -> Message:
+    """Exercise: hosts on which two ranks find each other although each host's own name stands for 127.0.1.1, as
+    Debian writes it. Checked by starting torchrun on both."""
+    if nodes is ...:
+        return Message("asked", 'Put recipes.Nodes(2, 1, address="node0", …) where the … is and run the cell again.')
+    if not isinstance(nodes, Nodes) or nodes.world_size != 2 or nodes.count != 2:
+        return Message("wrong", "The answer is a recipes.Nodes of two hosts with one rank each.")
+    if why := cluster.why_no_hosts():
+        return Message("plain", f"{why} So it cannot be tried here.")
+    settings = nodes.variables() | device_environment(on_cpu(), nodes.sockets)
+    variables = [f"{name}={value}" for name, (value, _) in settings.items()]
+    torchrun = [sys.executable, "-m", "helpers.ranks.torchrun", "--max-restarts", "0", "helpers/ranks/meet.py"]
+    with cluster.two_hosts(debian_names=True) as hosts:
+        started = [
+            subprocess.Popen(
+                hosts.on(host, "env", *variables, f"PET_NODE_RANK={host}", *torchrun),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+            for host in (1, 0)
+        ]
+        try:
+            said = [process.communicate(timeout=MEET_SECONDS)[0] for process in started]
+        except subprocess.TimeoutExpired:
+            return Message("wrong", f"They had not met after {MEET_SECONDS} s.")
+    if all(process.returncode == 0 for process in started):
+        return Message("right", "They met: " + "; ".join(line for text in said for line in text.splitlines()[-1:]))
+    failed = next(text for text, process in zip(said, started, strict=True) if process.returncode)
+    return Message("wrong", failed.strip().splitlines()[-1] if failed.strip() else "torchrun ended without a word.")
+
+
+def on_cpu() -> Machine:
+    """This machine without its GPUs: what travels between hosts is counted on CPU ranks."""
+    return replace(here(), gpus=())
 
 
 @checked

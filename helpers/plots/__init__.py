@@ -25,3 +25,4 @@ from helpers.plots.sizes import memory, parameters
 from helpers.plots.speedups import scaling, strong_scaling, strong_scaling_table, weak_scaling, weak_scaling_table
 from helpers.plots.timeline import layer_timeline, time_shares
 from helpers.plots.training import curves, learning_rate, loss, loss_difference, signed_differences
+from helpers.plots.wires import narrow_wire
