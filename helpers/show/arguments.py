@@ -121,12 +121,11 @@ def what_is_wrong(function: Callable, signature: inspect.Signature, arguments: t
             value = list(value.values())
         for one in value if several in (several.VAR_POSITIONAL, several.VAR_KEYWORD) else [value]:
             if not fits(one, kind):
+                others = {other: value for other, value in given.items() if other != parameter}
                 there = [
                     other
-                    for other, value in given.items()
-                    if other != parameter
-                    and _is_ours(value, kind)
-                    and not (other in kinds and fits(value, kinds[other]))
+                    for other, value in others.items()
+                    if _is_ours(value, kind) and not fits(value, kinds.get(other, types.NoneType))
                 ]
                 swapped = f" What stands at {there[0]} is one: they are swapped." if there else ""
                 return f"{name}({parameter}={_shown(one)}): it takes {in_words(kind)}{_but(one, kind)}.{swapped}"

@@ -54,11 +54,8 @@ def words(recipe: "Recipe") -> Iterator[Problem]:
         yield error(f"name={as_typed(recipe.name)}", why_no_name(recipe.name), 'name="my_run", say.')
     if not isinstance(recipe.tokenizer, str) or not recipe.tokenizer:
         why = "It is what corpus.prepare(tokenizer=…) takes: a name or a path, as a text."
-        of_corpus = hasattr(recipe.tokenizer, "tokenizer_path")
-        change = (
-            "tokenizer=str(data.tokenizer_path) for the one of a corpus." if of_corpus else 'tokenizer="gpt2", say.'
-        )
-        yield error(f"tokenizer={as_typed(recipe.tokenizer)}", why, change)
+        named = "str(data.tokenizer_path)" if hasattr(recipe.tokenizer, "tokenizer_path") else '"gpt2"'
+        yield error(f"tokenizer={as_typed(recipe.tokenizer)}", why, f"tokenizer={named}, say.")
     flags = recipe.extra_flags
     if not isinstance(flags, tuple) or not all(isinstance(word, str) for word in flags):
         why = "It is a tuple of the words of a command line, each one a string."
