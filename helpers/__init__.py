@@ -3,6 +3,7 @@
 import sys
 
 if "IPython" in sys.modules:
-    from helpers.show import frames
+    from helpers.show import errors, frames
 
     frames.set_in_jupyter()
+    errors.set_in_ipython()
