@@ -72,6 +72,19 @@ class Slurm:
         if not TIME.fullmatch(self.time):
             raise ValueError(f'cluster.slurm(time={as_typed(self.time)}): "30" minutes, "4:00:00" or "2-12:00:00".')
 
+    @property
+    def time_seconds(self) -> int:
+        """The limit of one start in seconds: minutes, minutes:seconds, hours:minutes:seconds, days-hours…"""
+        days, dash, clock = self.time.rpartition("-")
+        parts = [int(part) for part in clock.split(":")]
+        if dash:
+            hours, minutes, seconds = (parts + [0, 0])[:3]
+        elif len(parts) < 3:
+            hours, minutes, seconds = 0, *(parts + [0])[:2]
+        else:
+            hours, minutes, seconds = parts
+        return ((int(days or 0) * 24 + hours) * 60 + minutes) * 60 + seconds
+
     def nodes_of(self, recipe: Recipe) -> Nodes:
         """The nodes of a run of this recipe, which share its ranks.
 

@@ -71,7 +71,10 @@ def train(
     root = runs_root() if runs_dir is None else given_folder(runs_dir, "launch.train(runs_dir={})")
     place = root / f"{recipe.name}" / ("new" if fresh else "")  # beside the unfinished ones, or among them
     nodes, queued = None if on is None else on.nodes_of(recipe), hasattr(on, "submit")
-    for warning in preflight.refuse(preflight.check(recipe, data, machine, place, entry_script, nodes=nodes)):
+    found = preflight.check(recipe, data, machine, place, entry_script, nodes=nodes)
+    if queued:
+        found += preflight.time_limit(recipe, nodes.machine(machine), on.time_seconds)
+    for warning in preflight.refuse(found):
         print(warning)
     identity = preflight.identity(recipe, data, entry_script)
     supervisor = None

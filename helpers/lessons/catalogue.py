@@ -43,7 +43,8 @@ def of(machine: Machine, hub: bool) -> tuple[Plan, ...]:
     staged = f"two stages on {'two GPUs' if len(machine.gpus) > 1 else 'the processor'}; pipelines of four as a replay"
     here = {"00": "this report and a real all-reduce", "01": corpus, "02": gpt, "03": split, "04": llama}
     shared = "two ranks from DDP to FSDP, four for the batch; speeds of GPUs from recorded runs"
-    here |= {"05": shared, "06": staged, "09": planned, "10": after}
+    spread = "two hosts and a Slurm of two nodes, on the processor of this machine; where they cannot be, as recorded"
+    here |= {"05": shared, "06": staged, "09": planned, "10": after, "11": spread}
     return tuple(
         Plan(path.stem, here[path.stem[:2]], duration(path, machine))
         for path in sorted((PROJECT / "notebooks").glob("[0-9][0-9]_*.ipynb"))

@@ -35,14 +35,14 @@ def why_lost(environment: Mapping[str, str]) -> str | None:
                 )
     master = environment.get("PET_MASTER_ADDR", "")
     try:
-        meeting = {found[4][0] for found in socket.getaddrinfo(master or "localhost", None)}
+        socket.getaddrinfo(master or "localhost", None)
     except (OSError, UnicodeError) as refusal:
         return (
             f"{socket.gethostname()} does not know the host {master!r}, where all meet ({refusal}). "
             "Fix: its IP address instead of its name: Nodes(address=…) or PET_MASTER_ADDR."
         )
-    here_alone = all(ipaddress.ip_address(address).is_loopback for address in meeting)  # "hosts" of one machine
-    return None if nodes == 1 or here_alone or environment.get("GLOO_SOCKET_IFNAME") else why_loopback()
+    on_one_machine = master in ("", "localhost", "::1") or master.startswith("127.")
+    return None if nodes == 1 or on_one_machine or environment.get("GLOO_SOCKET_IFNAME") else why_loopback()
 
 
 def why_loopback() -> str | None:

@@ -92,3 +92,18 @@ def test_what_cannot_be_meant_is_refused_in_words(odd, words):
 def test_ranks_that_nodes_cannot_share_are_refused(tiny_recipe):
     with pytest.raises(ValueError, match="3 ranks cannot be shared evenly by 2 nodes"):
         cluster.slurm(nodes=2, time="30").nodes_of(tiny_recipe.with_(processes=3))
+
+
+@pytest.mark.parametrize(
+    ("time", "seconds"),
+    [
+        ("30", 1800),
+        ("30:15", 1815),
+        ("4:00:00", 14_400),
+        ("2-12", 216_000),
+        ("2-12:30", 217_800),
+        ("1-0:00:05", 86_405),
+    ],
+)
+def test_a_time_limit_is_read_as_sbatch_reads_it(time, seconds):
+    assert cluster.slurm(nodes=2, time=time).time_seconds == seconds
