@@ -39,6 +39,7 @@ NATIVE = Speed(cross_entropy_fusion="native")
 EAGER = Speed(cross_entropy_fusion="te")
 FULL = Speed(cross_entropy_fusion="te", cuda_graph=True)
 OTHER_SEED = 4321  # first weights and order of the data
+TCP_ALONE = {"NCCL_P2P_DISABLE": "1", "NCCL_SHM_DISABLE": "1", "NCCL_NET": "Socket"}  # GPUs of two nodes have no more
 RUN_SECONDS = 300  # none takes longer: the 8B at batch 128, 25 steps of 9 s
 
 
@@ -313,12 +314,20 @@ def sharded() -> list[Recipe]:
     ]
 
 
+def two_nodes() -> list[Recipe]:
+    """GPT 1.2B on two GPUs that talk through NVLink, and through TCP as if each were alone in its node."""
+    small = gpt(*WEAK_SIZES[1], 4).with_(global_batch_size=16, speed=EAGER)
+    splits = {"dp2": {"processes": 2}, "pp2": {"pipeline_parallel": 2}, "tp2": {"tensor_parallel": 2}}
+    ways = ("nvlink", "tcp")
+    return [timed(small, f"gpt_1_2b_{name}_{way}", 12, **split) for name, split in splits.items() for way in ways]
+
+
 def planned() -> dict[str, Recipe]:
     """Every run by the name of its record; runs that are compared with each other alone have a folder."""
     every = [*waterfall(), *micro_batches(), *precisions(), *tensor_parallel(), *llama()]
     every += [*data_parallel(), *eight_gpus()]
     folders = {"": every, "twins/": twins(), "steps/": steps(), "layouts/": layouts(), "pipeline/": pipeline()}
-    folders["sharded/"] = sharded()
+    folders |= {"sharded/": sharded(), "two_nodes/": two_nodes()}
     named = {folder + recipe.name: recipe for folder, several in folders.items() for recipe in several}
     return {name: recipe.with_(stock=name.endswith("_stock")) for name, recipe in named.items()}  # whatever is exported
 
@@ -356,6 +365,8 @@ def make(name: str, recorded: Path, is_smoke: bool) -> None:
     recipe = planned()[name]
     recipe = smoke(recipe) if is_smoke else recipe
     data = corpus.prepare("sotu", tokenizer=recipe.tokenizer)
+    if name.endswith("_tcp"):
+        os.environ.update(TCP_ALONE)
     with without_transformer_engine() if "_local_" in name else contextlib.nullcontext(here()) as machine:
         run = launch.train(recipe, data, fresh=True, machine=machine)
     keep(run, name, recorded)
