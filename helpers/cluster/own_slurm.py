@@ -7,6 +7,7 @@ import atexit
 import contextlib
 import getpass
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -29,6 +30,8 @@ CONF = """\
 ClusterName=own
 SlurmctldHost={host}(127.0.0.1)
 SlurmctldPort={port}
+# Jobs of another such Slurm on this machine have other numbers, and so other ports.
+FirstJobId={first_job}
 SlurmUser={user}
 SlurmdUser={user}
 # Nobody else's job: authenticated with a key that lies in this folder, heard on 127.0.0.1 alone.
@@ -202,6 +205,7 @@ class OwnSlurm:
             user=getpass.getuser(),
             folder=self.folder,
             port=ports[0],
+            first_job=random.randrange(1, 1_000_000),
             nodes=",".join(self.names),
             ports=",".join(ports[1:]),
             cpus=self.cpus,

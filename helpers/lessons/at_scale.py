@@ -1,6 +1,6 @@
 """Jobs of many nodes that others ran: what a GPU holds, what it sends inside its node and to others, and the step."""
 
-from helpers import planner
+from helpers import planner, runs
 from helpers.recipes import costs
 from helpers.show import message
 
@@ -30,4 +30,27 @@ def table():
         }
     if not rows:
         return message.nothing_recorded("job of many nodes")
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def without_nvlink():
+    """Two GPUs of one host that talk through NVLink, and through TCP as two nodes of one GPU each would: milliseconds a
+    step of GPT 1.2B by layout, and MB that both send in it (pandas); a sentence where nothing is recorded."""
+    import pandas as pd
+
+    rows = {}
+    for layout in ("pp2", "dp2", "tp2"):
+        pair = [runs.recorded_anywhere(f"two_nodes/gpt_1_2b_{layout}_{way}") for way in ("nvlink", "tcp")]
+        if None in pair:
+            continue
+        nvlink, tcp = pair
+        rows[nvlink.layout.name] = {
+            "MB a step": f"{sum(costs.sent_bytes(nvlink.recipe).values()) / 1e6:,.0f}",
+            "ms a step, NVLink": f"{nvlink.step_milliseconds:,.0f}",
+            "TCP": f"{tcp.step_milliseconds:,.0f}",
+            "times as long": f"{tcp.step_milliseconds / nvlink.step_milliseconds:.1f}",
+            "measured on": nvlink.measured_on,
+        }
+    if not rows:
+        return message.nothing_recorded("run of two GPUs over TCP (tests/benchmarks/gpu_runs.py --only 'two_nodes/*')")
     return pd.DataFrame.from_dict(rows, orient="index")
