@@ -21,7 +21,7 @@ def loss(*several: Results | None, reference: bool = True, data: Corpus | None =
     """Training loss by step of one or more runs, with the loss on the validation part where it was computed.
 
     Args:
-        reference: also the loss of guessing among V tokens, ln V.
+        reference: also the loss of guessing among V tokens, ln V, unless the weights came trained.
         data: a `corpus.Corpus`: also the loss of knowing how often each of its tokens occurs, its unigram entropy.
 
     Raises:
@@ -174,7 +174,7 @@ def _losses(axes, several, reference: bool, data) -> str:
         axes.plot(held_out.index, held_out, label=label, **look)
         alt += f" On the validation part {name} had {held_out.iloc[-1]:.3f} at step {held_out.index[-1]}."
     if reference:
-        for size in sorted({run.model.vocab_size for run in several if run.model}):
+        for size in sorted({run.model.vocab_size for run in several if run.model and not run.recipe.pretrained}):
             alt += f" Guessing among {size:,} tokens would give ln V = {math.log(size):.2f}."
             _line(axes, math.log(size), "ln V = {:.2f} (guessing)")
     if data is not None:

@@ -3,7 +3,8 @@
     torchrun --nproc-per-node 2 helpers/ranks/held_out_loss.py samples.safetensors 4 <flags of the model, --load …>
 
 `samples.safetensors`: tokens, labels, position_ids and loss_mask, each [samples, tokens]; 4 of them go through the
-model at once. One rank prints `LOSS {json}`: sum (nats, over the labels that count) and tokens (how many those are).
+model at once. One rank prints `LOSS {json}`: of each sample its sum (nats, over the labels that count) and its tokens
+(how many those are).
 """
 
 import json
@@ -30,16 +31,16 @@ MARK = "LOSS "
 
 @torch.no_grad()
 def measure(model: torch.nn.Module, samples: dict[str, torch.Tensor], at_once: int) -> dict | None:
-    """Sum and count; None but on the last pipeline stage."""
-    total, tokens = 0.0, 0
+    """Sum and count of each sample; None but on the last pipeline stage."""
+    sums, tokens = [], []
     for start in range(0, len(samples["tokens"]), at_once):
         part = {name: tensor[start : start + at_once].cuda() for name, tensor in samples.items()}
         losses = checkpoint_model.forward(model, part["tokens"], part["position_ids"], labels=part["labels"])
         if losses is not None:
             mask = part["loss_mask"].float()
-            total += float((losses.float() * mask).double().sum())
-            tokens += int(mask.sum())
-    return {"sum": total, "tokens": tokens} if mpu.is_pipeline_last_stage() else None
+            sums += (losses.float() * mask).double().sum(1).tolist()
+            tokens += mask.sum(1).int().tolist()
+    return {"sums": sums, "tokens": tokens} if mpu.is_pipeline_last_stage() else None
 
 
 @record

@@ -25,12 +25,16 @@ MARK = "LOSS {"  # what the program prints before its JSON
 
 @dataclass(frozen=True, repr=False)
 class Evaluation:
-    """The loss on held-out text: nats a token, over `tokens` of them, which stand for `bytes` of text in UTF-8."""
+    """The loss on held-out text: nats a token, over `tokens` of them, which stand for `bytes` of text in UTF-8.
+
+    `each`: the loss of every sample by itself.
+    """
 
     what: str
     loss: float
     tokens: int
     bytes: int
+    each: tuple[float, ...] = ()
 
     @property
     def perplexity(self) -> float:
@@ -112,12 +116,16 @@ def evaluate(
     found = json.loads(next(line[line.index(MARK) + len(MARK) - 1 :] for line in said.splitlines() if MARK in line))
     predicted = arrays["labels"][arrays["loss_mask"] > 0].tolist()
     size = text.text_bytes(text.tokenizer_of(saved), predicted) if saved.tokenizer else 0
-    return Evaluation(what, found["sum"] / found["tokens"], found["tokens"], size)
+    total = sum(found["tokens"])
+    each = tuple(nats / count for nats, count in zip(found["sums"], found["tokens"], strict=True) if count)
+    return Evaluation(what, sum(found["sums"]) / total, total, size, each)
 
 
 @checked
 def compare(before: list[Evaluation], after: list[Evaluation]):
     """Evaluations of two models on the same texts: loss and perplexity of both, and how far the loss moved (pandas).
+
+    Behind the change stands its standard error over the samples, each compared with itself.
 
     Raises:
         WeightsError: they are of other texts, or of another number of tokens.
@@ -130,7 +138,7 @@ def compare(before: list[Evaluation], after: list[Evaluation]):
         {
             "loss before": round(old.loss, 3),
             "after": round(new.loss, 3),
-            "change": f"{new.loss - old.loss:+.3f}",
+            "change": f"{new.loss - old.loss:+.3f}{_error(old, new)}",
             "perplexity before": round(old.perplexity, 1),
             "perplexity after": round(new.perplexity, 1),
             "bits per byte after": round(new.bits_per_byte, 3),
@@ -138,6 +146,13 @@ def compare(before: list[Evaluation], after: list[Evaluation]):
         for old, new in zip(before, after, strict=True)
     ]
     return pd.DataFrame(rows, index=[one.what for one in before])
+
+
+def _error(old: Evaluation, new: Evaluation) -> str:
+    """How sure the change is: the standard deviation of the samples' own changes ÷ √ of their number."""
+    if min(len(old.each), len(new.each)) < 2:
+        return ""
+    return f" ± {np.std(np.subtract(new.each, old.each), ddof=1) / math.sqrt(len(new.each)):.3f}"
 
 
 def _in_order(saved: checkpoint.Checkpoint, data: Corpus, part: str, count: int | None) -> dict[str, np.ndarray]:

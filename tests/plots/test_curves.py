@@ -5,7 +5,7 @@ import math
 import pytest
 from records import DATA, curves, make_run
 
-from helpers import machine, plots, recipes
+from helpers import machine, plots, recipes, runs
 from helpers.corpus import Corpus
 
 SMALL = recipes.gpt3_345m().scaled_to("cpu").with_(train_iters=20, lr=2e-3, min_lr=2e-4, lr_warmup_iters=4)
@@ -89,3 +89,10 @@ def test_signed_differences_keep_the_sign_and_name_what_is_missing(tmp_path):
     assert picture.alt.endswith("Not recorded: gone.") and "worse − base: +0.100" in picture.alt
     with pytest.raises(ValueError, match="no pair of runs"):
         plots.signed_differences({"gone": (None, base)})
+
+
+def test_a_run_of_trained_weights_has_no_line_of_guessing():
+    """Its loss lies so far below that the curve would be flat."""
+    (run,) = runs.recorded("h100-80gb-hbm3/after_training")
+    picture = plots.loss(run)
+    assert "ln V" not in picture.alt and not picture.figure.axes[0].texts

@@ -98,5 +98,7 @@ def test_two_models_on_the_same_texts():
     table = weights.compare(before, after)
     assert list(table.index) == ["speeches", "python"] and list(table["change"]) == ["-0.500", "+0.100"]
     assert table["perplexity after"].tolist() == [12.2, 8.2]
+    sampled = [Evaluation("speeches", 3.0, 100, 400, (2.0, 4.0)), Evaluation("speeches", 2.5, 100, 400, (1.6, 3.4))]
+    assert list(weights.compare(sampled[:1], sampled[1:])["change"]) == ["-0.500 ± 0.100"]
     with pytest.raises(weights.WeightsError, match="are of different texts"):
         weights.compare(before, after[::-1])
