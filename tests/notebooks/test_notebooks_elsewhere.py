@@ -59,6 +59,7 @@ def started(monkeypatch, small_corpus):
 
     def train(recipe, data, machine=None, **_):
         where = machine or here()
+        assert (data is None) == (recipe.tokenizer == "gpt2"), f"{recipe.name} is handed another tokenizer's tokens"
         preflight.refuse(preflight.check(recipe.with_(pretrained=None), data, where))  # beside a record lie no weights
         assert {word for word in recipe.flags(data, where) if word.startswith("--")} <= KNOWN
         recipes.append(recipe)
