@@ -41,8 +41,24 @@ def why_lost(environment: Mapping[str, str]) -> str | None:
             f"{socket.gethostname()} does not know the host {master!r}, where all meet ({refusal}). "
             "Fix: its IP address instead of its name: Nodes(address=…) or PET_MASTER_ADDR."
         )
+    if own == "0" and (taken := why_taken(environment.get("PET_MASTER_PORT", ""))):
+        return taken
     on_one_machine = master in ("", "localhost", "::1") or master.startswith("127.")
     return None if nodes == 1 or on_one_machine or environment.get("GLOO_SOCKET_IFNAME") else why_loopback()
+
+
+def why_taken(port: str) -> str | None:
+    """Whether another program has the port of host 0 on which all would meet."""
+    if not port.isdigit():
+        return None
+    try:
+        with socket.create_server(("", int(port))):
+            return None
+    except (OSError, OverflowError) as refusal:
+        return (
+            f"Port {port} of {socket.gethostname()}, where all hosts would meet, cannot be had ({refusal}). "
+            "Fix: another one on every host, Nodes(port=…) or PET_MASTER_PORT, or end what holds it (`ss -tlnp`)."
+        )
 
 
 def why_loopback() -> str | None:

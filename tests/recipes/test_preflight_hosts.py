@@ -1,5 +1,7 @@
 """What several hosts ask of a recipe, told before anything starts."""
 
+import socket
+
 import pytest
 
 from helpers import recipes
@@ -63,6 +65,16 @@ def test_the_name_that_loops_back_is_told_and_hosts_of_one_machine_are_let_throu
     two = {"PET_NNODES": "2", "PET_NODE_RANK": "1"}
     assert network.why_lost(two | {"PET_MASTER_ADDR": "127.0.0.1"}) is None
     assert "82 s" in network.why_lost(two | {"PET_MASTER_ADDR": "192.0.2.1"})
+
+
+def test_a_port_that_another_program_has_is_told_on_host_0_alone():
+    with socket.create_server(("", 0)) as other:
+        port = str(other.getsockname()[1])
+        known = {"PET_NNODES": "2", "PET_MASTER_ADDR": "127.0.0.1", "PET_MASTER_PORT": port}
+        assert network.why_lost(known | {"PET_NODE_RANK": "1"}) is None
+        lost = network.why_lost(known | {"PET_NODE_RANK": "0"})
+    assert lost.startswith(f"Port {port} of") and "Address already in use" in lost
+    assert network.why_lost(known | {"PET_NODE_RANK": "0"}) is None
 
 
 @pytest.mark.parametrize(
