@@ -44,7 +44,8 @@ def by_hand(recipe: recipes.Recipe, data, nodes: recipes.Nodes, *, machine: Mach
     machine = machine or here()
     root = runs_root()
     found = preflight.check(recipe, data, machine, root / recipe.name, nodes=nodes)
-    for warning in preflight.refuse([*found, *preflight.reachable(nodes, root, PROJECT)]):
+    places = {"The runs": root, "this project": PROJECT}
+    for warning in preflight.refuse([*found, *preflight.reachable(nodes, places)]):
         print(warning)
     identity = preflight.identity(recipe, data, None)
     with run_directory.claim(root / recipe.name, identity, fresh=False) as (directory, lock):

@@ -3,6 +3,7 @@
 Reads the variables that torchrun, gloo and NCCL read. Python's own library alone.
 """
 
+import contextlib
 import ipaddress
 import os
 import socket
@@ -73,12 +74,21 @@ def why_loopback() -> str | None:
     if own is not None and not ipaddress.ip_address(own).is_loopback:
         return None
     stands = f"stands for {own} here (/etc/hosts)" if own else "stands for no address of its own"
-    network = next((one for _, one in socket.if_nameindex() if one != "lo"), "eth0")
+    network = _routed()
     return (
         f"{name}, the name of this host, {stands}: gloo would tell the other hosts to call it on loopback, where they "
         f"would only find themselves, and give up after {SECONDS_LOST} s with `connectFullMesh failed`. "
         f"Fix: Nodes(interface={network!r}), or GLOO_SOCKET_IFNAME={network} on every host."
     )
+
+
+def _routed() -> str:
+    """A network that this host has a way through, as a proposal."""
+    with contextlib.suppress(OSError), open("/proc/net/route") as routes:
+        found = [line.split()[0] for line in list(routes)[1:]]  # that of everything else comes first
+        if found:
+            return found[0]
+    return "eth0"
 
 
 def _is_own(address: str) -> bool:

@@ -42,9 +42,10 @@ def test_tensor_parallelism_that_leaves_a_host_is_told_with_bytes_and_the_planne
 
 
 def test_places_that_only_this_machine_has_are_told(tmp_path, monkeypatch):
-    monkeypatch.setattr(preflight.hosts, "_file_system", lambda place: "ext4" if place == tmp_path else "nfs4")
     nodes = recipes.Nodes(2, 1, interface="lo")
-    assert [one.asked for one in preflight.reachable(nodes, tmp_path, "/shared")] == [f"{tmp_path} on {nodes.name}"]
+    places = {"The runs": tmp_path, "the corpus": "/shared"}
+    monkeypatch.setattr(preflight.hosts, "_file_system", lambda place: "ext4" if place == tmp_path else "nfs4")
+    assert [one.asked for one in preflight.reachable(nodes, places)] == [f"The runs on {nodes.name}"]
 
 
 def test_the_kind_of_a_file_system_is_that_of_the_mount_above_even_where_nothing_is_yet():
@@ -53,14 +54,14 @@ def test_the_kind_of_a_file_system_is_that_of_the_mount_above_even_where_nothing
 
 
 def test_an_interface_that_is_not_here_is_told():
-    (problem,) = preflight.reachable(recipes.Nodes(2, 1, interface="ib9"))
+    (problem,) = preflight.reachable(recipes.Nodes(2, 1, interface="ib9"), {})
     assert problem.asked == "interface='ib9'" and "lo" in problem.why
 
 
 def test_the_name_that_loops_back_is_told_and_hosts_of_one_machine_are_let_through(monkeypatch):
     monkeypatch.setattr(network.socket, "gethostname", lambda: "localhost")
     assert "stands for 127.0.0.1" in network.why_loopback() or "stands for ::1" in network.why_loopback()
-    (problem,) = preflight.reachable(recipes.Nodes(2, 1))
+    (problem,) = preflight.reachable(recipes.Nodes(2, 1), {})
     assert problem.asked == "interface=None" and problem.change.startswith("Nodes(interface=")
     two = {"PET_NNODES": "2", "PET_NODE_RANK": "1"}
     assert network.why_lost(two | {"PET_MASTER_ADDR": "127.0.0.1"}) is None

@@ -2,7 +2,7 @@
 
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -50,18 +50,22 @@ def between(recipe: "Recipe", nodes: Nodes, machine: Machine) -> Iterator[Proble
     yield warning(asked, why, change)
 
 
-def reachable(nodes: Nodes, *places: Path | str) -> Iterator[Problem]:
-    """What the other hosts would miss of this machine, if it is one of them: its network, and `places` on its disk."""
+def reachable(nodes: Nodes, places: Mapping[str, Path]) -> Iterator[Problem]:
+    """What the other hosts would miss of this machine, if it is one of them: its network, and `places` (what lies
+    there → folder) on its own disk."""
     if nodes.interface and nodes.interface not in (there := [name for _, name in socket.if_nameindex()]):
         why = f"This machine has {', '.join(there)}. A host without that network ends at its start."
         yield warning(f"interface={nodes.interface!r}", why, "One that `ip link` shows on every host.")
     elif nodes.sockets is None and (loopback := network.why_loopback()):
         yield warning("interface=None", *loopback.split(" Fix: "))
-    for place in map(Path, places):
-        if (kind := _file_system(place)) in OWN_DISK:
-            why = f"It lies on {kind}, a disk of this machine, and every host must find it under the same path."
-            change = "A shared folder (NFS, Lustre, GPFS …), or the same files on every host if they are only read."
-            yield warning(f"{place} on {nodes.name}", why, change)
+    kinds = {what: _file_system(Path(place)) for what, place in places.items()}
+    if own := {what: kind for what, kind in kinds.items() if kind in OWN_DISK}:
+        they = "It lies" if len(own) == 1 else "They lie"
+        why = (
+            f"{they} on {', '.join(sorted(set(own.values())))}, a disk of this machine, and every host must find them."
+        )
+        change = "A folder that all share (NFS, Lustre, GPFS …), or a copy under the same path on every host."
+        yield warning(f"{' and '.join(own)} on {nodes.name}", why, change)
 
 
 def time_limit(recipe: "Recipe", machine: Machine, seconds: float) -> Iterator[Problem]:
