@@ -141,12 +141,15 @@ def follow(run: runs.Run, kill_at: Annotated[int, bounds.STEPS] | None = None) -
     Raises:
         TrainingFailed: the run failed.
         RuntimeError: it ended by itself, before it could be killed, or nothing was ever started there.
-        ValueError: the run directory is damaged, or the run has no such step to be killed at.
+        ValueError: the run directory is damaged, or the run has no such step to be killed at, or is on Slurm.
         TypeError: this is no run.
     """
     runs.load(run.path)  # its files may have been damaged since
     if "model" not in run.described:
         raise RuntimeError(f"{run.path} has no recipe.json, so nothing was started there: launch.train does that.")
+    if kill_at is not None and slurm.number_of(run.path):
+        why = "its processes are on Slurm's nodes, not here. cluster.OwnSlurm().kill_node(…) kills one of your own."
+        raise ValueError(f"launch.follow(kill_at={kill_at}): {why}")
     if kill_at is not None:
         require_step(run.recipe, kill_at, "launch.follow(kill_at={})")
     _watch(Path(run.path), interrupt_stops=kill_at is not None, kill_at=kill_at)

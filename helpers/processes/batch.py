@@ -26,6 +26,7 @@ NODE_FAILED = re.compile(
     r"^srun: error: (?:Node failure on (?P<node>\S+)|.*missing step on node (?P<number>\d+))", re.M
 )
 TORCHRUN = re.compile(r"^=== torchrun on (?P<node>\S+) (?P<how>was killed by (?P<signal>\S+)) ===$", re.MULTILINE)
+ENDED = re.compile(r"error: \*\*\* (?:JOB|STEP) \S+ ON \S+ CANCELLED AT \S+ (?:DUE TO (?P<why>[A-Z ]+?) )?\*\*\*")
 SAVED = "[exiting program after receiving SIGTERM.]"  # Megatron's words, whichever signal it was
 PASSING = (  # symptoms that another start, on other nodes and with another port, may not meet again
     "port taken", "machines did not meet", "NCCL error", "NCCL waited too long", "gloo waited too long", "lost a rank",
@@ -110,13 +111,13 @@ class Job(Run):
         return self.nodes[failure.rank // self.rank_logs.processes_per_node]
 
     def _conclude(self, state: str, failure: logs.Failure | None) -> None:
-        """Where Slurm ended the job (SIGTERM), it knows why."""
-        if self.stop_asked and self.torchrun.code != 0:
-            job = slurm.look(self.directory)
-            if job.state == "TIMEOUT":
-                state, failure = "failed", logs.Failure(None, None, "the time limit came before anything was saved")
-            elif job.is_going and job.state != "COMPLETING" or job.state == "NODE_FAIL":
-                self.starts_again = f"Slurm took the job's nodes away ({job.reason})"
+        """Where Slurm ended the job (SIGTERM), slurmstepd has said why."""
+        if self.stop_asked and self.torchrun.code != 0 and (ended := ENDED.search(self.launch_log())):
+            self.stop_asked = "cancelled (scancel)"
+            if ended["why"] == "TIME LIMIT":
+                state, failure = "failed", logs.Failure(None, None, "the time limit came before the ranks had saved")
+            elif ended["why"]:
+                self.starts_again = f"Slurm took its nodes away: {ended['why'].lower()}"
         super()._conclude(state, failure)
         if self.starts_again:
             control.write_status(self.directory, pid=None, queued_again=self.starts_again)

@@ -98,7 +98,9 @@ def standstill(run_directory: Path) -> str | None:
     """Why nothing can come from a run just now, in words; None where something may."""
     job = slurm.look(run_directory)
     if job and (job.waits or job.state == slurm.SILENT):
-        return "; ".join(filter(None, [str(job), read_status(run_directory).get("queued_again")]))
+        last = read_status(run_directory)
+        without_a_word = "its last start ended without a word: the first node failed" if last.get("pid") else None
+        return "; ".join(filter(None, [str(job), last.get("queued_again") or without_a_word]))
     if suspended(run_directory):
         return SUSPENDED
     return None
