@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 
-from helpers.processes import checkpoints, control, diagnosis, hang, keeper, logs, slurm, status
+from helpers.processes import checkpoints, control, diagnosis, hang, keeper, logs, status
 from helpers.processes.supervisor import Run, parser
 
 AGAIN = 75  # exit code: another start may go better (EX_TEMPFAIL in sysexits.h)
@@ -42,22 +42,37 @@ class Job(Run):
         self.nodes: list[str] = self.status["nodes"]
         self.own = logs.Tail(self.directory / "log.txt", self.status["log_start"])
         self.lost_at: float | None = None
+        self.told = False
 
     def _words(self) -> list[str]:
         return self.options.command
 
     def _look(self) -> None:
+        """Where a node is lost, the others get a while to notice; then their keepers are told, at last srun."""
         super()._look()
         if self.lost_at is None:
             said = self.own.read()
-            if LOST.search(said) or NODE_FAILED.search(said):
+            if LOST.search(said) or NODE_FAILED.search(said) or self._ended_badly():
                 self.lost_at = time.monotonic()
-        elif self.lost_at and time.monotonic() - self.lost_at > LAST_WORDS_SECONDS:
-            self.lost_at = 0.0
-            slurm.signal_ranks(self.directory, keeper.END.name)
+            return
+        since = time.monotonic() - self.lost_at
+        if since > LAST_WORDS_SECONDS and not self.told:
+            self.told = True
+            self._tell(keeper.END)
+        if since > LAST_WORDS_SECONDS + END_SECONDS and self.torchrun.code is None:
+            self.torchrun.process.terminate()
+
+    def _ended_badly(self) -> bool:
+        ends = [path.read_text() for path in self.rank_directory.glob(f"node*/{keeper.ENDED}")]
+        return any(end not in ("", "0") for end in ends)
+
+    def _tell(self, number: signal.Signals) -> None:
+        """By srun: what scancel cannot tell a dead node Slurm keeps, and tells it the next start there a minute later."""
+        if self.torchrun.code is None:
+            self.torchrun.process.send_signal(number)
 
     def _hanging(self) -> logs.Failure:
-        slurm.signal_ranks(self.directory, keeper.STACKS.name)
+        self._tell(keeper.STACKS)
         time.sleep(hang.DUMP_SECONDS)
         self.rank_logs.merge()
         return hang.describe(range(self.options.processes), [], self.rank_logs, self.watch.allowed_seconds())
@@ -65,8 +80,8 @@ class Job(Run):
     def _end_processes(self) -> None:
         """Keepers end what is on their nodes; then srun, whose end would have Slurm kill them."""
         deadline = time.monotonic() + END_SECONDS
-        if self.torchrun.code is None and not self.stop_asked:
-            slurm.signal_ranks(self.directory, keeper.END.name)
+        if not self.stop_asked:
+            self._tell(keeper.END)
         while self.torchrun.code is None and time.monotonic() < deadline:
             time.sleep(0.1)
             super()._look()

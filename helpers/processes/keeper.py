@@ -6,6 +6,7 @@ Started by srun, once on each node of a job; `helpers/processes/batch.py` on the
 by signals. Slurm sends those to every process of a node: torchrun and the ranks are set to ignore them.
 """
 
+import contextlib
 import os
 import signal
 import sys
@@ -15,19 +16,22 @@ from pathlib import Path
 from helpers.processes import control, hang
 from helpers.processes.owned import Owned, ranks_of
 
-SAVE, STACKS, END = signal.SIGUSR1, signal.SIGURG, signal.SIGUSR2
+SAVE, STACKS, END = signal.SIGUSR1, signal.SIGALRM, signal.SIGUSR2  # srun passes the latter two on
 END_SECONDS = 5.0  # what torchrun gets to end the ranks that a lost one leaves; it is no time for them to save
 POLL_SECONDS = 0.1
+ENDED = "ended"  # in the folder of a node's logs: how torchrun ended there
 
 
 def main(directory: Path, node: int) -> int:
     heard: list[int] = []
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, STACKS):
-        signal.signal(number, lambda number, frame: heard.append(number))
-    for number in (SAVE, END):
+    for number in (SAVE, STACKS, END):
         signal.signal(number, signal.SIG_IGN)  # what is started now ignores them, but for ranks that say otherwise
-    torchrun = Owned(["bash", str(directory / "command.sh")], os.environ | _variables(directory, node))
-    signal.signal(END, lambda number, frame: heard.append(number))
+    logs = Path(os.environ["PET_LOG_DIR"]) / f"node{node}"
+    logs.mkdir(parents=True, exist_ok=True)
+    variables = {control.MARK: str(directory), "PET_NODE_RANK": str(node), "PET_LOG_DIR": str(logs)}
+    torchrun = Owned(["bash", str(directory / "command.sh")], os.environ | variables)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, STACKS, END):
+        signal.signal(number, lambda number, frame: heard.append(number))
     while torchrun.code is None and not (heard and heard[0] != STACKS):
         if heard:
             heard.clear()
@@ -41,16 +45,9 @@ def main(directory: Path, node: int) -> int:
             f"=== torchrun on {os.environ['SLURMD_NODENAME']} was killed by {signal.Signals(-by_itself).name} ===",
             flush=True,
         )
+    with contextlib.suppress(OSError):  # the disk is full
+        (logs / ENDED).write_text(str(torchrun.code))  # what srun tells can be lost on a busy machine
     return 0 if torchrun.code == 0 else 1
-
-
-def _variables(directory: Path, node: int) -> dict[str, str]:
-    """What command.sh wants to be told on this node. torchrun reads PET_* as defaults of its own options."""
-    return {
-        control.MARK: str(directory),
-        "PET_NODE_RANK": str(node),
-        "PET_LOG_DIR": f"{os.environ['PET_LOG_DIR']}/node{node}",
-    }
 
 
 if __name__ == "__main__":
