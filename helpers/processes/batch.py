@@ -67,7 +67,7 @@ class Job(Run):
         return any(end not in ("", "0") for end in ends)
 
     def _tell(self, number: signal.Signals) -> None:
-        """By srun: what scancel cannot tell a dead node Slurm keeps, and tells it the next start there a minute later."""
+        """By srun: what scancel cannot tell a dead node Slurm keeps, and tells the next start there a minute later."""
         if self.torchrun.code is None:
             self.torchrun.process.send_signal(number)
 
