@@ -59,12 +59,19 @@ class Owned:
                 os.waitpid(ended.si_pid, 0)
 
     def end(self, seconds: float, meanwhile: Callable[[], None] = lambda: None) -> None:
-        """SIGTERM to the command, which passes it on; SIGKILL to each that is still there after so many seconds."""
+        """SIGTERM to the command, which passes it on; SIGKILL to each that is still there after so many seconds.
+
+        One that was stopped by a signal (SIGSTOP) would hear of neither: it is let go on.
+        """
         if self.code is None:
             self.process.terminate()
         told: set[int] = set()
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline and (living := self.living()):
+            for process in living:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    if process.status() == psutil.STATUS_STOPPED:
+                        process.resume()
             if self.code is not None:  # orphans: nobody passes the signal on to them
                 for process in living:
                     with contextlib.suppress(psutil.NoSuchProcess):

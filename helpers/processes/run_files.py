@@ -65,7 +65,7 @@ def why_damaged(directory: Path) -> str | None:
     """What is wrong with a run directory, in words; None where all of it is whole or not there yet."""
     wrong = {name: _no_file(directory / name) for name in (*FILES, f"checkpoints/{TRACKER}")}
     for name in FOLDERS:
-        wrong[name] = "is no folder" if (directory / name).exists() and not (directory / name).is_dir() else None
+        wrong[name] = "is no folder" if os.path.lexists(directory / name) and not (directory / name).is_dir() else None
     looks = {"recipe.json": _recipe, "status.json": _status, "environment.json": _environment}
     for name, look in looks.items():
         wrong[name] = wrong[name] or ((directory / name).exists() and _content(directory / name, look)) or None
@@ -109,4 +109,6 @@ def _environment(known: dict) -> str | None:
         Machine.from_json(known.get("machine", {}))
     except (AttributeError, KeyError, TypeError):
         return f"holds machine={known['machine']!r}, which describes none"
-    return None
+    names = {name: known.get("machine", {}).get(name, "") for name in ("name", "label")}
+    odd = next((name for name, value in names.items() if not isinstance(value, str)), None)
+    return odd and f"holds machine.{odd}={names[odd]!r}, where a text belongs"

@@ -115,12 +115,14 @@ class Run(Results):
         """Delete the run's checkpoints and say how much disk that freed. The curves and the log stay.
 
         Raises:
-            RuntimeError: the run is going on.
+            RuntimeError: the run is going on, or they lie elsewhere, behind a link.
             PermissionError: some of them may not be deleted.
         """
         if self.state == "running":
             raise RuntimeError(f"{self.path} is still running. Call run.stop() first, then delete its checkpoints.")
         folder = self.path / "checkpoints"
+        if folder.is_symlink():
+            raise RuntimeError(f"{folder} is a link to {folder.resolve()}: delete by hand what is yours there.")
         size = checkpoints.size_bytes(folder)
         errors: list[OSError] = []
         shutil.rmtree(folder, onexc=lambda function, path, error: errors.append(error))

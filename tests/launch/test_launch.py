@@ -235,6 +235,7 @@ def put(path: Path, content: str) -> None:
     path.parent.mkdir(exist_ok=True)
     path.unlink(missing_ok=True)
     kinds = {"a folder": path.mkdir, "a pipe": lambda: os.mkfifo(path), "a link": lambda: path.symlink_to("/etc/hosts")}
+    kinds["a dangling link"] = lambda: path.symlink_to("nowhere")
     kinds.get(content, lambda: path.write_text(content))()
 
 
@@ -264,6 +265,8 @@ def put(path: Path, content: str) -> None:
         (f"checkpoints/{checkpoints.TRACKER}", "a folder", "is a folder"),
         (f"checkpoints/{checkpoints.TRACKER}", "a pipe", "is a pipe"),
         ("checkpoints", "a file", "is no folder"),
+        ("tensorboard", "a dangling link", "is no folder"),
+        ("environment.json", '{"machine": {"name": []}}', "holds machine.name=[], where a text belongs"),
     ],
     ids=lambda value: value[:30],
 )

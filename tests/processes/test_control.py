@@ -214,13 +214,15 @@ def test_a_killed_supervisor_and_torchrun_leave_what_stop_finds(run):
 
 
 def test_a_supervisor_that_is_stopped_is_told_and_ends_when_it_is_asked_to(run):
-    directory, supervisor = run("steps()")
+    directory, supervisor = run("signal.signal(signal.SIGTERM, lambda *_: (print('goodbye'), sys.exit(1)))\nsteps()")
     ranks = all_ranks(directory)
     assert not control.suspended(directory)
-    supervisor.process.send_signal(signal.SIGSTOP)
+    for process in [psutil.Process(control.read_status(directory)["torchrun_pid"]), *ranks, supervisor.process]:
+        process.send_signal(signal.SIGSTOP)
     wait_for(lambda: control.suspended(directory), "the supervisor's stop")
     assert control.state(directory) == "running"
     assert control.stop(directory) == "stopped", "it was woken and ended the run itself"
+    assert log_of(directory).count("goodbye") == 2, "the stopped ranks were woken, too, and heard of it"
     assert nobody_lives(directory, [p.pid for p in ranks])
 
 

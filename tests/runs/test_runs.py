@@ -134,6 +134,15 @@ def test_checkpoints_of_a_going_run_are_not_deleted(tmp_path):
     assert run.delete_checkpoints() == "0 kB freed."
 
 
+def test_checkpoints_behind_a_link_are_left_where_they_are(tmp_path):
+    run = make_run(tmp_path / "a")
+    (tmp_path / "elsewhere" / "iter_0000010").mkdir(parents=True)
+    (run.path / "checkpoints").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(RuntimeError, match="is a link to .*elsewhere: delete by hand"):
+        run.delete_checkpoints()
+    assert (tmp_path / "elsewhere" / "iter_0000010").is_dir()
+
+
 def test_checkpoints_that_may_not_be_deleted_are_not_told_as_freed():
     with tempfile.TemporaryDirectory() as folder:  # not pytest's, which only its owner may enter
         run = make_run(Path(folder) / "a")
