@@ -170,6 +170,24 @@ def test_bytes_per_parameter():
     assert states(recipe.with_(grad_reduce_in_bf16=True)) == [2, 2, 12]
 
 
+def test_fsdp_has_whole_what_it_gathers_ahead():
+    """Both embeddings, the layer that runs, three on their way (500 million parameters), and the output's gradient."""
+    whole = PLAIN_LLAMA.with_(fp8_format=None, processes=2, distributed_optimizer=True, global_batch_size=4)
+    fsdp = whole.with_(megatron_fsdp=True)
+    layer, embedding = 218_112_000, 128_256 * 4096
+    more = accounting.memory(fsdp, TWO_H200)["activations"] - accounting.memory(whole, TWO_H200)["activations"]
+    assert more == pytest.approx(2 * (2 * embedding + 4 * layer + embedding), rel=1e-4)
+    assert states(fsdp.with_(moments_in_bf16=True)) == [1, 1, 4]  # a main weight in fp32, moments in bf16
+    eight = accounting.memory(fsdp.with_(fp8_format="hybrid", fp8_param_gather=True), TWO_H200)
+    assert eight["weights"] == pytest.approx((32 * layer + 2 * 2 * embedding) / 2, rel=1e-3)
+    small = recipes.gpt3_345m().with_(processes=2, distributed_optimizer=True)
+    gathered = (
+        accounting.memory(small.with_(megatron_fsdp=True))["activations"] - accounting.memory(small)["activations"]
+    )
+    count = sum(accounting.parameter_counts(small.model).values())
+    assert gathered > 2 * count  # a model below 500 million parameters is gathered whole
+
+
 def test_fp8_keeps_the_16_bit_weights():
     bf16 = PLAIN_LLAMA.with_(fp8_format=None)
     fp8, gathered = bf16.with_(fp8_format="hybrid"), bf16.with_(fp8_format="hybrid", fp8_param_gather=True)

@@ -133,20 +133,27 @@ def rank_parameters(model: Model, layout: Layout, pipeline_rank: int = 0) -> tup
     Tensor parallelism divides matrices and their output biases, not norms, positions or the biases added after a sum.
     With tied embeddings the last stage of a pipeline holds a copy of the embedding.
     """
-    t, pp, h = layout.tensor_parallel, layout.pipeline_parallel, model.hidden_size
+    t, h = layout.tensor_parallel, model.hidden_size
     layer = _layer_parameters(model)
     whole = layer["norms"] + layer["router"]
     if model.linear_bias:
         whole += h + (0 if model.num_experts else h)
     split = layer["attention"] + layer["MLP"] + layer["norms"] + layer["router"] - whole
     layers = layout.layers(model.num_layers, pipeline_rank)
-    dense = layers * (split / t + whole)
-    first, last = pipeline_rank == 0, pipeline_rank == pp - 1
-    embedding = model.vocab_size * h / t
-    if first:
-        dense += embedding + (model.positions * h if model.position_embedding == "learned_absolute" else 0)
-    if last:
-        dense += _norm_size(model) * h
-        dense += embedding if not model.tied_embeddings or not first else 0
+    dense = layers * (split / t + whole) + outside_layers(model, layout, pipeline_rank)
     expert_tensor = layout.expert_tensor_parallel or t
     return dense, layers * layer["experts"] / (layout.expert_parallel * expert_tensor)
+
+
+def outside_layers(model: Model, layout: Layout, pipeline_rank: int) -> float:
+    """Of `rank_parameters`, those of the embeddings, the last norm and the output."""
+    h = model.hidden_size
+    first, last = pipeline_rank == 0, pipeline_rank == layout.pipeline_parallel - 1
+    embedding = model.vocab_size * h / layout.tensor_parallel
+    found = 0.0
+    if first:
+        found += embedding + (model.positions * h if model.position_embedding == "learned_absolute" else 0)
+    if last:
+        found += _norm_size(model) * h
+        found += embedding if not model.tied_embeddings or not first else 0
+    return found

@@ -1,10 +1,11 @@
 """Memory of one rank, and of a checkpoint on disk, counted from the sizes of a recipe."""
 
+import math
 from typing import TYPE_CHECKING
 
 from helpers.machine import Machine
 from helpers.recipes.accounting import activations
-from helpers.recipes.accounting.parameter_count import parameter_counts, rank_parameters
+from helpers.recipes.accounting.parameter_count import outside_layers, parameter_counts, rank_parameters
 from helpers.recipes.layout import Layout
 from helpers.recipes.settings import Model, Precision
 from helpers.show.arguments import checked
@@ -17,7 +18,9 @@ GIB = 2**30
 # (not measured); on a CPU what Python, PyTorch and Megatron take in each rank once imported (measured: 388 MB of its
 # own, beside 334 MB that all ranks share).
 OVERHEAD_BYTES = {"cuda": GIB, "cpu": 400 * 2**20}
-FSDP_UNITS = 2  # layers whose weights and gradients are whole at once: the one that runs, the one that is on its way
+# Parameters that Megatron's FSDP has on their way at least: a floor, though its comment says "cap", halved for gathers.
+# `core/distributed/fsdp/src/megatron_fsdp/megatron_fsdp.py`, suggested_communication_unit_size.
+FSDP_GATHERS_AHEAD = 1_000_000_000 // 2
 PARTS = ("weights", "gradients", "optimizer", "activations", "other")
 
 
@@ -28,9 +31,9 @@ def memory(recipe: "Recipe", machine: Machine | None = None, pipeline_rank: int 
     States: mixed precision as in Rajbhandari et al. 2020 (ZeRO, section 3.1), with Megatron's fp32 gradients for bf16;
     the distributed optimizer divides the optimizer's part by data × context ranks. FP8 keeps the bf16 weights and adds
     two FP8 copies of every layer matrix (one transposed), or with `--fp8-param-gather` keeps those copies alone.
-    Megatron's FSDP divides weights and gradients, too, keeps gradients in the weights' type and a fp32 weight beside a
-    fp32 one, and gathers whole layers while they run: `FSDP_UNITS` of them are in `other`. Activations: see
-    `activations`; or what the optimizer lays out for its step, once they are gone, where that is more.
+    Megatron's FSDP divides weights and gradients, too, keeps gradients in the weights' type and a fp32 weight whatever
+    the optimizer keeps. What is whole of them while the passes run, `gathered_bytes`, is counted with the activations
+    (see `activations`); or what the optimizer lays out for its step, once they are gone, where that is more.
     A CUDA graph keeps their memory in a pool of its own, so that the optimizer's step cannot take it over: the smaller
     of the two is counted in `other` (Llama3-8B in FP8, TP2 and SP: 17 GB, where pools of 15.5 to 19.4 GB were
     measured).
@@ -56,27 +59,51 @@ def of_stage(recipe: "Recipe", machine: Machine | None, pipeline_rank: int) -> d
     count = dense + experts
     element = activations.element_bytes(precision)
     weights, gradient = element * count, _gradient_bytes(precision, layout)
+    matrices = _layer_matrices(model, layout) * layout.layers(model.num_layers, pipeline_rank)
     if precision.fp8_format:
-        matrices = _layer_matrices(model, layout) * layout.layers(model.num_layers, pipeline_rank)
         weights += (2 if not precision.fp8_param_gather else 2 - element) * matrices
-    share, held, gathered = count, count, 0.0
+    share, held = count, count
     if layout.distributed_optimizer:
         expert_data = max(1, layout.world_size // layout.expert_model_parallel)
         data = max(1, layout.data_parallel * layout.context_parallel)
         share = dense / data + experts / expert_data
+    kept = activations.activation_bytes(recipe, machine, pipeline_rank)
+    step = _step_bytes(precision, layout) * share
     if layout.megatron_fsdp:
-        layers = layout.layers(model.num_layers, pipeline_rank)
+        if eight_bits := precision.fp8_format is not None and precision.fp8_param_gather:
+            weights -= matrices  # the transposed copy is made when backward needs it, and dropped with the layer
+            step -= 2 * (count - matrices) * share / count
         held, weights = share, weights * share / count
-        gathered = FSDP_UNITS * (element + gradient) * count / max(1, layers)
-    kept, step = activations.activation_bytes(recipe, machine, pipeline_rank), _step_bytes(precision, layout) * share
+        kept += gathered_bytes(model, layout, pipeline_rank, 1 if eight_bits else element, element, gradient)
+        step += element * outside_layers(model, layout, pipeline_rank)
     pool = min(kept, step) if _records(recipe, machine) else 0
     return {
         "weights": weights,
         "gradients": gradient * held,
-        "optimizer": (_state_bytes(precision) + 4 * (layout.megatron_fsdp and precision.dtype == "fp32")) * share,
+        "optimizer": _state_bytes(precision, layout) * share,
         "activations": max(kept, step),
-        "other": float(OVERHEAD_BYTES["cpu" if machine and machine.device == "cpu" else "cuda"]) + pool + gathered,
+        "other": float(OVERHEAD_BYTES["cpu" if machine and machine.device == "cpu" else "cuda"]) + pool,
     }
+
+
+def gathered_bytes(model: Model, layout: Layout, pipeline_rank: int, layer: int, outside: int, gradient: int) -> float:
+    """Weights and gradients that Megatron's FSDP has whole on a rank at the fullest moment, as backward begins.
+
+    Whole weights: all outside the layers, which are never let go (`AllGatherPipeline.release_bucket`); the layer that
+    runs; and the next ones, until `FSDP_GATHERS_AHEAD` parameters, or one layer, are on their way
+    (`AllGatherPipeline.all_gather_params`). Whole gradients: the output layer's. Those of the layers follow as their
+    activations go. Both in `core/distributed/fsdp/src/megatron_fsdp/param_and_grad_buffer.py`.
+
+    Args:
+        layer, outside, gradient: bytes of a layer's weight, of one outside the layers, and of a gradient.
+    """
+    layers = layout.layers(model.num_layers, pipeline_rank)
+    beside = outside_layers(model, layout, pipeline_rank)
+    one = (sum(rank_parameters(model, layout, pipeline_rank)) - beside) / layers
+    whole = min(layers, 1 + math.ceil(max(FSDP_GATHERS_AHEAD, one) / one))
+    is_last = pipeline_rank == layout.pipeline_parallel - 1
+    output = is_last * model.vocab_size * model.hidden_size / layout.tensor_parallel
+    return outside * beside + layer * one * whole + gradient * output
 
 
 def _records(recipe: "Recipe", machine: Machine | None) -> bool:
@@ -90,8 +117,11 @@ def _gradient_bytes(precision: Precision, layout: Layout) -> int:
     return 2 if sixteen or layout.megatron_fsdp and precision.dtype != "fp32" else 4
 
 
-def _state_bytes(precision: Precision) -> int:
-    """Of each parameter that a rank steps: fp32 weight and two moments."""
+def _state_bytes(precision: Precision, layout: Layout) -> int:
+    """Of each parameter that a rank steps: fp32 weight and two moments. Megatron's FSDP has a fp32 weight in any case
+    (`main_weight_buffer` in `megatron_fsdp/param_and_grad_buffer.py`)."""
+    if layout.megatron_fsdp:
+        return 12 - 4 * precision.moments_in_bf16
     if precision.dtype == "fp32":
         return 8
     return 6 if _adam_keeps_remainders(precision) else 12 - 4 * precision.moments_in_bf16
@@ -99,8 +129,11 @@ def _state_bytes(precision: Precision) -> int:
 
 def _step_bytes(precision: Precision, layout: Layout) -> int:
     """Of each parameter that a rank steps, during the step: fp32 copies of 16-bit gradients, and with
-    `--fp8-param-gather` the new weights in bf16 before they are cast (measured: 24 GB for 4 billion of them)."""
-    copies = _gradient_bytes(precision, layout) == 2 and not _adam_keeps_remainders(precision)
+    `--fp8-param-gather` the new weights in bf16 before they are cast (measured: 24 GB for 4 billion of them).
+    With moments in bf16, Megatron's FSDP makes no copies: "always uses decoupled_grad" (`core/optimizer/optimizer.py`).
+    """
+    reads_sixteen = precision.moments_in_bf16 if layout.megatron_fsdp else _adam_keeps_remainders(precision)
+    copies = _gradient_bytes(precision, layout) == 2 and not reads_sixteen
     return 4 * copies + 2 * (precision.fp8_format is not None and precision.fp8_param_gather)
 
 
