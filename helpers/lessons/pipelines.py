@@ -1,4 +1,4 @@
-"""What notebook 06 teaches with: stages side by side, table 401 beside ours, a schedule to write and two to mend."""
+"""What notebook 06 teaches with: stages and layouts side by side, a schedule to write and two to mend."""
 
 import re
 from collections.abc import Mapping
@@ -9,19 +9,15 @@ from helpers import launch, plots, recipes
 from helpers.corpus import Blend, Corpus
 from helpers.lessons.exercises import told
 from helpers.machine import Machine
-from helpers.planner import elsewhere
 from helpers.planner.plans import predict, rates_of
 from helpers.recipes import Recipe, accounting
 from helpers.recipes.costs.stage import layer, stage
-from helpers.runs import one_rank, pipeline, records
+from helpers.runs import one_rank, pipeline
 from helpers.runs.pipeline import PipelineSchedule
 from helpers.runs.pipeline_order import Stuck, Work, timed
-from helpers.runs.results import Results, after_warm_up
+from helpers.runs.results import Results
 from helpers.show.arguments import checked
 from helpers.show.message import Message
-
-QUARTER = "gpt_8_3b_quarter"  # of tests/benchmarks/gpu_runs.py: two of the eight stages of table 401
-NOT_RUN = "not run yet"
 
 
 # ---- the stages of a pipeline, side by side -----------------------------------------------------------------------
@@ -40,20 +36,19 @@ def stages(recipe: Recipe, machine: Machine, measured: Mapping[int, object] | No
     recipes.preflight.require(recipe, machine)
     layout, rates = recipe.layout, rates_of(machine)
     last = layout.pipeline_parallel - 1
-    count = _count(recipe)
+    count = micro_batches(recipe)
     each = layer(recipe, machine, rates)
     found = {one: alone for one, alone in (measured or {}).items() if isinstance(alone, one_rank.OneRank)}
     rows = {}
     for rank in range(layout.pipeline_parallel):
         parts = accounting.memory(recipe, machine, rank)
         states = sum(parts[part] for part in ("weights", "gradients", "optimizer"))
-        held = min(layout.pipeline_parallel - rank, count)
         rows[rank] = {
             "layers": f"{layout.layers(recipe.model.num_layers, rank):g}"
             + " + E" * (rank == 0)
             + " + L" * (rank == last),
             "parameters": f"{sum(accounting.rank_parameters(recipe.model, layout, rank)) / 1e9:.2f} G",
-            "micro-batches held": held if layout.virtual_pipeline_chunks == 1 else "in chunks",
+            "micro-batches held": f"{held(layout, count, rank):g}",
             "states GB": round(states / 1e9, 1),
             "activations GB": round(parts["activations"] / 1e9, 1),
             "ms a micro-batch": round(1e3 * stage(recipe, machine, rates, rank, each).busy, 1),
@@ -66,6 +61,49 @@ def stages(recipe: Recipe, machine: Machine, measured: Mapping[int, object] | No
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("stage").fillna("–")
 
 
+def micro_batches(recipe: Recipe) -> int:
+    """Micro-batches in a step, on each rank: m."""
+    return max(1, recipe.batch.global_batch_size // (recipe.batch.micro_batch_size * recipe.layout.data_parallel))
+
+
+def held(layout: recipes.Layout, count: int, rank: int) -> float:
+    """Micro-batches whose activations a stage keeps at most, of `count` in a step; a chunk counts as its share.
+
+    The warm-up of `schedules.get_pp_rank_microbatches` and one more.
+    """
+    pp, v = layout.pipeline_parallel, layout.virtual_pipeline_chunks
+    chunks = pp - rank if v == 1 else 2 * (pp - rank - 1) + (v - 1) * pp + 1
+    return min(chunks / v, count)
+
+
+@checked
+def compare(recipe: Recipe, machine: Machine, *changes: Mapping[str, object]):
+    """One row a layout (pandas), planned: m, the share of the step that is bubble, the memory and the step.
+
+    Args:
+        changes: what `recipe.with_` takes, a dict a layout.
+
+    Raises:
+        PreflightError: a layout is none of that model, or of that machine.
+    """
+    import pandas as pd
+
+    rows = {}
+    for change in changes:
+        changed = recipe.with_(**change)
+        plan, layout, m = predict(changed, machine), changed.layout, micro_batches(changed)
+        fill = layout.pipeline_parallel - 1
+        first, last = (sum(accounting.memory(changed, machine, rank).values()) for rank in (0, fill))
+        rows[layout.name] = {
+            "m": m,
+            "bubble of the step": f"{fill / (m * layout.virtual_pipeline_chunks + fill):.0%}",
+            "first stage GB": f"{first / 1e9:.0f}",
+            "last stage GB": f"{last / 1e9:.0f}",
+            "step, planned": f"{plan.step.seconds:.1f} s",
+        }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("layout")
+
+
 @checked
 def differences(reference: Results, runs: Mapping[str, Results]):
     """One row a run (pandas): the largest difference of its losses from those of a reference, in nats a token."""
@@ -73,67 +111,6 @@ def differences(reference: Results, runs: Mapping[str, Results]):
 
     rows = {name: f"{float((run.losses - reference.losses).abs().max()):.1e}" for name, run in runs.items()}
     return pd.Series(rows, name="largest difference").rename_axis(f"beside {reference.recipe.layout.name}").to_frame()
-
-
-# ---- more micro-batches: what table 401 says, and why --------------------------------------------------------------
-@checked
-def table_401(label: str = "h200"):
-    """Table 401's PP8, 32 samples a step (pandas): published, planned, and our two stages of it on two GPUs.
-
-    `label` names the machine of our records. The last column keeps a micro-batch at four samples, as m = 8 has it; all
-    are milliseconds for 32 samples. A slot is a step divided by its m + P - 1 passes forward and backward.
-    """
-    import pandas as pd
-
-    rows = {}
-    for row in _rows_401():
-        m = _count(row.recipe)
-        rows[m] = {
-            "micro-batch": row.recipe.batch.micro_batch_size,
-            "table 401, PP8": f"{row.milliseconds:,.0f}",
-            "planned, PP8": f"{predict(row.recipe, row.machine).step.milliseconds:,.0f}",
-            "PP8, one slot": f"{row.milliseconds / (m + 7):,.0f}",
-            "PP2, measured": _measured(label, cut := f"{QUARTER}_pp2_m{m}" + "_batch_32" * (m != 8), 1),
-            "PP2, one slot": _measured(label, cut, 1 / (m + 1)),
-            "PP2, 4 a micro-batch": _measured(label, f"{QUARTER}_pp2_m{m}", 8 / m),
-        }
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("m")
-
-
-@checked
-def claim() -> dict[str, dict[int, float]]:
-    """Milliseconds a sample by the number of micro-batches: published and planned for 32 samples a step, and planned
-    for micro-batches of four. 8.3B, PP8, 8 × H100."""
-    found = {_count(row.recipe): row for row in _rows_401()}
-    steady = {m: found[8].recipe.with_(global_batch_size=4 * m) for m in found if m > 1}
-    return {
-        "table 401: 32 samples a step, cut in m": {m: row.milliseconds / 32 for m, row in found.items()},
-        "planned: 32 samples a step, cut in m": {
-            m: predict(row.recipe, row.machine).step.milliseconds / 32 for m, row in found.items()
-        },
-        "planned: m micro-batches of 4": {
-            m: predict(recipe, found[8].machine).step.milliseconds / (4 * m) for m, recipe in steady.items()
-        },
-    }
-
-
-def rows() -> dict[int, Recipe]:
-    """The recipes of table 401's PP8 by their number of micro-batches."""
-    return {_count(row.recipe): row.recipe for row in _rows_401()}
-
-
-def _rows_401() -> list[elsewhere.Row]:
-    return [row for row in elsewhere.rows() if row.table == "401" and re.fullmatch(r"PP8, m=\d+", row.name)]
-
-
-def _count(recipe: Recipe) -> int:
-    """Micro-batches in a step, on each rank."""
-    return max(1, recipe.batch.global_batch_size // (recipe.batch.micro_batch_size * recipe.layout.data_parallel))
-
-
-def _measured(label: str, name: str, times: float) -> str:
-    run = records.recorded(label, f"pipeline/{name}")
-    return NOT_RUN if run is None else f"{times * 1e3 * after_warm_up(run.series('iteration-time')).median():,.0f}"
 
 
 # ---- the puzzle: a schedule to write -------------------------------------------------------------------------------
@@ -215,6 +192,7 @@ def _megatrons_idle() -> float:
 # ---- exercises that are checked by running -------------------------------------------------------------------------
 MAY_MOVE = {"pipeline_layout", "account_for_embedding", "account_for_loss"}
 CLOSER = 0.7  # of what the slowest stage works beyond the mean, at most so much may be left
+EVEN = 0.03  # beyond the mean: less than that no layout can be told from another
 SAME_LOSS = 1e-5
 
 
@@ -226,12 +204,15 @@ def balance(run: Results, changes, data: Corpus | Blend | None, machine: Machine
     are the same.
     """
     name = "even stages"
-    before = _beyond(run)
+    before = _beyond(pipeline.work_ms(run))
     if changes is ... or changes is None:
-        asked = f"the slowest stage works {before:.0%} longer than the mean. A dict of {', '.join(sorted(MAY_MOVE))}"
+        asked = f"{_works(run)}, the slowest {before:.0%} longer than the mean. A dict of {', '.join(sorted(MAY_MOVE))}"
         return Message("asked", f"{name}: {asked}.")
     if not isinstance(changes, dict) or changes.keys() - MAY_MOVE:
         return Message("wrong", f"{name}: a dict with some of {', '.join(sorted(MAY_MOVE))}; all else stays.")
+    if before < EVEN:
+        why = "nothing that moves here could be told from chance. Larger micro-batches make the logits weigh more"
+        return Message("plain", f"{name}: {_works(run)}. They are even: {why}.")
     try:
         tried = run.recipe.with_(**changes, name="even_stages")
         changed = launch.train(tried, data, fresh=True, machine=machine)
@@ -241,14 +222,20 @@ def balance(run: Results, changes, data: Corpus | Blend | None, machine: Machine
     apart = float((changed.losses - run.losses).abs().max())
     if apart > SAME_LOSS:
         return Message("wrong", f"{name}: the losses are {apart:.1g} apart. Whatever moved, it was more than layers.")
-    after = _beyond(changed)
-    said = f"{name}: the slowest stage works {after:.0%} longer than the mean, before {before:.0%}"
+    after = _beyond(pipeline.work_ms(changed))
+    said = f"{name}: the slowest stage works {after:.0%} longer than the mean, before {before:.0%}. {_works(changed)}"
     return Message("right" if after <= CLOSER * before else "wrong", f"{said}; losses within {apart:.1g}.")
 
 
-def _beyond(run: Results) -> float:
-    work = pipeline.work_ms(run)
+def _beyond(work: list[float]) -> float:
     return max(work) * len(work) / sum(work) - 1
+
+
+def _works(run: Results) -> str:
+    """ "A micro-batch takes stage 0 36.8 ms, stage 1 51.8 ms"."""
+    count = micro_batches(run.recipe)
+    each = [f"stage {stage} {work / count:.1f} ms" for stage, work in enumerate(pipeline.work_ms(run))]
+    return "A micro-batch takes " + ", ".join(each)
 
 
 _SLOW = 2

@@ -57,15 +57,51 @@ def test_stages_are_planned_one_by_one():
     recipe = recipes.llama3_8b().with_(pipeline_parallel=4, cuda_graph=False, global_batch_size=32)
     table = pipelines.stages(recipe.with_(pipeline_layout="Et*8|t*9|t*8|t*7L"), EIGHT_H200)
     assert list(table["layers"]) == ["8 + E", "9", "8", "7 + L"]
-    assert list(table["micro-batches held"]) == [4, 3, 2, 1]
+    assert list(table["micro-batches held"]) == ["4", "3", "2", "1"]
     even = pipelines.stages(recipe, EIGHT_H200)["ms a micro-batch"]
     assert table["ms a micro-batch"].max() < even.max()
 
 
-def test_table_401_has_every_row_and_says_what_was_not_run():
-    table = pipelines.table_401("h100-80gb-hbm3")
-    assert list(table.index) == [1, 2, 4, 8, 16, 32] and list(table["micro-batch"]) == [32, 16, 8, 4, 2, 1]
-    assert set(table["PP2, measured"]) == {pipelines.NOT_RUN}
-    published, planned, steady = pipelines.claim().values()
-    assert min(published, key=published.get) == min(planned, key=planned.get) == 8
-    assert list(steady.values()) == sorted(steady.values(), reverse=True)
+def test_stages_with_chunks_say_how_many_micro_batches_they_hold():
+    """As the drawn schedule of Megatron's order holds them, and never more than there are."""
+    recipe = recipes.llama3_8b().with_(pipeline_parallel=4, cuda_graph=False, global_batch_size=32)
+    for v in (1, 2, 4):
+        drawn = pipeline.ideal(4, 16, v)
+        assert [pipelines.held(recipe.with_(virtual_pipeline_chunks=v).layout, 16, r) for r in range(4)] == [
+            drawn.held(r) for r in range(4)
+        ]
+    table = pipelines.stages(recipe.with_(virtual_pipeline_chunks=2), EIGHT_H200)
+    assert list(table["micro-batches held"]) == ["5.5", "4.5", "3.5", "2.5"]
+    assert pipelines.held(recipe.with_(virtual_pipeline_chunks=2).layout, 4, 0) == 4
+
+
+def test_layouts_are_compared_in_a_row_each():
+    recipe = recipes.llama3_8b().with_(layout=recipes.Layout(processes=8), fp8_format=None, fp8_param_gather=False)
+    recipe = recipe.with_(cuda_graph=False, moments_in_bf16=False, overlap_communication=False, global_batch_size=32)
+    wide, deep = {"tensor_parallel": 8}, {"tensor_parallel": 2, "pipeline_parallel": 4}
+    table = pipelines.compare(recipe, EIGHT_H200, wide, deep, deep | {"virtual_pipeline_chunks": 2})
+    assert list(table.index) == ["TP8", "TP2×PP4", "TP2×PP4×VPP2"] and list(table["m"]) == [32, 32, 32]
+    assert list(table["bubble of the step"]) == ["0%", "9%", "4%"]
+    with pytest.raises(recipes.preflight.PreflightError, match="32 / 12 is not whole"):
+        pipelines.compare(recipe, EIGHT_H200, deep | {"virtual_pipeline_chunks": 3})
+
+
+class Worked:
+    """Stands for a run of two stages of which only the work is asked."""
+
+    IN_WORDS = "a run"
+    recipe = recipes.gpt3_345m().with_(pipeline_parallel=2, micro_batch_size=4, global_batch_size=8)
+
+
+@pytest.mark.parametrize(
+    ("work", "changes", "kind", "words"),
+    [
+        ([180.0, 266.0], ..., "asked", "stage 0 90.0 ms, stage 1 133.0 ms, the slowest 19% longer"),
+        ([180.0, 266.0], {"num_layers": 2}, "wrong", "all else stays"),
+        ([200.0, 204.0], {"pipeline_layout": "Ettt|tL"}, "plain", "They are even"),
+    ],
+)
+def test_what_balance_says_before_it_trains(monkeypatch, work, changes, kind, words):
+    monkeypatch.setattr(pipeline, "work_ms", lambda run: work)
+    told = pipelines.balance.__wrapped__(Worked(), changes, None)
+    assert told.kind == kind and words in told.text, told.text

@@ -79,6 +79,9 @@ def test_figures_say_what_is_measured_and_what_is_not():
     picture = plots.pipeline_schedule(drawn, pipeline.ideal(4, 8, 2), Absence("none"))
     assert "drawn" in picture.alt and "waiting is 37.5%" in picture.alt and picture.png
     assert plots.pipeline_schedule(Absence("none")) == Absence("none")
+    run = plots.pipeline_schedule(pipeline.recorded("h200", "gpt_8_3b_quarter_pp2_m8_v3"))
+    assert "PP2, m = 8, v = 3 · measured on 2 × NVIDIA H200: 2 stages" in run.alt
+    assert "v=1: 0 0 1 1 2 2 3 3; v=2: 0 1 2 3 0 1 2 3" in plots.layers_on_stages(8, 4).alt
     table = pipeline.bubbles([drawn])
     assert list(table.index) == ["P=4, m=8 (drawn)"] and table["most held, stage 0"].iloc[0] == "4"
 
@@ -94,6 +97,10 @@ def test_figures_say_what_is_measured_and_what_is_not():
         (lambda: pipeline.bubbles([]), "one or more"),
         (lambda: plots.pipeline_schedule(3), "a schedule, from runs.pipeline"),
         (lambda: plots.against_micro_batches({}), "no series to draw"),
+        (lambda: plots.against_chunks({}, {}), "no series to draw"),
+        (lambda: plots.layers_on_stages(16, 3), "16 layers do not go into 3 stages"),
+        (lambda: plots.layers_on_stages(16, 4, (1, 3)), "4 stages × 3 chunks"),
+        (lambda: plots.layers_on_stages(0, 4), "from 1 to 64"),
     ],
 )
 def test_what_cannot_be_drawn_is_told_in_words(call, words):

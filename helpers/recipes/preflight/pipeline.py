@@ -88,8 +88,11 @@ def _laid_out(recipe: "Recipe") -> Iterator[Problem]:
 
 
 def _example(layers: int, pieces: int) -> str:
-    """A layout of so many layers, as even as they go: "Ett|ttL"."""
-    counts = [layers // pieces + (number < layers % pieces) for number in range(pieces)]
+    """A layout of so many layers, "Ett|ttL": even, or the last with fewer, since it has the logits, too."""
+    most = -(-layers // pieces)
+    counts = [most] * (pieces - 1) + [layers - most * (pieces - 1)]
+    if counts[-1] < most / 2:
+        counts = [layers // pieces + (number < layers % pieces) for number in range(pieces)]
     return "|".join(
         "E" * (number == 0) + (f"t*{count}" if count > 3 else "t" * count) + "L" * (number == pieces - 1)
         for number, count in enumerate(counts)
