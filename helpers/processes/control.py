@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -211,14 +211,15 @@ def _stop_job(run_directory: Path) -> None:
     if not job.waits and status.get("pid") and logs.last_step(run_directory / "log.txt", status["log_start"]):
         (run_directory / STOP).touch()
         slurm.signal_ranks(run_directory, SAVE)
-        _wait_for_end(run_directory, TERM_SECONDS)
-    slurm.cancel(run_directory)
-    _wait_for_end(run_directory, JOB_SECONDS)
+        _wait(TERM_SECONDS, lambda: state(run_directory) != "running")
+    if state(run_directory) == "running":
+        slurm.cancel(run_directory)
+    _wait(JOB_SECONDS, lambda: not slurm.look(run_directory).is_going)
 
 
-def _wait_for_end(run_directory: Path, seconds: float) -> None:
+def _wait(seconds: float, is_over: Callable[[], bool]) -> None:
     deadline = time.monotonic() + seconds
-    while slurm.look(run_directory).is_going and time.monotonic() < deadline:
+    while not is_over() and time.monotonic() < deadline:
         time.sleep(0.2)
 
 
