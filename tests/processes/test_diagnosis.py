@@ -18,6 +18,14 @@ PROVOKED = {
     "flag with a wrong value": """
 [rank 0] pretrain_gpt.py: error: argument --fp8-format/--fp8-format: invalid choice: 'e5' (choose from e4m3, hybrid)
 """,
+    "hosts that do not reach each other": """
+RuntimeError: Gloo connectFullMesh failed with [/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:152] timed out \
+connecting: SO_ERROR: Connection refused, remote=[127.0.1.1]:30105$0
+""",
+    "a network that is not there": """
+RuntimeError: [enforce fail at /pytorch/third_party/gloo/gloo/transport/tcp/device.cc:84] ifa != nullptr. Unable to \
+find address for: ib0
+""",
     "heads do not divide": """
 [default1]:    raise ValueError(
 [default1]:ValueError: num_attention_heads (4) must be a multiple of tensor_model_parallel_size (3).

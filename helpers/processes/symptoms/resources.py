@@ -80,6 +80,21 @@ RESOURCES = (
         "each; --standalone there starts a run of its own on every machine.",
     ),
     Symptom(
+        "hosts that do not reach each other",
+        r"connectFullMesh failed|the name of this host, stands for",
+        "gloo's ranks do not reach each other. Most often a host's own name stands for 127.0.1.1 in its /etc/hosts, as "
+        "Debian and Ubuntu write it: then it has the others call that address, where they only find themselves.",
+        "recipes.Nodes(interface=…), or export GLOO_SOCKET_IFNAME=<the network between the hosts> on each: `ip route` "
+        "names it.",
+    ),
+    Symptom(
+        "a network that is not there",
+        r"Unable to find address for: \S+|_SOCKET_IFNAME=\S+, and \S+ has no such network",
+        "GLOO_SOCKET_IFNAME or NCCL_SOCKET_IFNAME names a network that a host does not have.",
+        "`ip link` on that host shows what its networks are called. Where hosts call them differently, export the "
+        "variable on each host by itself.",
+    ),
+    Symptom(
         "a file where a folder should be",
         r"NotADirectoryError: .*: '(?P<path>.+?)'",
         "A file stands where the run wants a folder: {path}",
