@@ -26,6 +26,7 @@ from helpers.recipes.preflight import problem
 from helpers.show import bounds, numbers
 from helpers.show.arguments import checked
 from helpers.show.message import quiet
+from helpers.show.numbers import as_typed
 
 POLL_SECONDS = 0.2
 KEEP_RESULT = "import sys; from helpers import runs; runs.write_result(sys.argv[1])"  # where no kernel is left to do it
@@ -117,6 +118,9 @@ def train(
 
 
 def _unusable(entry_script, hang_timeout_seconds, machine: Machine, on) -> Iterator[preflight.Problem]:
+    if on is not None and not hasattr(on, "nodes_of"):
+        change = 'on=cluster.slurm(nodes=2, time="1:00:00"), say; None, the default, is this machine.'
+        yield problem.error(f"on={as_typed(on)}", "It names no hosts to train on.", change)
     if hasattr(on, "submit") and (why := slurm.why_not()):
         change = "Call it on a login node, or start a Slurm of your own: cluster.OwnSlurm().start()."
         yield problem.error("on=cluster.slurm(…)", why, change)

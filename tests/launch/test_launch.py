@@ -309,6 +309,7 @@ def test_a_value_of_another_kind_in_a_recipe_is_named(change, words, tmp_path, t
         ({"hang_timeout_seconds": None}, r"\(hang_timeout_seconds=None\): it takes a number"),
         ({"hang_timeout_seconds": math.nan}, "hang_timeout_seconds=nan"),
         ({"hang_timeout_seconds": -1}, "may be silent"),
+        ({"on": "slurm"}, "names no hosts"),
         ({"entry_script": "x" * 300}, "no such file"),
     ],
 )
