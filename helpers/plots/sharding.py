@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Mapping
 
 from helpers.plots.shapes import tint
+from helpers.recipes import Recipe, accounting
 from helpers.show import style
 from helpers.show.arguments import checked
 from helpers.show.numbers import decimal_bytes
@@ -12,6 +13,7 @@ from helpers.show.style import COLOURS, FAINT, INK, MEMORY_PARTS, Picture
 HATCHES = {"all-reduce": "", "all-gather": "////", "reduce-scatter": "\\\\\\\\"}
 GROUNDS = {"forward": "#F4F4F4", "backward": "#DDDDDD", "optimizer": "#F3E6C4"}
 STATES = ("weights", "gradients", "optimizer")
+STAGES = {"distributed optimizer": "ZeRO-1", "FSDP, weights whole": "ZeRO-2", "FSDP": "ZeRO-3"}
 
 
 @checked
@@ -79,8 +81,8 @@ def said(run: Mapping) -> str:
 
 
 @checked
-def held(heard: Mapping[str, Mapping], planned: Mapping[str, Mapping] | None = None) -> Picture:
-    """Bytes of weights, gradients and optimizer state on rank 0 between two steps, and the plan as a line.
+def held(recipe: Recipe, heard: Mapping[str, Mapping], planned: Mapping[str, Mapping] | None = None) -> Picture:
+    """Bytes a parameter on rank 0 between two steps: what it keeps, what FSDP has gathered already, and the plan.
 
     Args:
         planned: `accounting.memory` by the same names; a run without one has no line.
@@ -90,22 +92,36 @@ def held(heard: Mapping[str, Mapping], planned: Mapping[str, Mapping] | None = N
     """
     if not heard:
         raise ValueError("plots.held: there is no run. lessons.sharding.listen(recipe, data, …) hears one.")
-    spoken = []
+    count = sum(accounting.parameter_counts(recipe.model).values())
+    spoken, labels = [], set()
     with style.apply():
-        drawn, axes = style.new_figure(width=8.2, height=0.9 + 0.42 * len(heard))
+        drawn, axes = style.new_figure(width=8.6, height=1.1 + 0.42 * len(heard))
         for place, (name, run) in enumerate(heard.items()):
-            left, mine = 0.0, run["held"][0]
-            for part in STATES:
-                size = mine[part] / 1e6
-                axes.barh(place, size, 0.62, left=left, color=MEMORY_PARTS[part], label=None if place else part)
+            left, mine = 0.0, {part: size / count for part, size in run["held"][0].items()}
+            for part in (*STATES, "gathered"):
+                if not (size := mine.get(part, 0)):
+                    continue
+                look = {"color": MEMORY_PARTS.get(part, "none")}
+                if part == "gathered":
+                    look = {"fc": "white", "ec": MEMORY_PARTS["weights"], "hatch": "////", "lw": 0.8}
+                label = {"gathered": "weights gathered for the next forward"}.get(part, part)
+                axes.barh(place, size, 0.62, left=left, label=None if label in labels else label, **look)
+                labels.add(label)
+                axes.text(left + size / 2, place, f"{size:.3g}", ha="center", va="center", color=INK, fontsize=9,
+                          bbox={"fc": "white", "ec": "none", "pad": 1, "alpha": 0.75})  # fmt: skip
                 left += size
             if plan := (planned or {}).get(name):
-                whole = sum(plan[part] for part in STATES) / 1e6
-                label = None if place else "planned"
-                axes.plot([whole, whole], [place - 0.42, place + 0.42], color="#888888", ls="--", lw=1.8, label=label)
-            spoken.append(f"{name}: " + ", ".join(f"{part} {decimal_bytes(mine[part])}" for part in STATES))
+                whole = sum(plan[part] for part in STATES) / count
+                label = None if "planned" in labels else "planned"
+                labels.add("planned")
+                axes.plot([whole, whole], [place - 0.42, place + 0.42], color="#555555", ls="--", lw=1.8, label=label)
+            kept = sum(mine[part] for part in STATES)
+            words = f"{kept:.0f}{', ' + STAGES[name] if name in STAGES else ''}"
+            axes.text(17.2, place, words, va="center", color=INK, fontsize=10)
+            spoken.append(f"{name}: " + ", ".join(f"{part} {size:.3g}" for part, size in mine.items() if size))
         style.name_rows(axes, dict(enumerate(heard)))
         axes.invert_yaxis()
-        axes.set_xlabel("MB on rank 0 between two steps")
-        drawn.legend(loc="outside lower center", ncols=4)
-    return Picture(drawn, "What rank 0 holds. " + "; ".join(spoken) + ".")
+        axes.set(xlim=(0, 21), xticks=range(0, 17, 4))
+        axes.set_xlabel("bytes a parameter on rank 0 between two steps")
+        drawn.legend(loc="outside lower center", ncols=5)
+    return Picture(drawn, "Bytes a parameter that rank 0 holds. " + "; ".join(spoken) + ".")

@@ -6,7 +6,8 @@ Trains as `pretrain_gpt.py` does, one run after the other on the same ranks, and
 Rank 0 prints one line a run, `DATA_PARALLEL {json}`:
 
 - `losses`, one a step,
-- `held`, one entry a rank: bytes of weights, gradients and optimizer state between two steps,
+- `held`, one entry a rank: bytes of weights, gradients and optimizer state between two steps, and of weights that FSDP
+  has gathered for the next one,
 - `phases`, of rank 0: forward, backward and the optimizer, each with its start and end in milliseconds,
 - `collectives`, in the order in which rank 0 called them: collective, bytes (of the whole tensor, which no rank need
   hold), milliseconds and phase. The few bytes of the loss and of the gradient norm are left out.
@@ -95,10 +96,12 @@ def of_storages(tensors: Iterable) -> int:
 
 
 def held(model, optimizer) -> dict[str, int]:
-    """Bytes on this rank between two steps: weights, gradients, and the optimizer's state with its own weights."""
-    weights, gradients, states = [], [], []
+    """Bytes on this rank between two steps: weights, gradients, the optimizer's state with its own weights, and what
+    FSDP has gathered for the next step."""
+    weights, gradients, states, gathered = [], [], [], []
     for chunk in model:
         if fully := getattr(chunk, "param_and_grad_buffer", None):
+            gathered += [bucket.data for bucket in fully.weight_alloc.buckets.values()]
             for group in fully.parameter_groups:
                 weights += [buffer.data for buffer in (group.model_weight_buffer,) if buffer]
                 gradients += [buffer.data for buffer in (group.main_grad_buffer,) if buffer]
@@ -114,6 +117,7 @@ def held(model, optimizer) -> dict[str, int]:
         "weights": ours,
         "gradients": of_storages(gradients),
         "optimizer": of_storages([*weights, *states]) - ours,
+        "gathered": of_storages(gathered),
     }
 
 

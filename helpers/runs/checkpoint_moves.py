@@ -7,16 +7,16 @@ from helpers.runs import records
 from helpers.show import message
 
 RECORD = records.RECORDED / "cpu" / "checkpoint_moves.json"
-LOADS = "continues"
-REASONS = {  # a word of what Megatron says, in ours
-    "flattened_range": "refused: other optimizer state",
-    "distrib_optim_sharding_type": "refused: other optimizer state",
-    "parameter group": "refused: other optimizer state",
-    "fsdp_dtensor": "refused: other format",
-    "KeyError: 'model'": "refused: other format",
-    "has no attribute 'items'": "refused: other format",
-    "entries in state dict": "refused: other optimizer state",
-    "starts from step 1": "not found: starts anew",
+LOADS = "✓"
+REASONS = {  # a word of what Megatron stops with, and what it trips over
+    "flattened_range": "✗ optimizer state",
+    "distrib_optim_sharding_type": "✗ optimizer state",
+    "parameter group": "✗ optimizer state",
+    "fsdp_dtensor": "✗ format",
+    "KeyError: 'model'": "✗ format",
+    "has no attribute 'items'": "✗ format",
+    "entries in state dict": "✗ optimizer state",
+    "starts from step 1": "✗ starts anew",
 }
 
 
@@ -29,7 +29,7 @@ def read() -> dict[str, dict[str, dict]]:
 
 def cell(move: dict) -> str:
     if "difference" in move:
-        return f"{LOADS}, {move['difference']:.0e}" if move["difference"] else f"{LOADS}, the same bits"
+        return f"{LOADS} {move['difference']:.0e}" if move["difference"] else f"{LOADS} same bits"
     return next((words for key, words in REASONS.items() if key in move["says"]), move["says"][:60])
 
 

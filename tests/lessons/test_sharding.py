@@ -2,7 +2,7 @@
 
 import pytest
 
-from helpers import launch, recipes
+from helpers import launch, plots, recipes
 from helpers.lessons import experiments, sharding
 from helpers.machine import CPU
 from helpers.processes import control
@@ -34,6 +34,11 @@ def test_each_stage_of_zero_holds_and_sends_what_it_says(recipe):
     expected = {"DDP": [4, 4, 8], "DistOpt": [4, 4, 4], "ZeRO-2": [4, 2, 6], "FSDP": [2, 2, 6]}
     for name, parts in expected.items():
         assert list(held.loc[name, list(sharding.STATES)]) == pytest.approx(parts, rel=0.02), name
+    whole = heard["DDP"]["held"][0]["weights"]  # of a model below 500 million parameters FSDP gathers all of it ahead
+    gathered = {name: run["held"][0]["gathered"] for name, run in heard.items()}
+    assert gathered == dict.fromkeys(list(VARIANTS)[:3], 0) | {"FSDP": pytest.approx(whole, rel=0.01)}
+    drawn = plots.held(recipe, heard, sharding.planned(recipe, VARIANTS, CPU))
+    assert "gathered 4" in drawn.alt and "optimizer 8; DistOpt" in drawn.alt
     plan = sharding.planned(recipe, VARIANTS, CPU)
     assert set(plan) == set(VARIANTS) - {"ZeRO-2"}
     for name, parts in plan.items():
@@ -95,5 +100,12 @@ def test_the_table_of_gpus_names_what_a_layout_costs():
     memory = table["peak memory GB"].astype(float)
     assert speed["gpt2_xl_32_fsdp2"] / speed["gpt2_xl_32_distopt2"] == pytest.approx(1 - 0.16, abs=0.005)
     assert memory["gpt2_xl_32_fsdp2"] / memory["gpt2_xl_32_distopt2"] == pytest.approx(1 - 0.09, abs=0.005)
+    held = table["bytes a parameter between steps"].astype(float)
+    xl = held[["gpt2_xl_30_ddp2", "gpt2_xl_32_distopt2", "gpt2_xl_32_fsdp2"]]
+    assert list(xl) == [18.1, 12.1, 10.8]
+    assert list(held[["llama3_8b_100_bf16", "llama3_8b_bf16_fsdp2", "llama3_8b_bf16_tp2_sp"]]) == [7.2, 6.5, 5.1]
+    assert memory["llama3_8b_bf16_fsdp2"] > 85.5 > memory["llama3_8b_bf16_fsdp2_recompute"]  # GB of an H100
+    tensor = {"bf16": "llama3_8b_bf16_tp2_sp_eager", "tensorwise": "llama3_8b_tensorwise_tp2_sp_eager"}
+    assert all(speed[tp] > speed[f"llama3_8b_{name}_fsdp2_recompute"] for name, tp in tensor.items())
     assert memory["llama3_8b_bf16_tp2_sp"] / memory["llama3_8b_bf16_fsdp2"] == pytest.approx(2 / 3, abs=0.02)
     assert set(table["samples a step"][["llama3_8b_bf16_tp2_sp", "llama3_8b_100_bf16", "llama3_8b_bf16_fsdp2"]]) == {4}
