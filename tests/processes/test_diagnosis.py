@@ -122,6 +122,10 @@ Root Cause (first observed failure):
   exitcode  : -9 (pid: 14621)
   traceback : Signal 9 (SIGKILL) received by PID 14621
 """,
+    "ended by a signal": """
+RuntimeError: [../third_party/gloo/gloo/transport/tcp/pair.cc:534] Connection closed by peer [127.0.0.1]:22
+torch.distributed.elastic.multiprocessing.api.SignalException: Process 14588 got signal: 15
+""",
     "overlapped tensor parallelism": """
 [rank0]:     raise RuntimeError(
 [rank0]: RuntimeError: Tensor Parallel Communication/GEMM Overlap optimization needs 'yaml' and 'transformer_engine' \
@@ -351,8 +355,16 @@ def test_a_killed_process_of_a_rank_and_a_killed_torchrun_are_told_before_the_lo
     assert diagnosis.diagnose(LOGS["lost a rank"] + words).name == "killed by the kernel"
 
 
+@pytest.mark.parametrize("signal", [1, 2, 15])
+def test_a_rank_that_was_ended_by_hand_is_not_one_that_only_lost_another(signal):
+    """Its traceback is that of whatever it did when the signal came: of a receive, say."""
+    found = diagnosis.diagnose(LOGS["lost a rank"] + f"rank 0 was killed by signal {signal}")
+    assert found.name == "ended by a signal" and f"(signal {signal})" in found.cause
+
+
 def test_a_hang_comes_before_the_crash_of_ending_it():
     assert diagnosis.diagnose("exitcode  : -11 (pid: 7)\nrank 1 hangs: no step for 600 s").name == "hangs"
+    assert diagnosis.diagnose("Process 7 got signal: 15\nrank 1 hangs: no step for 600 s").name == "hangs"
 
 
 def test_figures_of_the_log_stand_in_the_answer():

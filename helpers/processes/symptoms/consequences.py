@@ -24,6 +24,12 @@ CONSEQUENCES = (
         "Somebody killed the process without warning: most often Linux itself, when main memory was full.",
         "See `dmesg | grep -i oom`. If it was that: lower --micro-batch-size, the number of ranks or --num-workers.",
     ),
+    Symptom(  # after the hang: whoever hangs is ended so, too
+        "ended by a signal",
+        r"(?:was killed by signal|[Pp]rocess \d+ got signal:) (?P<signal>\d+)",
+        "Somebody ended the process from outside (signal {signal}): `kill`, Ctrl-C in a terminal, a job system.",
+        "Start the same cell again. On a cluster, look whether the job's time or memory was used up.",
+    ),
     Symptom(
         "illegal memory access",
         r"an illegal memory access was encountered",
