@@ -134,7 +134,8 @@ class Trial:
             launch.follow(self.run)
         except TrainingFailed as failed:
             return str(failed).split("The rank's last traceback")[0].split("Everything the ranks said")[0].strip()
-        return self.run.headline
+        status = control.read_status(self.path)
+        return f"{status['state']}: {status['reason']}"
 
     def close(self) -> None:
         slurm.cancel(self.path)
@@ -172,7 +173,7 @@ def cancelled(own, data):
 
 
 def stopped(own, data):
-    trial = Trial(own, "run.stop()", data)
+    trial = Trial(own, "stopped", data)
     trial.until(lambda: trial.step() >= STEP, "steps")
     trial.harmed = time.monotonic()
     trial.run.stop()
@@ -203,7 +204,7 @@ def drained(own, data):
 
 
 def taken_port(own, data):
-    number = max(map(int, own.ask("squeue", "-h", "--states=all", "-o", "%i").split()), default=0) + 1
+    number = int(re.search(r"^FirstJobId=(\d+)", (own.folder / "slurm.conf").read_text(), re.MULTILINE)[1])
     with socket.socket() as other:
         other.bind(("", 20_000 + number * 10 % 10_000))
         other.listen()

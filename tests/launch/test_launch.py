@@ -310,7 +310,7 @@ def test_a_value_of_another_kind_in_a_recipe_is_named(change, words, tmp_path, t
         ({"hang_timeout_seconds": math.nan}, "hang_timeout_seconds=nan"),
         ({"hang_timeout_seconds": -1}, "may be silent"),
         ({"on": "slurm"}, "names no hosts"),
-        ({"entry_script": "x" * 300}, "no such file"),
+        ({"entry_script": "x" * 300}, "There is no file"),
     ],
 )
 def test_odd_arguments_are_refused_before_anything_is_written(odd, words, tiny_recipe, small_corpus, tmp_path):
