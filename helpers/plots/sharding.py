@@ -107,7 +107,7 @@ def held(recipe: Recipe, heard: Mapping[str, Mapping], planned: Mapping[str, Map
                 label = {"gathered": "weights gathered for the next forward"}.get(part, part)
                 axes.barh(place, size, 0.62, left=left, label=None if label in labels else label, **look)
                 labels.add(label)
-                axes.text(left + size / 2, place, f"{size:.3g}", ha="center", va="center", color=INK, fontsize=9,
+                axes.text(left + size / 2, place, f"{size:.2g}", ha="center", va="center", color=INK, fontsize=9,
                           bbox={"fc": "white", "ec": "none", "pad": 1, "alpha": 0.75})  # fmt: skip
                 left += size
             if plan := (planned or {}).get(name):
