@@ -8,6 +8,7 @@ import contextlib
 import getpass
 import os
 import random
+import re
 import shutil
 import socket
 import subprocess
@@ -190,7 +191,14 @@ class OwnSlurm:
         self._guardian.stdin.flush()
 
     def hurry(self, run) -> None:
-        """Let a run's job that was queued again begin now; Slurm keeps one waiting for two minutes (BeginTime)."""
+        """Let a run's job that was queued again begin now; Slurm keeps one waiting for two minutes (BeginTime).
+
+        What slurmctld still has to tell the nodes of the first start is waited for: the job keeps its number, and a
+        late order to end it would end the second start.
+        """
+        deadline = time.monotonic() + START_SECONDS
+        while not re.search(r"Agent queue size: +0\b", self.ask("sdiag")) and time.monotonic() < deadline:
+            time.sleep(0.5)
         self.ask("scontrol", "update", f"JobId={slurm.number_of(run.path)}", "StartTime=now")
 
     def _write_conf(self) -> None:
