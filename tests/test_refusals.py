@@ -8,6 +8,7 @@ import torch
 from machines import EIGHT_H200
 
 from helpers import corpus, environment, formats, launch, machine, planner, plots, recipes, runs, weights
+from helpers.formats.layer_tensors import Linear
 from helpers.lessons import (
     catalogue,
     exercises,
@@ -159,10 +160,8 @@ def test_of_a_recipe(tiny_recipe, small_corpus, changes, words):
         (lambda: environment.all_reduce(sizes=[1e15]), "is a float"),
         (lambda: environment.all_reduce(sizes=[4]), "8 bytes or more"),
         (lambda: environment.all_reduce(0), "from 1 to 256"),
-        (lambda: formats.outlier_errors(torch.ones(4)), "of 2 dimensions"),
-        (lambda: formats.outlier_errors(torch.ones(0, 4)), "none of which is 0 long"),
-        (lambda: formats.outlier_errors(torch.ones(4, 3), column=3), "the tensor has 3"),
-        (lambda: formats.outlier_errors(torch.ones(4, 1)), "there must be another"),
+        (lambda: formats.outlier_errors(Linear("fc2", *3 * [torch.ones(4, 3)]), column=3), "the activation has 3"),
+        (lambda: formats.outlier_errors(Linear("fc2", *3 * [torch.ones(4, 1)])), "there must be another"),
         (lambda: formats.accumulation.add_up(torch.ones(4, 3), torch.ones(3, 4)), "k is 3 in a and 4 in b"),
         (lambda: experiments.fp8_against_bf16(recipes.gpt3_345m().with_(name=None), None), "name=None"),
         (lambda: timeline.reduce("no such trace"), "There is no file no such trace"),

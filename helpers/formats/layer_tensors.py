@@ -154,17 +154,31 @@ def product_errors(linear: Linear) -> pd.DataFrame:
 
     rows = {}
     for gemm, operands in GEMMS.items():
-        exact = _times(*(_facing(linear, kind, flip).double() for kind, flip in operands))
+        exact = _exact(linear, gemm)
         for format in (E4M3, E5M2) if gemm != "fprop" else (None,):
-            found = {}
-            for name in SCALINGS:
-                rounded = []
-                for kind, flip in operands:
-                    element = format if kind == "gradient" else E4M3
-                    rounded.append(cast(_facing(linear, kind, flip), element, _scaling(linear, kind, name)).values)
-                found[name] = relative_error(_times(*rounded), exact)
-            rows[gemm, format.name if format else "none"] = found
+            elements = {kind: format if kind == "gradient" else E4M3 for kind, _ in operands}
+            rows[gemm, format.name if format else "none"] = {
+                name: relative_error(_rounded(linear, gemm, elements, name), exact) for name in SCALINGS
+            }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis(["GEMM", "gradient"])
+
+
+def cast_operands(linear: Linear, gemm: str, format: Format, scaling: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """One of the three GEMMs with both operands cast to `format`, and in fp64 without a cast: (found, exact)."""
+    return _rounded(linear, gemm, dict.fromkeys(KINDS, format), scaling), _exact(linear, gemm)
+
+
+def _exact(linear: Linear, gemm: str) -> torch.Tensor:
+    return _times(*(_facing(linear, kind, flip).double() for kind, flip in GEMMS[gemm]))
+
+
+def _rounded(linear: Linear, gemm: str, elements: dict[str, Format], name: str) -> torch.Tensor:
+    return _times(
+        *(
+            cast(_facing(linear, kind, flip), elements[kind], _scaling(linear, kind, name)).values
+            for kind, flip in GEMMS[gemm]
+        )
+    )
 
 
 def _facing(linear: Linear, kind: str, flip: bool) -> torch.Tensor:

@@ -1,33 +1,34 @@
-"""One column of a tensor made louder and louder: what a cast then leaves of the others.
+"""One column of an activation made louder and louder: what that leaves of the layer's GEMMs.
 
 Trained transformers have such columns, "outlier channels" (Dettmers et al. 2022, "LLM.int8()", section 4).
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
-from helpers.formats.number_formats import E4M3, Format, cast, relative_error, scaling_of
+from helpers.formats.layer_tensors import Linear, cast_operands
+from helpers.formats.number_formats import E4M3, Format, relative_error
 from helpers.show import bounds
 from helpers.show.arguments import checked
 
 if TYPE_CHECKING:
     import pandas as pd
-    import torch
 
 SCALINGS = ("tensorwise", "blockwise", "mxfp8")
 FACTORS = tuple(10.0**power for power in range(7))
 
 
 @checked
-def outlier_errors(
-    tensor: Annotated[torch.Tensor, bounds.MATRIX], format: Format = E4M3, column: Annotated[int, bounds.PLACE] = 0
-) -> pd.DataFrame:
-    """Errors of a cast once a column of the tensor [rows, columns] is multiplied by 1, 10, … 10⁶.
+def outlier_errors(linear: Linear, format: Format = E4M3, column: Annotated[int, bounds.PLACE] = 0) -> pd.DataFrame:
+    """Errors of a layer's GEMMs once a column of its activation [tokens, in] is multiplied by 1, 10, … 10⁶.
 
     Returns:
-        Index (factor, scaling). `whole`: ‖x − q‖ / ‖x‖ of the whole tensor. `quiet columns`: the same of all but the
-        loud one. `become zero`: the share of the quiet columns' non-zero elements that the cast makes zero.
+        Index (factor, scaling), relative errors ‖found − exact‖ / ‖exact‖. `wgrad, quiet`: the weights' gradient
+        without the loud column's. `fprop`: the output. `fprop, weight 0`: the output when the weights that the loud
+        column meets are 0, so that it is made of the quiet columns alone.
 
     Raises:
         ValueError: there is no such column, or no other one.
@@ -35,22 +36,43 @@ def outlier_errors(
     import pandas as pd
     import torch
 
-    if not column < (columns := tensor.shape[1]) > 1:
+    if not column < (columns := linear.activation.shape[1]) > 1:
         raise ValueError(
-            f"formats.outlier_errors(column={column}): the tensor has {columns:,}, counted from 0, and beside the loud "
-            "one there must be another."
+            f"formats.outlier_errors(column={column}): the activation has {columns:,}, counted from 0, and beside the "
+            "loud one there must be another."
         )
-    quiet = torch.arange(tensor.shape[-1]) != column
+    quiet = torch.arange(columns) != column
+    muted = linear.weight * quiet
     rows = {}
     for factor in FACTORS:
-        loud = tensor.detach().float().clone()
-        loud[..., column] *= factor
+        loud = replace(linear, activation=linear.activation * torch.where(quiet, 1.0, factor), before=None)
+        silent = replace(loud, weight=muted)
         for name in SCALINGS:
-            found = cast(loud, format, scaling_of(name, "activation")).values
-            before, after = loud[..., quiet], found[..., quiet]
+            found, exact = cast_operands(loud, "wgrad", format, name)
             rows[factor, name] = {
-                "whole": relative_error(found, loud),
-                "quiet columns": relative_error(after, before),
-                "become zero": float((after[before != 0] == 0).float().mean()),
+                "wgrad, quiet": relative_error(found[:, quiet], exact[:, quiet]),
+                "fprop": relative_error(*cast_operands(loud, "fprop", format, name)),
+                "fprop, weight 0": relative_error(*cast_operands(silent, "fprop", format, name)),
             }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis(["factor", "scaling"])
+
+
+@checked
+def loudest(layers: Mapping[str, Linear]) -> pd.DataFrame:
+    """How loud the loudest column of each layer's activation is, against the median column (pandas).
+
+    A column's loudness is its amax over the tokens; `layers` are those of `formats.of_run(run)`.
+    """
+    import pandas as pd
+
+    rows = {}
+    for name, linear in layers.items():
+        amax = linear.activation.abs().amax(dim=0)
+        rows[name] = {
+            "columns": len(amax),
+            "loudest column": int(amax.argmax()),
+            "its amax": round(float(amax.max()), 3),
+            "median amax": round(float(amax.median()), 3),
+            "loudest ÷ median": round(float(amax.max() / amax.median()), 1),
+        }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("input of")

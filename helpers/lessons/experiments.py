@@ -21,6 +21,7 @@ from helpers.show.arguments import checked
 
 GPU_SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
 CPU_SIZES, CPU_TOKENS = (1, 2, 4, 8, 16, 32, 64, 128), 16  # samples; tokens in each
+LOSSES = ["first loss", "final loss"]
 OUT_OF_MEMORY = re.compile("memory is full|main memory was full")
 
 
@@ -123,8 +124,9 @@ def look_inside(
 def fp8_against_bf16(recipe: Recipe, data, machine: Machine | None = None):
     """Train `recipe` once in bf16 and once as it is, in FP8, and show by how much its loss is higher.
 
-    Where there is no FP8, the two runs recorded on two H200s stand in. They were made for their speed, in few steps, so
-    their losses are not compared. Returns both runs in one table, or None when there is nothing to show.
+    Where there is no FP8, the two runs recorded on two H200s stand in. They were made for their speed, in few steps and
+    at a high learning rate, so their losses are left out. Returns both runs in one table, a column each, or None when
+    there is nothing to show.
     """
     preflight.require_values(recipe)
     machine = machine or here()
@@ -135,7 +137,7 @@ def fp8_against_bf16(recipe: Recipe, data, machine: Machine | None = None):
             print(changed.precision.name)
             pair.append(launch.train(changed, data, fresh=True, machine=machine))
         display(plots.signed_differences({"FP8 − bf16": tuple(reversed(pair))}, window=1))
-        return runs.compare(pair)
+        return _side_by_side(pair)
     whole = recipe.name.removesuffix(SMALL)
     names = (f"{whole}_bf16_dp2", f"{whole}_tensorwise_dp2")
     pair = [run for name in names if (run := runs.recorded("h200", name))]
@@ -143,7 +145,12 @@ def fp8_against_bf16(recipe: Recipe, data, machine: Machine | None = None):
     if not pair:
         print(f"No run of {whole} is recorded on H200s yet, so there is nothing to show in its place.")
         return None
-    return runs.compare(pair)
+    return _side_by_side(pair).drop(LOSSES)
+
+
+def _side_by_side(pair: list[Results]):
+    table = runs.compare(pair).rename(columns={"MFU": "MFU, bf16 peak"})
+    return table.astype(object).T.dropna(how="all")
 
 
 @checked

@@ -2,15 +2,17 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Annotated
 
 from helpers.machine import Machine
 from helpers.planner.plans import rates_of
 from helpers.recipes import Recipe, preflight
 from helpers.recipes.accounting import activations
-from helpers.recipes.costs import Rates, exchange, gemms
+from helpers.recipes.costs import Link, Rates, exchange, gemms
 from helpers.runs.kernels import Kernel, Window, covered
-from helpers.runs.timeline import Timeline
-from helpers.show import message, numbers
+from helpers.runs.kernels import gemms as pieces
+from helpers.runs.timeline import PARTS, Timeline
+from helpers.show import bounds, message, numbers
 from helpers.show.arguments import checked
 from helpers.show.message import Absence
 from helpers.show.tables import whole_sentences
@@ -20,11 +22,15 @@ AT_ONCE = 0.5  # share of a kernel's time that must lie beside GEMMs for it to c
 
 
 @checked
-def layer_cost(recipe: Recipe, machine: Machine):
+def layer_cost(recipe: Recipe, machine: Machine, bandwidth: Annotated[float, bounds.BANDWIDTH] | None = None):
     """A layer's cost under the recipe's tensor parallelism, forward and backward, each sum written out (pandas).
 
-    T_comp: its GEMMs, six FLOPs a token and weight. T_comm: its collectives, one after the other, as if nothing hid
-    them. The rates are the machine's (`planner.calibrated`, or carried over from recorded ones).
+    T_comp: its GEMMs, six FLOPs a token and weight, each after a start. T_comm: its collectives, one after the other,
+    as if nothing hid them; activations travel in 16 bits, in FP8 too. The rates are the machine's
+    (`planner.calibrated`, or carried over from recorded ones).
+
+    Args:
+        bandwidth: bytes/s of the links, in place of the machine's: the bus bandwidth, what one rank sends.
 
     Raises:
         ValueError: the machine has no GEMMs of the recipe's format, or nothing is known of it.
@@ -36,13 +42,17 @@ def layer_cost(recipe: Recipe, machine: Machine):
     n, rates = recipe.layout.tensor_parallel, rates_of(machine)
     compute = _compute(recipe, rates)
     tokens, flops = gemms.tokens(recipe), 3 * sum(one.flops for one in gemms.layer(recipe))
-    rate, link = rates.products[gemms.format_of(recipe)].flops, exchange.link_of(machine, rates, n, 1)
+    rate, link = rates.products[gemms.format_of(recipe)], _link(recipe, machine, rates, bandwidth)
     said, whole = numbers.prefixed, _whole(recipe)
+    starts = 3 * sum(one.count for one in gemms.layer(recipe))
+    by_memory = compute - flops / rate.flops - starts * rate.start  # of GEMMs that are too thin for the rate
     rows = [
         (
             "T_comp: GEMMs",
-            "6 × tokens × weights of a layer ÷ TP ÷ FLOP/s",
-            f"6 × {tokens:,.0f} × {flops / 6 / tokens * n / 1e6:.1f}·10⁶ ÷ {n} ÷ {said(rate, 'FLOP/s')}",
+            "6 × tokens × weights of a layer ÷ TP ÷ FLOP/s, and a start for each GEMM",
+            f"6 × {tokens:,.0f} × {flops / 6 / tokens * n / 1e6:.4g}·10⁶ ÷ {n} ÷ {said(rate.flops, 'FLOP/s')} + "
+            f"{starts:.0f} × {said(rate.start, 's')}"
+            + (f" + {_microseconds(by_memory)} bound by memory" if by_memory > 0.005 * compute else ""),
             _microseconds(compute),
         )
     ]
@@ -68,19 +78,24 @@ def layer_cost(recipe: Recipe, machine: Machine):
 
 
 @checked
-def ratio(recipe: Recipe, machine: Machine) -> float:
-    """T_comm ÷ T_comp of a layer: 0 without tensor parallelism. Raises as `layer_cost` does."""
+def ratio(recipe: Recipe, machine: Machine, bandwidth: Annotated[float, bounds.BANDWIDTH] | None = None) -> float:
+    """T_comm ÷ T_comp of a layer: 0 without tensor parallelism. Arguments and errors as those of `layer_cost`."""
     preflight.require(recipe, machine)
-    return _ratio(recipe, machine)
+    return _ratio(recipe, machine, bandwidth)
 
 
-def _ratio(recipe: Recipe, machine: Machine) -> float:
+def _ratio(recipe: Recipe, machine: Machine, bandwidth: float | None = None) -> float:
     n, rates = recipe.layout.tensor_parallel, rates_of(machine)
     if n == 1:
         return 0.0
     _, count, share = _kinds(recipe)
-    link = exchange.link_of(machine, rates, n, 1)
+    link = _link(recipe, machine, rates, bandwidth)
     return count * (link.start + share * _whole(recipe) / link.bandwidth) / _compute(recipe, rates)
+
+
+def _link(recipe: Recipe, machine: Machine, rates: Rates, bandwidth: float | None = None) -> Link:
+    link = exchange.link_of(machine, rates, recipe.layout.tensor_parallel, 1)
+    return replace(link, bandwidth=bandwidth) if bandwidth else link
 
 
 @checked
@@ -131,32 +146,46 @@ def _kinds(recipe: Recipe) -> tuple[str, int, float]:
 
 @checked
 def boxes(timeline: Timeline | Absence, recipe: Recipe, machine: Machine):
-    """Every collective of a recorded layer that NCCL sent: predicted beside measured, and what ran beside it (pandas).
+    """Every collective of a recorded layer that NCCL sent: predicted beside measured, and the GEMM beside it (pandas).
 
-    Predicted: bytes on the wire ÷ bandwidth, after a start. Measured: the kernel's own time.
+    Predicted: bytes on the wire ÷ bandwidth, after a start. Measured: the kernel's own time. `GEMM µs`: how long the
+    GEMM beside it took; `GEMM alone`: FLOPs ÷ rate, after a start.
+
+    Raises:
+        ValueError: the recipe has TP1, in which no rank sends a layer's activations to another.
     """
     import pandas as pd
 
     if isinstance(timeline, Absence):
         return timeline
     preflight.require(recipe, machine)
-    link = exchange.link_of(machine, rates_of(machine), recipe.layout.tensor_parallel, 1)
-    _, _, share = _kinds(recipe)
-    sent = share * _whole(recipe)
+    if recipe.layout.tensor_parallel == 1:
+        raise ValueError(
+            "layer_cost.boxes: this recipe has tensor_parallel=1, so what its timeline shows are other collectives, "
+            "those of the distributed optimizer, say. Take a timeline and its recipe with tensor_parallel=2 or more."
+        )
+    rates = rates_of(machine)
+    link = _link(recipe, machine, rates)
+    seconds = [gemms.seconds(one, rates, gemms.format_of(recipe)) for one in gemms.layer(recipe)]
+    alone = dict(zip(PARTS, seconds, strict=False))
+    sent = _kinds(recipe)[2] * _whole(recipe)
     rows = []
-    for way, window in (("forward", timeline.forward), ("backward", timeline.backward)):
+    for way, window in _windows(timeline):
         for one in window.kernels:
-            if one.collective in ("AG", "RS", "AR"):
-                beside = _beside(one, window) or "nothing"
-                rows.append(
-                    (way, one.collective, sent / 1e6, 1e6 * (link.start + sent / link.bandwidth), one.duration, beside)
+            if one.collective not in ("AG", "RS", "AR"):
+                continue
+            beside = _beside(one, window, way)
+            part = beside.partition(" ")[0]
+            rows.append(
+                (
+                    *(way, one.collective, round(sent / 1e6, 1)),
+                    *(round(1e6 * (link.start + sent / link.bandwidth)), round(one.duration), beside or "nothing"),
+                    _spent(window, way, beside) if part in alone else "–",
+                    round(1e6 * alone[part]) if part in alone else "–",
                 )
-    columns = ["direction", "collective", "MB sent", "predicted µs", "measured µs", "runs beside"]
-    return (
-        pd.DataFrame(rows, columns=columns)
-        .round({"MB sent": 1, "predicted µs": 0, "measured µs": 0})
-        .set_index(["direction", "collective"])
-    )
+            )
+    columns = ["direction", "collective", "MB sent", "predicted µs", "measured µs", "runs beside", "GEMM µs"]
+    return pd.DataFrame(rows, columns=[*columns, "GEMM alone"]).set_index(["direction", "collective"])
 
 
 @checked
@@ -173,14 +202,14 @@ def overlap_price(named: Mapping[str, Timeline | Absence]):
         return next(iter(named.values()), message.nothing_recorded("timeline"))
     rows = {}
     for name, one in drawn.items():
-        kernels = [kernel for window in (one.forward, one.backward) for kernel in window.kernels]
+        kernels = [kernel for _, window in _windows(one) for kernel in window.kernels]
         by_nccl = [k for k in kernels if k.collective in ("AG", "RS", "AR", "A2A")]
         copies = sorted(k.duration for k in kernels if k.collective == "copy")
         rows[name] = {
             "layer": round(one.forward.microseconds + one.backward.microseconds),
-            "fprop": _gemms(one.forward, "fprop"),
-            "dgrad": _gemms(one.backward, "dgrad"),
-            "wgrad": _gemms(one.backward, "wgrad"),
+            "fprop": _spent(one.forward, "forward", "fprop"),
+            "dgrad": _spent(one.backward, "backward", "dgrad"),
+            "wgrad": _spent(one.backward, "backward", "wgrad"),
             "NCCL collectives": len(by_nccl),
             "each": round(sum(k.duration for k in by_nccl) / len(by_nccl)) if by_nccl else "–",
             "copies": len(copies),
@@ -190,29 +219,26 @@ def overlap_price(named: Mapping[str, Timeline | Absence]):
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("µs of a layer")
 
 
-def _gemms(window: Window, way: str) -> int:
-    """Microseconds in which GEMMs of this kind run; pieces of one that overlap count once."""
-    spans = [(k.start, k.end) for k in window.kernels if k.part and _named(k, window).endswith(way)]
-    return round(covered(spans))
+def _windows(timeline: Timeline) -> tuple[tuple[str, Window], ...]:
+    return ("forward", timeline.forward), ("backward", timeline.backward)
 
 
-def _beside(one: Kernel, window: Window) -> str:
+def _spent(window: Window, way: str, gemm: str) -> int:
+    """Microseconds in which GEMMs run whose name ends like this; pieces of one that overlap count once."""
+    named = zip(window.kernels, pieces(window, way == "backward"), strict=True)
+    return round(covered((k.start, k.end) for k, name in named if name.endswith(gemm)))
+
+
+def _beside(one: Kernel, window: Window, way: str) -> str:
     """The GEMM, or another kernel, that runs for most of a collective's time."""
     found: dict[str, float] = {}
-    for other in window.kernels:
+    for other, name in zip(window.kernels, pieces(window, way == "backward"), strict=True):
         shared = min(one.end, other.end) - max(one.start, other.start)
         if other.category != "collectives" and shared > 0:
-            found[_named(other, window)] = found.get(_named(other, window), 0) + shared
+            words = name or other.category
+            found[words] = found.get(words, 0) + shared
     longest = max(found, key=found.get, default="")
     return longest if longest and found[longest] > AT_ONCE * one.duration else ""
-
-
-def _named(kernel: Kernel, window: Window) -> str:
-    if not kernel.part:
-        return kernel.category
-    names = list(dict.fromkeys(k.name for k in window.kernels if k.part == kernel.part))
-    grad = ("dgrad", "wgrad")[names.index(kernel.name)] if len(names) == 2 else "fprop"
-    return f"{kernel.part} {grad}"
 
 
 def _exposed(window: Window) -> float:

@@ -145,32 +145,32 @@ def _histogram(axes, tensor, result, low: int, high: int):
 
 @checked
 def outlier(table: pd.DataFrame) -> Picture:
-    """Errors of the quiet columns, and how many of their elements become zero, against how loud one column is.
+    """Errors of a layer's GEMMs against how loud one column of its activation is, a colour a scaling.
 
-    Dashed: the error of the whole tensor under tensorwise scaling, which hides both.
+    Left: the weights' gradient of the quiet columns. Right: the output, solid with the loud column's weights as they
+    are, dashed with 0 in their place.
 
     Args:
         table: from `formats.outlier_errors`: index (factor, scaling).
     """
-    if "quiet columns" not in table or table.index.nlevels != 2:
+    if "wgrad, quiet" not in table or table.index.nlevels != 2:
         raise ValueError("plots.outlier: it takes a table of formats.outlier_errors.")
     words = []
     with style.apply():
-        figure, (left, right) = style.new_figure(1, 2, width=9.0, height=3.6, sharex=True)
+        figure, (left, right) = style.new_figure(1, 2, width=9.0, height=3.8, sharex=True, sharey=True)
         for mark, (name, own) in zip(MARKERS, table.groupby("scaling", sort=False), strict=False):
             own = own.droplevel("scaling")
             look = {"color": RECIPE_COLOURS[name], "marker": mark}
-            left.plot(own.index, own["quiet columns"], label=name, **look)
-            right.plot(own.index, own["become zero"], **look)
-            words.append(f"{name} {own['quiet columns'].iloc[0]:.1%} to {own['quiet columns'].iloc[-1]:.0%}")
-        whole = table.xs("tensorwise", level="scaling")["whole"]
-        left.plot(whole.index, whole, label="whole tensor, tensorwise", **REFERENCE)
-        left.set(xscale="log", yscale="log", ylim=(0.01, 1.5))
+            left.plot(own.index, own["wgrad, quiet"], label=name, **look)
+            right.plot(own.index, own["fprop"], **look)
+            right.plot(own.index, own["fprop, weight 0"], linestyle="--", **look)
+            words.append(f"{name} {own['wgrad, quiet'].iloc[0]:.1%} to {own['wgrad, quiet'].iloc[-1]:.0%}")
+        left.set(xscale="log", yscale="log", ylim=(0.005, 2))
         left.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g}%")
-        right.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g}%")
-        left.set_title("relative error of the quiet columns")
-        right.set_title("quiet elements that become zero")
+        left.set_title("wgrad, the quiet columns")
+        right.set_title("fprop; dashed: loud weights set to 0")
+        left.set_ylabel("relative error")
         for axes in (left, right):
             axes.set_xlabel("factor of the loud column")
-        figure.legend(loc="outside lower center", ncols=4)
-    return Picture(figure, f"Error of the quiet columns as one column grows to 10⁶ times its size: {', '.join(words)}.")
+        figure.legend(loc="outside lower center", ncols=3)
+    return Picture(figure, f"wgrad's error in the quiet columns as one grows to 10⁶ times: {', '.join(words)}.")

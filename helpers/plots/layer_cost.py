@@ -22,8 +22,8 @@ def communication_share(table: "pd.DataFrame") -> Picture:
     with style.apply():
         figure, axes = style.new_figure(width=8.2, height=4.4)
         axes.axhline(1, **REFERENCE)
-        words = {"textcoords": "offset points", "ha": "right", "color": GREY}
-        axes.annotate("as long as the GEMMs", (table.index[-1], 1), (0, 3), **words)
+        place = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "va": "center", "color": GREY}
+        axes.annotate("as long as\nthe GEMMs", (1, 1), (5, 0), **place)
         for index, name in enumerate(table):
             axes.plot(table.index, table[name], label=name, **style.run_style(index))
         axes.set(xscale="log", yscale="log", xlabel="hidden size", ylabel="T_comm ÷ T_comp of a layer")

@@ -60,6 +60,24 @@ class Window:
         return self.microseconds - covered((k.start, min(k.end, self.microseconds)) for k in self.kernels)
 
 
+def gemms(window: Window, backward: bool) -> list[str]:
+    """Of which GEMM each of the window's kernels is a piece: "fc1 fprop", "fc1 dgrad", "fc1 wgrad"; "" of all others.
+
+    They are told by their order, since dgrad and wgrad can be kernels of one name: Megatron computes dgrad first, and
+    cuts only dgrad into pieces, so that the last kernel of a matrix is its wgrad.
+    """
+    last = {kernel.part: place for place, kernel in enumerate(window.kernels)}
+    several = {part for part in last if part and sum(k.part == part for k in window.kernels) > 1}
+    return [
+        ""
+        if not kernel.part
+        else f"{kernel.part} fprop"
+        if not backward or kernel.part not in several
+        else f"{kernel.part} {'wgrad' if last[kernel.part] == place else 'dgrad'}"
+        for place, kernel in enumerate(window.kernels)
+    ]
+
+
 def category(name: str) -> str:
     """What a kernel is, by its name: one of `CATEGORIES`."""
     order = (*ASKED_FIRST, *(one for one in CATEGORIES if one not in ASKED_FIRST))

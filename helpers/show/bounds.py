@@ -56,6 +56,7 @@ STEPS = range(1, 10**9 + 1)
 RANKS = range(1, 100_001)  # of a job that is planned
 PROCESSES = range(1, 257)  # of one host
 PORT = range(1, 2**16)
+BANDWIDTH = Above(10**15)  # bytes/s
 BYTES = range(4, 2**30 + 1)  # that a collective sends: a number to a GB
 SECONDS = Above(30 * 24 * 3600)
 TEXT = Characters(100_000)

@@ -20,14 +20,26 @@ def test_the_sums_of_a_layer_on_paper():
     compute = 6 * tokens * 12 * h * h / 2 / rates.products["bf16"].flops
     link = rates.links[2]
     sent = 10 * (link.start + tokens * h * 2 / 2 / link.bandwidth)
-    assert layer_cost.ratio(RECIPE, TWO) == pytest.approx(sent / compute, rel=0.06), "but for the start of each GEMM"
+    starts = 12 * rates.products["bf16"].start
+    assert layer_cost.ratio(RECIPE, TWO) == pytest.approx(sent / (compute + starts), rel=1e-3)
     table = layer_cost.layer_cost(RECIPE, TWO)
+    assert table.loc["T_comp: GEMMs", "with numbers"].endswith(f" + 12 × {1e6 * rates.products['bf16'].start:.1f} µs")
+    assert table.loc["T_comp: GEMMs", "result"] == f"{1e6 * (compute + starts):,.0f} µs"
     assert table.loc["T_comm: all of them", "formula"] == "6 AG and 4 RS"
     assert table.loc["T_comm ÷ T_comp", "result"] == f"{layer_cost.ratio(RECIPE, TWO):.2f}"
     whole = RECIPE.with_(sequence_parallel=False)
     assert layer_cost.layer_cost(whole, TWO).loc["T_comm: all of them", "formula"] == "4 AR"
     alone = RECIPE.with_(tensor_parallel=1, sequence_parallel=False)
     assert layer_cost.ratio(alone, TWO) == 0 and len(layer_cost.layer_cost(alone, TWO)) == 1
+
+
+def test_another_link_takes_the_place_of_the_machines():
+    known = rates_of(TWO).links[2].bandwidth
+    assert layer_cost.ratio(RECIPE, TWO, bandwidth=known) == layer_cost.ratio(RECIPE, TWO)
+    assert layer_cost.ratio(RECIPE, TWO, bandwidth=known / 10) > 5 * layer_cost.ratio(RECIPE, TWO)
+    assert "25 GB/s" in layer_cost.layer_cost(RECIPE, TWO, bandwidth=25e9).loc["one collective", "with numbers"]
+    with pytest.raises(TypeError, match="above 0"):
+        layer_cost.ratio(RECIPE, TWO, bandwidth=0)
 
 
 def test_a_format_without_a_rate_is_told():
@@ -55,6 +67,28 @@ def test_predicted_boxes_are_as_long_as_the_measured_ones():
     beside = table["runs beside"].tolist()
     assert beside == ["nothing"] * 5 + ["fc1 dgrad", "fc1 wgrad", "nothing", "qkv dgrad", "qkv wgrad"]
     assert layer_cost.boxes(Absence("none"), RECIPE, TWO) == Absence("none")
+
+
+def test_a_gemm_beside_a_collective_takes_longer_than_alone():
+    table = layer_cost.boxes(PLAIN, RECIPE, TWO).set_index("runs beside")
+    hidden = table.drop(index="nothing")
+    assert (hidden["GEMM µs"] > 1.05 * hidden["GEMM alone"]).all()
+    assert set(table.loc[["nothing"], "GEMM µs"]) == {"–"}
+
+
+def test_fp8_gemms_of_one_kernel_are_told_by_their_order():
+    """FP8's dgrad and wgrad of a matrix are one kernel, called twice."""
+    eight = timeline.recorded("h200", "llama3_8b_profile")
+    row = layer_cost.overlap_price({"FP8": eight}).loc["FP8"]
+    gemms = [k.duration for k in eight.backward.kernels if k.part]
+    assert row["dgrad"] + row["wgrad"] == pytest.approx(sum(gemms), abs=2) and row["dgrad"] > 2500 < row["wgrad"]
+    assert row["fprop"] == pytest.approx(sum(k.duration for k in eight.forward.kernels if k.part), abs=2)
+
+
+def test_a_layer_that_no_rank_shares_has_no_boxes():
+    run = runs.recorded("h200", "llama3_8b_profile")
+    with pytest.raises(ValueError, match="tensor_parallel=1"):
+        layer_cost.boxes(timeline.recorded("h200", "llama3_8b_profile"), run.recipe, TWO)
 
 
 def test_two_all_gathers_of_an_overlapped_layer_are_still_nccls():

@@ -9,6 +9,7 @@ import torch
 from helpers import corpus, formats, planner, plots, recipes
 from helpers.corpus import index
 from helpers.formats import number_formats
+from helpers.formats.layer_tensors import Linear
 from helpers.machine import described
 from helpers.plots import layer, sizes
 from helpers.recipes import Layout
@@ -249,15 +250,15 @@ def test_the_formats_alone():
     assert {" 448", " 57,344"} <= set(texts(plots.number_line()))
 
 
-def test_the_quiet_columns_are_drawn_for_each_scaling():
-    table = formats.outlier_errors(GRADIENT)
+def test_the_errors_of_gemms_are_drawn_for_each_scaling():
+    table = formats.outlier_errors(Linear("fc2", GRADIENT[:128], GRADIENT, GRADIENT))
     picture = plots.outlier(table)
     assert looks_right(picture)
     left, right = picture.figure.axes
     lines = {line.get_label(): list(line.get_ydata()) for line in left.lines}
-    assert lines["mxfp8"] == table.xs("mxfp8", level="scaling")["quiet columns"].tolist()
-    assert lines["whole tensor, tensorwise"] == table.xs("tensorwise", level="scaling")["whole"].tolist()
-    assert list(right.lines[0].get_ydata()) == table.xs("tensorwise", level="scaling")["become zero"].tolist()
+    mx = table.xs("mxfp8", level="scaling")
+    assert lines["mxfp8"] == mx["wgrad, quiet"].tolist()
+    assert [list(line.get_ydata()) for line in right.lines[-2:]] == [mx[name].tolist() for name in mx.columns[1:]]
 
 
 def test_index_bytes_are_the_file_s(small_corpus):
