@@ -140,7 +140,7 @@ def _lane(axes, row: int, window: Window, lane: str, longest: float, backward: b
     for words, colour, start, end in _names(window, lane, backward):
         share, look = (end - start) / longest, {"ha": "center", "va": "center", "color": on(colour)}
         part, _, grad = words.partition(" ")
-        if share > NAMED_WIDTH * max(1, max(len(part), len(grad)) / 4.4):
+        if share > NAMED_WIDTH * max(1, max(len(part), len(grad)) / 3.9):
             size = 8 if grad else 9.5
             axes.text((start + end) / 2e3, row, words.replace(" ", "\n"), fontsize=size, linespacing=1.0, **look)
         elif share > UPRIGHT_WIDTH and part in (*PARTS, *COLLECTIVES):
