@@ -10,6 +10,7 @@ from helpers.machine import CPU
 from helpers.processes import programs
 from helpers.runs import pipeline
 from helpers.show.arguments import checked
+from helpers.show.numbers import as_typed
 
 MOST_STAGES = 8  # each is a process, with all of Megatron imported
 KNOWN = ("micro_batches", "virtual_pipeline_chunks", "forward_ms", "backward_ms", "name")
@@ -54,7 +55,7 @@ def _job(stages: int, setting: dict) -> dict:
     count, chunks = setting.get("micro_batches"), setting.get("virtual_pipeline_chunks", 1)
     for name, value in (("micro_batches", count), ("virtual_pipeline_chunks", chunks)):
         if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 64:
-            raise ValueError(f"{name}={value!r}: a whole number from 1 to 64.")
+            raise ValueError(f"{name}={as_typed(value)}: a whole number from 1 to 64.")
     if chunks > 1 and count % stages:
         why = f"The interleaved schedule takes micro-batches in groups of {stages}, one for each stage"
         raise ValueError(f"micro_batches={count} with virtual_pipeline_chunks={chunks}: {why}.")
@@ -66,5 +67,7 @@ def _job(stages: int, setting: dict) -> dict:
 def _each(name: str, given, stages: int) -> list[float]:
     each = list(given) if isinstance(given, Sequence) and not isinstance(given, str) else [given] * stages
     if len(each) != stages or not all(isinstance(one, int | float) and 0 < one <= 1000 for one in each):
-        raise ValueError(f"{name}={given!r}: milliseconds up to 1,000, one number or one for each of {stages} stages.")
+        raise ValueError(
+            f"{name}={as_typed(given)}: milliseconds up to 1,000, one number or one for each of {stages} stages."
+        )
     return [float(one) for one in each]

@@ -5,7 +5,8 @@ from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parents[2]
 DEFAULT_CACHE = "~/.cache/megatron-tour"
-NAME_BYTES = 255  # of one file or folder, on Linux's file systems
+NAME_BYTES, PATH_BYTES = 255, 4095  # of one file or folder, of a whole path, on Linux
+SHOWN = 300  # characters of a path in a message
 
 
 def runs_root() -> Path:
@@ -32,7 +33,7 @@ def given(path, asked: str) -> Path:
     if not isinstance(path, str | os.PathLike):
         shown = repr(path) if isinstance(path, int | float | bytes | None) else type(path).__name__
         raise TypeError(f"{asked.format(shown)}: it takes a path, as a text or a pathlib.Path.")
-    asked = asked.format(repr(str(path)))
+    asked = asked.format(_shown(path))
     if path == "":
         raise ValueError(f'{asked}: an empty path names nothing. Write "." for the current folder.')
     if "\0" in str(path):
@@ -41,6 +42,8 @@ def given(path, asked: str) -> Path:
         os.fsencode(path)
     except UnicodeEncodeError:
         raise ValueError(f"{asked}: it has half a character in it, which no file is called by.") from None
+    if (size := len(os.fsencode(path))) > PATH_BYTES:
+        raise ValueError(f"{asked}: a path has at most {PATH_BYTES:,} bytes, and it has {size:,}. Is it a text?")
     try:
         home = Path(Path(path).parts[0]).expanduser() if str(path).startswith("~") else None
     except RuntimeError:
@@ -56,7 +59,7 @@ def given_folder(path, asked: str) -> Path:
     Raises:
         TypeError: it is no path. ValueError: no folder can have it, a file is in its way, or its ~ is nobody's home.
     """
-    whole, asked = given(path, asked), asked.format(repr(str(path)))
+    whole, asked = given(path, asked), asked.format(_shown(path))
     for part in whole.parts:
         if (size := len(part.encode(errors="replace"))) > NAME_BYTES:
             has = f"{part[:20]}… has {size}"
@@ -66,6 +69,11 @@ def given_folder(path, asked: str) -> Path:
     if not os.path.isdir(there):
         raise ValueError(f"{asked}: {there} is a file, and no folder can lie there. Name another folder.")
     return whole
+
+
+def _shown(path) -> str:
+    words = repr(str(path))
+    return words if len(words) <= SHOWN else f"{words[:SHOWN]} …"
 
 
 def short_path(path: Path | str) -> str:

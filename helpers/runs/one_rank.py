@@ -4,6 +4,7 @@
 """
 
 import dataclasses
+import os
 import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -122,7 +123,7 @@ def recorded(machine_label: str, name: str | None = None) -> OneRank | Absence |
     if name is None:
         return [_read(path) for path in sorted(folder.glob("*.json"))]
     path = folder / f"{name}.json"
-    return _read(path) if path.is_file() else message.nothing_recorded(f"rank alone of {name}")
+    return _read(path) if os.path.isfile(path) else message.nothing_recorded(f"rank alone of {name}")
 
 
 def _read(path: Path) -> OneRank:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from helpers.machine import PROJECT, Machine, cache_root, given, runs_root
 from helpers.processes import control
+from helpers.processes.run_directory import why_no_name
 from helpers.recipes import Recipe
 from helpers.runs import events
 from helpers.runs.results import Results
@@ -151,8 +152,8 @@ def record(run: Run, name: str, recorded_dir: Path = RECORDED) -> Path:
     Raises:
         ValueError: that is no name for a file, or the run has nothing to keep.
     """
-    if Path(name).name != name:
-        raise ValueError(f"runs.record(name={name!r}): it names one file, without a folder: {run.recipe_name!r}, say.")
+    if why := why_no_name(name):
+        raise ValueError(f"runs.record(name={as_typed(name)}): it names one file: {run.recipe_name!r}, say. {why}")
     if "machine" not in run.environment:
         raise ValueError(f"{run.headline}. It has no environment.json, so nothing was started there.")
     target = recorded_dir / run.environment["machine"]["label"] / f"{name}.json"

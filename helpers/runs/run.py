@@ -15,6 +15,7 @@ from helpers.runs.results import Results
 from helpers.show import numbers
 from helpers.show.arguments import checked
 from helpers.show.message import Text
+from helpers.show.numbers import as_typed
 
 
 @dataclass(frozen=True, repr=False)
@@ -182,7 +183,7 @@ def latest(name: str, runs_dir: Path | str | None = None) -> Run:
         PermissionError: it is another user's, and not to be read.
     """
     if why := why_no_name(name):
-        raise ValueError(f"runs.latest({name!r}): it takes the name of a recipe. {why}")
+        raise ValueError(f"runs.latest({as_typed(name)}): it takes the name of a recipe. {why}")
     root = runs_root() if runs_dir is None else given_folder(runs_dir, "runs.latest(runs_dir={})")
     _refuse_what_is_closed(root / name)
     found = sorted(path.parent for path in (root / name).glob("*/recipe.json"))

@@ -1,9 +1,11 @@
 """What an offline W&B run holds, read from its own file: proof that the project will not be empty."""
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from helpers.machine import given
 from helpers.show.arguments import checked
 
 # A .wandb file is a LevelDB log (https://github.com/google/leveldb/blob/main/doc/log_format.md) after a 7-byte header.
@@ -23,10 +25,11 @@ def history(run_directory: Path | str, *metrics: str):
     import pandas as pd
     from wandb.proto.wandb_internal_pb2 import Record
 
-    files = sorted(Path(run_directory).glob("wandb/offline-run-*/*.wandb"))
+    folder = given(run_directory, "wandb_history.history({})")
+    files = sorted(folder.glob("wandb/offline-run-*/*.wandb")) if os.path.isdir(folder) else []
     if not files:
         raise FileNotFoundError(
-            f"{run_directory} holds no offline W&B run: name a wandb_project in the recipe, with wandb_mode='offline'."
+            f"{folder} holds no offline W&B run: name a wandb_project in the recipe, with wandb_mode='offline'."
         )
     steps: dict[int, dict[str, float]] = {}
     for file in files:

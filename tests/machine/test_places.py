@@ -31,6 +31,7 @@ def test_a_path_is_short(path, words):
         ("~nosuchuser/x", ValueError, "load('~nosuchuser/x'): the home that ~ stands for is not known"),
         ("here/" + "n" * 300, ValueError, "at most 255 bytes, and nnnnnnnnnnnnnnnnnnnn… has 300"),
         ("é" * 128, ValueError, "has 256"),
+        ("n" * 5000, ValueError, "nnn …): a path has at most 4,095 bytes, and it has 5,000. Is it a text?"),
         (__file__, ValueError, "test_places.py is a file, and no folder can lie there. Name another folder."),
         (f"{__file__}/runs", ValueError, "test_places.py is a file"),
         ("~nobody/runs", ValueError, "~ stands for /nonexistent, and there is no such folder. Give the whole path."),
