@@ -27,7 +27,7 @@ def beside_ours():
     found = {}
     for m, row in _micro_batches().items():
         found[m] = {
-            ("32 samples in m", "each"): row.recipe.batch.micro_batch_size,
+            ("a micro-batch", "samples"): row.recipe.batch.micro_batch_size,
             ("PP8, eight H100s", "table 401"): f"{row.milliseconds:,.0f}",
             ("PP8, eight H100s", "one slot"): f"{row.milliseconds / (m + 7):,.0f}",
             ("PP8, eight H100s", "planned"): f"{predict(row.recipe, row.machine).step.milliseconds:,.0f}",
@@ -37,7 +37,7 @@ def beside_ours():
             found[m][f"PP2, {ours}", "measured"] = _shown(_median(label, cut))
             found[m][f"PP2, {ours}", "one slot"] = _shown(_median(label, cut), 1 / (m + 1))
         steady = _shown(_median("h200", f"pp2_m{m}"), 8 / m)
-        found[m]["PP2, two H200s, 4 in each", "ms for 32 samples"] = steady
+        found[m]["PP2, two H200s, 4 a micro-batch", "ms for 32 samples"] = steady
     return pd.DataFrame.from_dict(found, orient="index").rename_axis("m")
 
 

@@ -13,7 +13,7 @@ from helpers.show.style import COLOURS, INK, REFERENCE, RUN_COLOURS, Picture
 PASS_COLOURS = {"forward": RUN_COLOURS[1], "backward": COLOURS["pipeline"]}
 SHOWN = range(1, 65)  # layers, stages
 LATER_CHUNK = 0.45  # how much of its colour the last chunk of a stage keeps
-NUMBERED = 0.013  # share of the width from which a box has room for its number
+NUMBERED = 0.011  # share of the width from which a box has room for its number
 FROM = {DRAWN: "drawn", REPLAY: "replay: work is a timed wait"}
 
 
