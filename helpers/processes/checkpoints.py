@@ -12,6 +12,7 @@ from helpers.processes import damage
 TRACKER = "latest_checkpointed_iteration.txt"
 DOOMED = ".deleting-"
 SET_ASIDE = "damaged_"
+FULL_DISK_BYTES = 2**18  # below, what the ranks had to say is lost, too
 LOW_DISK_BYTES = 32 * 2**20
 
 
@@ -95,7 +96,12 @@ def set_aside(path: Path, why: str) -> str:
 
 
 def no_room(directory: Path) -> str | None:
-    """A sentence if a checkpoint lies there half written for want of room: a full disk, a limit on files; else None."""
+    """A sentence if nothing can be written there, or a checkpoint is half written for want of room: a full disk, a
+    limit on files; else None."""
+    if Path(directory).exists() and (free := shutil.disk_usage(directory).free) < FULL_DISK_BYTES:
+        return (
+            f"No space left on device: {free / 2**20:.1f} MB are free under {directory}"  # words of ranks are lost, too
+        )
     whole = {path_of(directory, iteration) for iteration in saved(directory)}
     if not (half_written := set(folders(directory)) - whole):
         return None

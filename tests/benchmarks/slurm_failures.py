@@ -50,6 +50,7 @@ class Trial:
         run = launch.train(recipe(name), data, on=job, machine=CPU, detach=True, fresh=True, runs_dir=runs_dir)
         self.run, self.path = run, run.path
         self.harmed = time.monotonic()
+        self.at_the_start = False  # no rank takes a step: seconds count from the job's start
 
     def log(self) -> str:
         return (self.path / "log.txt").read_text(errors="replace") if (self.path / "log.txt").exists() else ""
@@ -88,10 +89,14 @@ class Trial:
         do(self)
         self.harmed = time.monotonic()
 
+    def starts(self) -> None:
+        self.until(lambda: control.read_status(self.path).get("pid"), "the start")
+        self.harmed, self.at_the_start = time.monotonic(), True
+
     def row(self) -> dict:
         """Watch what comes of it."""
         marked = lambda: [process for process in control.members(self.path) if process.name() != "srun"]  # noqa: E731
-        self.until(lambda: not marked(), "the end of all processes")
+        self.until(lambda: not marked() and (not self.at_the_start or self.settled()), "the end of all processes")
         gone = time.monotonic() - self.harmed
         self.until(lambda: self.settled(), "an end or a place in the queue")
         job = slurm.look(self.path)
@@ -209,8 +214,7 @@ def taken_port(own, data):
         other.bind(("", 20_000 + number * 10 % 10_000))
         other.listen()
         trial = Trial(own, "port taken", data)
-        trial.until(lambda: control.read_status(trial.path).get("pid"), "the start")
-        trial.harmed = time.monotonic()
+        trial.starts()
         trial.answer = trial.row()
     return trial
 
@@ -231,8 +235,7 @@ def full_disk(own, data):
 
 def wrong_interface(own, data):
     trial = Trial(own, "wrong interface", data, cluster.slurm(nodes=2, time="10", interface="ib9"))
-    trial.until(lambda: control.read_status(trial.path).get("pid"), "the start")
-    trial.harmed = time.monotonic()
+    trial.starts()
     return trial
 
 
@@ -244,8 +247,7 @@ def no_corpus(own, data):
         time.sleep(2)
         own.ask("scontrol", "update", "NodeName=n2", "State=RESUME")
         trial = Trial(own, "corpus missing", data)
-        trial.until(lambda: control.read_status(trial.path).get("pid"), "the start")
-        trial.harmed = time.monotonic()
+        trial.starts()
         trial.answer = trial.row()
     finally:
         for process in [*psutil.Process(other.pid).children(recursive=True), other]:
@@ -289,7 +291,8 @@ def main(names: list[str]) -> None:
             assert not left, left
         if folder := getattr(trial, "folder", None):
             subprocess.run(["umount", folder], check=True)
-        known.setdefault("failures", {})[name] = row
+        found = known.get("failures", {}) | {name: row}
+        known["failures"] = {one: found[one] for one in TRIALS if one in found}
         print(name, json.dumps(row, indent=1), flush=True)
         RECORD.write_text(json.dumps(known, indent=1) + "\n")
     shutil.rmtree(place, ignore_errors=True)

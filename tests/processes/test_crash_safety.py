@@ -198,6 +198,13 @@ def test_a_checkpoint_that_came_to_the_limit_on_files_is_told(tmp_path, file_siz
     assert checkpoints.saved(tmp_path) == [10] and checkpoints.no_room(tmp_path) is None
 
 
+def test_a_full_disk_is_told_without_a_half_written_checkpoint_too(tmp_path, monkeypatch):
+    """On a disk that was full before, Megatron writes not even the folder."""
+    assert checkpoints.no_room(tmp_path) is None and checkpoints.no_room(tmp_path / "nowhere") is None
+    monkeypatch.setattr(checkpoints, "FULL_DISK_BYTES", 2**60)
+    assert checkpoints.no_room(tmp_path).startswith("No space left on device")
+
+
 @pytest.mark.parametrize(("keep", "left"), [(1, [40]), (2, [30, 40]), (9, [10, 20, 30, 40])])
 def test_old_checkpoints_go_and_the_current_one_stays(tmp_path, keep, left):
     for iteration in (10, 20, 30, 40):
