@@ -30,7 +30,7 @@ def test_megatron_hands_them_to_pytorch():
 
 
 def test_the_order_of_collectives_and_gemms_is_megatrons():
-    """Notebook 03 quotes the first line of each statement, … for its arguments, in the order in which the backward pass has them."""
+    """Notebook 03 quotes each statement without its arguments, in the order in which the backward pass has them."""
     page = PROJECT / "notebooks" / "03_tensor_parallelism.ipynb"
     text = "\n".join(cell.source for cell in nbformat.read(page, 4).cells if cell.cell_type == "markdown")
     (block,) = re.findall(r"```python\n# (core/\S+\.py\n.*?)```", text, flags=re.DOTALL)
