@@ -192,39 +192,44 @@ def _megatrons_idle() -> float:
 # ---- exercises that are checked by running -------------------------------------------------------------------------
 MAY_MOVE = {"pipeline_layout", "account_for_embedding", "account_for_loss"}
 CLOSER = 0.7  # of what the slowest stage works beyond the mean, at most so much may be left
-EVEN = 0.03  # beyond the mean: less than that no layout can be told from another
 SAME_LOSS = 1e-5
 
 
 @told
 def balance(run: Results, changes, data: Corpus | Blend | None, machine: Machine | None = None) -> Message:
-    """Check changes (a dict for `with_`) that even out the stages of a run, by training it once more with them.
+    """Check changes (a dict for `with_`) that even out two stages of which the last has three quarters of the layers.
 
-    Right: the slowest stage works less beyond the mean of the stages than before, by a third at least, and the losses
-    are the same.
+    Trains `run`'s recipe twice, with that split and with the changes, one right after the other. Right: the slowest
+    stage works less beyond the mean of the stages than before, by a third at least, and the losses are the same.
     """
     name = "even stages"
-    before = _beyond(pipeline.work_ms(run))
+    uneven = _three_quarters(run.recipe.model.num_layers)
     if changes is ... or changes is None:
-        asked = f"{_works(run)}, the slowest {before:.0%} longer than the mean. A dict of {', '.join(sorted(MAY_MOVE))}"
+        asked = f"it begins with {uneven}. A dict of {', '.join(sorted(MAY_MOVE))}"
         return Message("asked", f"{name}: {asked}.")
     if not isinstance(changes, dict) or changes.keys() - MAY_MOVE:
         return Message("wrong", f"{name}: a dict with some of {', '.join(sorted(MAY_MOVE))}; all else stays.")
-    if before < EVEN:
-        why = "nothing that moves here could be told from chance. Larger micro-batches make the logits weigh more"
-        return Message("plain", f"{name}: {_works(run)}. They are even: {why}.")
     try:
         tried = run.recipe.with_(**changes, name="even_stages")
+        recipes.preflight.require(tried, machine)
+        begun = run.recipe.with_(pipeline_layout=uneven, name="uneven_stages")
+        first = launch.train(begun, data, fresh=True, machine=machine)
         changed = launch.train(tried, data, fresh=True, machine=machine)
     except recipes.preflight.PreflightError as refused:
-        first = refused.problems[0]
-        return Message("wrong", f"{name}: {first.asked}. {first.why} {first.change}")
-    apart = float((changed.losses - run.losses).abs().max())
+        problem = refused.problems[0]
+        return Message("wrong", f"{name}: {problem.asked}. {problem.why} {problem.change}")
+    apart = float((changed.losses - first.losses).abs().max())
     if apart > SAME_LOSS:
         return Message("wrong", f"{name}: the losses are {apart:.1g} apart. Whatever moved, it was more than layers.")
-    after = _beyond(pipeline.work_ms(changed))
+    before, after = _beyond(pipeline.work_ms(first)), _beyond(pipeline.work_ms(changed))
     said = f"{name}: the slowest stage works {after:.0%} longer than the mean, before {before:.0%}. {_works(changed)}"
     return Message("right" if after <= CLOSER * before else "wrong", f"{said}; losses within {apart:.1g}.")
+
+
+def _three_quarters(layers: int) -> str:
+    """A layout of two stages, the first with a quarter of the layers."""
+    few = max(1, layers // 4)
+    return f"Et*{few}|t*{layers - few}L"
 
 
 def _beyond(work: list[float]) -> float:

@@ -86,22 +86,21 @@ def test_layouts_are_compared_in_a_row_each():
         pipelines.compare(recipe, EIGHT_H200, deep | {"virtual_pipeline_chunks": 3})
 
 
-class Worked:
-    """Stands for a run of two stages of which only the work is asked."""
+class Begun:
+    """A run of which only the recipe is asked."""
 
-    IN_WORDS = "a run"
     recipe = recipes.gpt3_345m().with_(pipeline_parallel=2, micro_batch_size=4, global_batch_size=8)
 
 
 @pytest.mark.parametrize(
-    ("work", "changes", "kind", "words"),
+    ("changes", "kind", "words"),
     [
-        ([180.0, 266.0], ..., "asked", "stage 0 90.0 ms, stage 1 133.0 ms, the slowest 19% longer"),
-        ([180.0, 266.0], {"num_layers": 2}, "wrong", "all else stays"),
-        ([200.0, 204.0], {"pipeline_layout": "Ettt|tL"}, "plain", "They are even"),
+        (..., "asked", "it begins with Et*6|t*18L"),
+        ({"num_layers": 2}, "wrong", "all else stays"),
+        ("Et*12|t*12L", "wrong", "a dict with some of"),
+        ({"pipeline_layout": "Et*12|t*13L"}, "wrong", "It deals out 25 layers"),
     ],
 )
-def test_what_balance_says_before_it_trains(monkeypatch, work, changes, kind, words):
-    monkeypatch.setattr(pipeline, "work_ms", lambda run: work)
-    told = pipelines.balance.__wrapped__(Worked(), changes, None)
+def test_what_balance_says_before_it_trains(changes, kind, words):
+    told = pipelines.balance.__wrapped__(Begun(), changes, None, EIGHT_H200)
     assert told.kind == kind and words in told.text, told.text
