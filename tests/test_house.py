@@ -1,6 +1,8 @@
 """The house: who may import whom. A wing imports lower floors only, never its neighbour on the same floor."""
 
 import ast
+import importlib
+import inspect
 import json
 import re
 import subprocess
@@ -138,6 +140,27 @@ def test_faces_are_short_and_only_hand_on():
         assert len(text.splitlines()) < 40
         assert ast.get_docstring(ast.parse(text))
         assert all(isinstance(node, ast.ImportFrom) for node in nodes[1:]), f"the face of {wing} only hands names on"
+
+
+SAY_IT_THEMSELVES = re.compile(  # in their own words
+    "blend|broken_log|described|diagnose|for_ranks|given|given_folder|identity|latest|load|megatron_definitions|"
+    "megatron_source|prepare|quietly|short_path|told|trust|write_result"
+)
+INNER_FACES = ("recipes.accounting", "recipes.costs", "recipes.preflight", "plots.widgets")
+
+
+def test_what_a_face_hands_on_tells_a_wrong_argument():
+    """`show.arguments.checked` does, in one place; a function without arguments has none that is wrong."""
+    bare, lessons = [], (f"lessons.{path.stem}" for path in (HELPERS / "lessons").glob("[a-z]*.py"))
+    for face in (*FACES, *INNER_FACES, *lessons):
+        module = importlib.import_module(f"helpers.{face}")
+        for name, function in vars(module).items():
+            if not inspect.isfunction(function) or name.startswith("_") or SAY_IT_THEMSELVES.fullmatch(name):
+                continue
+            own = f"{function.__module__}.".startswith(f"helpers.{face}.")
+            if own and inspect.signature(function).parameters and not hasattr(function, "__wrapped__"):
+                bare.append(f"{face}.{name}")
+    assert not bare, f"without @checked: {bare}"
 
 
 def test_no_module_is_named_like_a_name_that_its_face_hands_on():

@@ -27,7 +27,7 @@ from helpers.recipes.layout import rank_groups
 from helpers.runs import timeline
 
 NAN = math.nan
-TELLING = (TypeError, ValueError, RuntimeError, LookupError, OSError)
+TELLING = (TypeError, ValueError, RuntimeError, LookupError, OSError, ImportError)
 
 
 def told(call) -> str:
@@ -70,6 +70,8 @@ def told(call) -> str:
         (lambda c: corpus.preprocess_data("a.jsonl", c, output_prefix="a\0b"), "NUL character"),
         (lambda c: corpus.prepare("sotu", text_key="\ud800"), "the key or column with the text"),
         (lambda c: corpus.prepare("sotu", cache="\ud800"), "half a character"),
+        (lambda c: corpus.preprocess_data("a.jsonl", c, text_key=""), "the key of the text"),
+        (lambda c: corpus.preprocess_data("x" * 1000, c), "at most 255 bytes"),
         (lambda c: corpus.preprocess_data(5, c), "a text, or a path, not an int"),
         (lambda c: corpus.preprocess_data("a.jsonl", c, workers=0), "from 1 to 256"),
         (lambda c: c.pieces("x" * 10**6), "of up to 100,000 characters"),
@@ -175,6 +177,22 @@ def test_of_a_recipe(tiny_recipe, small_corpus, changes, words):
         (lambda: catalogue.of(None, True), "a machine"),
         (lambda: catalogue.of(EIGHT_H200, 1), "True or False"),
         (lambda: catalogue.duration("x", EIGHT_H200), "a path"),
+        (lambda: planner.across(recipes.gpt3_345m(), []), "there is no machine"),
+        (lambda: recipes.accounting.memory(recipes.gpt3_345m(), None, 7), "has no pipeline stage 7: they are 0 to 0"),
+        (lambda: recipes.costs.computing(recipes.gpt3_345m(), EIGHT_H200, -1), "has no pipeline stage -1"),
+        (lambda: recipes.costs.nearest(None), "it takes a machine"),
+        (lambda: formats.number_formats.cast([1.0], formats.number_formats.E4M3), "not a list"),
+        (lambda: formats.number_formats.cast(torch.ones(2), "E4M3"), "not a str"),
+        (lambda: plots.number_line(torch.zeros(0)), "has no element"),
+        (lambda: plots.number_line(name="x" * 1000), "of up to 300 characters"),
+        (lambda: plots.blend_order(None, first=0), "an order of samples"),
+        (lambda: plots.held(recipes.gpt3_345m(), {"DDP": {"a": 1}}), "'DDP' has no held"),
+        (lambda: plots.data_parallel_steps({"DDP": {"held": [1]}}), "'DDP' has no phases"),
+        (lambda: plots.parameters(recipes.gpt3_345m().with_(name=None)), "name=None"),
+        (lambda: plots.index_bytes("x" * 1000), "does not exist"),
+        (lambda: widgets.rank_grid(Layout(2), rank=5), "has ranks 0 to 1: there is no rank 5"),
+        (lambda: machine.megatron_source("../.."), "has no package '..'"),
+        (lambda: runs.load("x" * 1000), "at most 255 bytes"),
         (lambda: planner.calibrate(EIGHT_H200), "is another: call it there"),
         (lambda: weights.from_hugging_face("a\0b"), "no path has a NUL character"),
         (lambda: recipes.gpt3_345m().diff("/dev/zero"), "/dev/zero is no file"),
@@ -197,6 +215,11 @@ def test_of_what_stands_alone(call, words):
         lambda recipe, data: sums.output_layer(recipe),
         lambda recipe, data: sharding.planned(recipe, {"DDP": {}}),
         lambda recipe, data: sums.memory_plan(recipe, {}),
+        lambda recipe, data: recipes.accounting.memory(recipe),
+        lambda recipe, data: recipes.accounting.checkpoint_bytes(recipe),
+        lambda recipe, data: recipes.accounting.megatron_memory(recipe),
+        lambda recipe, data: recipes.costs.step(recipe, EIGHT_H200),
+        lambda recipe, data: recipes.costs.sent_bytes(recipe),
     ],
 )
 @pytest.mark.parametrize("size", ["hidden_size", "global_batch_size"])
@@ -268,6 +291,12 @@ def test_of_ranks_that_are_too_many_or_too_few_for_a_grid():
 )
 def test_of_a_launch(tiny_recipe, small_corpus, call, words):
     assert words in told(lambda: call(tiny_recipe, small_corpus))
+
+
+def test_a_window_is_no_longer_than_what_two_runs_have():
+    two = [runs.recorded("h200", f"gpt3_345m_300_{name}") for name in ("bf16", "tensorwise")]
+    assert "300 steps in common" in told(lambda: plots.signed_differences({"x": tuple(two)}, window=10**6))
+    assert "from 1 to" in told(lambda: plots.signed_differences({"x": tuple(two)}, window=0))
 
 
 def test_an_answer_of_any_size_is_answered():

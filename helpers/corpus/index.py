@@ -127,7 +127,7 @@ def inspect(prefix: str | Path, dtype: str | None = None) -> Index:
     """
     idx, data = idx_path(prefix), bin_path(prefix)
     for path in (idx, data):
-        if not path.is_file():
+        if not os.path.isfile(path):
             raise InvalidIndex(
                 f"{path} does not exist. --data-path takes the prefix of two files, <prefix>.bin and <prefix>.idx: "
                 "give the path without the ending, or prepare the corpus with corpus.prepare(...)."

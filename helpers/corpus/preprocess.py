@@ -58,7 +58,7 @@ def preprocess_data(
     jsonl: str | Path,
     data: Corpus,
     output_prefix: str | Path | None = None,
-    text_key: str = "text",
+    text_key: Annotated[str, bounds.LINE] = "text",
     workers: Annotated[int, bounds.PROCESSES] = 1,
 ) -> PreprocessCommand:
     """The line with which a clone of Megatron-LM (core_v0.19.0) makes the same two files as `data` has, byte for byte.
@@ -68,10 +68,13 @@ def preprocess_data(
         output_prefix: where the files go: <output_prefix>_<text_key>_document.bin and .idx; beside the text if None.
 
     Raises:
-        files.SourceError: a folder, or a file that is no plain .jsonl: NVIDIA's tool opens one file of JSON lines.
+        ValueError: no key is so. files.SourceError: a folder, or a file that is no plain .jsonl: NVIDIA's tool opens
+            one file of JSON lines.
     """
     jsonl = given(jsonl, "corpus.preprocess_data({})").resolve()
     require_json_lines(jsonl, data)
+    if not text_key or "\0" in text_key:
+        raise ValueError(f'corpus.preprocess_data(text_key={text_key!r}): the key of the text, such as "text".')
     prefix = jsonl.with_suffix("")
     if output_prefix is not None:
         prefix = given_folder(output_prefix, "corpus.preprocess_data(output_prefix={})")

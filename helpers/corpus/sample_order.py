@@ -28,6 +28,8 @@ class Order:
     samples it is. `samples_an_epoch`: how many samples each member gives when its documents are read once.
     """
 
+    IN_WORDS = "an order of samples, such as corpus.order(blend, 1024)"
+
     blend: Blend
     part: str
     members: np.ndarray

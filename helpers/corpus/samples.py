@@ -34,6 +34,8 @@ class Samples:
     starts), corpus (its name: a blend has several), document, first_token (where in that document it starts), tokens.
     """
 
+    IN_WORDS = "samples, such as corpus.draw(data, 1024)"
+
     corpus: Corpus | Blend
     tokens: np.ndarray
     labels: np.ndarray

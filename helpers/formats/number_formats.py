@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING
 
+from helpers.show.arguments import checked
 from helpers.show.numbers import short_number
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 class Format:
     """A floating-point format. `largest` is the largest finite value; `has_infinity` is False for E4M3 only, which
     spends those codes on numbers (Micikevicius et al. 2022, table 1)."""
+
+    IN_WORDS = "a format, such as number_formats.E4M3"
 
     name: str
     exponent_bits: int
@@ -225,6 +228,7 @@ class Cast:
         return self.codes.float() / self.scale
 
 
+@checked
 def cast(tensor: torch.Tensor, format: Format, scaling: Scaling | None = None) -> Cast:
     """Multiply by the scale, then round to the nearest value of the format, ties to even.
 
@@ -255,6 +259,7 @@ class Errors:
     saturated: float
 
 
+@checked
 def errors(tensor: torch.Tensor, result: Cast) -> Errors:
     """How far a cast is from the tensor it was made from."""
     tensor = tensor.detach().float()
@@ -264,6 +269,7 @@ def errors(tensor: torch.Tensor, result: Cast) -> Errors:
     return Errors(relative, decibel(relative), float(lost.sum() / nonzero.sum().clamp(min=1)), result.saturated)
 
 
+@checked
 def relative_error(found: torch.Tensor, exact: torch.Tensor) -> float:
     """‖found − exact‖ / ‖exact‖ (Frobenius norms, in fp64); 0 for two zero tensors."""
     exact = exact.double()
@@ -276,6 +282,7 @@ def decibel(relative: float) -> float:
     return -20 * math.log10(relative) if relative else math.inf
 
 
+@checked
 def scaling_of(name: str, tensor_kind: str, previous: torch.Tensor | None = None) -> Scaling:
     """How a value of Megatron's `--fp8-recipe` scales a tensor, whatever element format it is cast to.
 

@@ -49,6 +49,7 @@ def story(alone: Run, data, job: cluster.slurm, after_step: int):
     return whole_sentences(pd.DataFrame(rows, columns=["second", f"on {found['measured_on']}"]).set_index("second"))
 
 
+@checked
 def happened(alone: Run, data, job, after_step: int) -> dict:
     """`told`: (seconds since the submission, words); `equal`: whether its losses are the undisturbed run's."""
     machine, told = wires.on_cpu(), []

@@ -61,11 +61,13 @@ def stages(recipe: Recipe, machine: Machine, measured: Mapping[int, object] | No
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("stage").fillna("–")
 
 
+@checked
 def micro_batches(recipe: Recipe) -> int:
     """Micro-batches in a step, on each rank: m."""
     return max(1, recipe.batch.global_batch_size // (recipe.batch.micro_batch_size * recipe.layout.data_parallel))
 
 
+@checked
 def held(layout: recipes.Layout, count: int, rank: int) -> float:
     """Micro-batches whose activations a stage keeps at most, of `count` in a step; a chunk counts as its share.
 

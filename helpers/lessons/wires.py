@@ -118,6 +118,7 @@ def measure(
     return {"measured_on": on_cpu().kind, "layouts": found}
 
 
+@checked
 def schedule(rates: Sequence[float | None] = RATES) -> dict:
     """What of a recipe is set for a measurement: its steps."""
     return {"train_iters": STARTS + STEPS * len(rates), "lr_warmup_iters": 2, "save_interval": None}
@@ -145,12 +146,14 @@ def same(alone: Run, data):
     return side_by_side(one, two)
 
 
+@checked
 def printed(run: Run) -> dict[int, tuple[str, str]]:
     """Step → loss and gradient norm, with the digits that Megatron printed."""
     return dict(_by_step(PRINTED.findall((Path(run.path) / "log.txt").read_text(errors="replace"))))
 
 
-def side_by_side(one: Mapping[int, tuple[str, str]], two: Mapping[int, tuple[str, str]]):
+@checked
+def side_by_side(one: Mapping[int, Sequence[str]], two: Mapping[int, Sequence[str]]):
     """Loss and gradient norm of the first steps and of the last, and how many steps are equal in every digit."""
     import pandas as pd
 

@@ -47,7 +47,7 @@ def megatron_source(path: str) -> Path:
     if not isinstance(path, str):
         raise TypeError(f'megatron_source({path!r}): it takes a file of Megatron\'s, "training/training.py" say.')
     package, _, inside = path.partition("/")
-    found = importlib.util.find_spec(f"megatron.{package}")
+    found = importlib.util.find_spec(f"megatron.{package}") if package.isidentifier() else None
     if found is None or not found.submodule_search_locations:
         raise ModuleNotFoundError(f"Megatron, as it is installed here, has no package {package!r}.")
     return Path(found.submodule_search_locations[0]) / inside

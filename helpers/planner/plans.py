@@ -191,10 +191,16 @@ def best(recipe: Recipe, machine: Machine | None = None) -> Recipe:
 
 @checked
 def across(recipe: Recipe, machines: Iterable[Machine]):
-    """The best plan of one recipe on several machines, a row each; where it fits nowhere, what is missing."""
+    """The best plan of one recipe on several machines, a row each; where it fits nowhere, what is missing.
+
+    Raises:
+        ValueError: there is no machine.
+    """
     import pandas as pd
 
     preflight.require_values(recipe)
+    if not (machines := list(machines)):
+        raise ValueError("planner.across: there is no machine. It takes several: [described(…), described(…)].")
     rows = []
     for machine in machines:
         try:

@@ -48,7 +48,7 @@ CELLS_A_ROW = 25
 
 
 @checked
-def blend_order(order: Order, first: int = 100) -> Picture:
+def blend_order(order: Order, first: Annotated[int, bounds.COUNT] = 100) -> Picture:
     """The first samples of a blend as cells, in the order of training, one colour a member, and what each got.
 
     Args:

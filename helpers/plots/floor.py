@@ -19,6 +19,7 @@ def micro_batches(*several: MicroBatches | Absence, graphs: Iterable[Results] = 
     Dashed: the floor. On a GPU also the time in which kernels really ran, and, from `graphs` (runs of the same model
     with a CUDA graph, on the machine of the last panel), a micro-batch's share of a whole step.
     """
+    graphs = list(graphs)
     drawn = [one for one in several if isinstance(one, MicroBatches)]
     if not drawn:
         return next(iter(several), message.nothing_recorded("micro-batch"))

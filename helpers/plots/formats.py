@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from helpers.formats import number_formats
 from helpers.formats.number_formats import BF16, E4M3, E5M2, FP16, Format, Scaling
-from helpers.show import style
+from helpers.show import bounds, style
 from helpers.show.arguments import checked
 from helpers.show.style import FAINT, INK, MARKERS, REFERENCE, RUN_COLOURS, Picture
 
@@ -28,7 +28,10 @@ SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 @checked
 def number_line(
-    tensor: torch.Tensor | None = None, format: Format = E4M3, scaling: Scaling | None = None, name: str = "tensor"
+    tensor: torch.Tensor | None = None,
+    format: Format = E4M3,
+    scaling: Scaling | None = None,
+    name: Annotated[str, bounds.LINE] = "tensor",
 ) -> Picture:
     """The values a format can hold on a logarithmic line, and the magnitudes of a tensor above it.
 
@@ -38,7 +41,12 @@ def number_line(
     Args:
         tensor: any shape; None draws the formats alone.
         scaling: one of `number_formats`' scalings; None casts as it is.
+
+    Raises:
+        ValueError: the tensor has no element.
     """
+    if tensor is not None and not tensor.numel():
+        raise ValueError(f"plots.number_line: the tensor {name!r} has no element.")
     rows = [E4M3, E5M2, FP16 if format == FP16 else BF16]
     result = None if tensor is None else number_formats.cast(tensor, format, scaling)
     low, high = _span(tensor, result)

@@ -38,9 +38,7 @@ def rank_grid(layout: Layout, rank: Annotated[int, bounds.PLACE] = 0) -> Picture
     Raises:
         ValueError: when the layout has no such rank, is none, or has more ranks than a figure can show.
     """
-    require(layout)
-    if not 0 <= rank < layout.world_size:
-        raise ValueError(f"{layout.name} has ranks 0 to {layout.world_size - 1}: there is no rank {rank}")
+    require(layout, rank)
     groups = rank_groups(layout)
     place: dict[int, dict[str, int]] = {r: {} for r in range(layout.world_size)}
     for dimension, all_groups in groups.items():
@@ -99,11 +97,11 @@ def rank_grid(layout: Layout, rank: Annotated[int, bounds.PLACE] = 0) -> Picture
     return Picture(figure, f"Grid of {many}, {layout.name}. Rank {rank} is " + ("; ".join(spoken) or "alone") + ".")
 
 
-def require(layout: Layout) -> None:
-    """Nothing for a layout that can be drawn.
+def require(layout: Layout, rank: int) -> None:
+    """Nothing for a layout that can be drawn, seen from one of its ranks.
 
     Raises:
-        ValueError: it is none, or has more ranks than a figure can show.
+        ValueError: it is none, has no such rank, or more of them than a figure can show.
     """
     layout.require()
     if layout.world_size > MAX_RANKS:
@@ -116,6 +114,8 @@ def require(layout: Layout) -> None:
             f"{layout.name}: a stage of one copy has {stage:,} ranks, and a figure shows {MAX_IN_A_STAGE}. Draw a "
             "smaller tensor_parallel × context_parallel."
         )
+    if not 0 <= rank < layout.world_size:
+        raise ValueError(f"{layout.name} has ranks 0 to {layout.world_size - 1}: there is no rank {rank}.")
     rank_groups(layout)
 
 

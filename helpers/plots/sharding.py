@@ -25,7 +25,7 @@ def data_parallel_steps(heard: Mapping[str, Mapping]) -> Picture:
     width of a bar means nothing.
 
     Raises:
-        ValueError: there is no run.
+        ValueError: there is no run, or one of something else.
     """
     from matplotlib.patches import Patch
 
@@ -33,6 +33,7 @@ def data_parallel_steps(heard: Mapping[str, Mapping]) -> Picture:
         raise ValueError(
             "plots.data_parallel_steps: there is no run. lessons.sharding.listen(recipe, data, …) hears one."
         )
+    _require(heard, "phases", "collectives", "held")
     largest = max((size for run in heard.values() for size in sent(run)), default=1)
     spoken, kinds = [], []
     with style.apply():
@@ -63,6 +64,14 @@ def data_parallel_steps(heard: Mapping[str, Mapping]) -> Picture:
     return Picture(drawn, "What rank 0 sends in one step. " + "; ".join(spoken) + ".")
 
 
+def _require(heard: Mapping[str, Mapping], *names: str) -> None:
+    for name, run in heard.items():
+        if missing := [one for one in names if not run.get(one)]:
+            raise ValueError(
+                f"{name!r} has no {missing[0]}: it is nothing that lessons.sharding.listen(recipe, data, …) returns."
+            )
+
+
 def sent(run: Mapping) -> list[float]:
     """Bytes that one rank sends for each collective of `run`, around a ring: of d ranks (d - 1) / d of the tensor for a
     gather or a scatter, twice that for an all-reduce."""
@@ -88,10 +97,11 @@ def held(recipe: Recipe, heard: Mapping[str, Mapping], planned: Mapping[str, Map
         planned: `accounting.memory` by the same names; a run without one has no line.
 
     Raises:
-        ValueError: there is no run.
+        ValueError: there is no run, or one of something else.
     """
     if not heard:
         raise ValueError("plots.held: there is no run. lessons.sharding.listen(recipe, data, …) hears one.")
+    _require(heard, "held")
     count = sum(accounting.parameter_counts(recipe.model).values())
     spoken, labels = [], set()
     with style.apply():

@@ -113,7 +113,7 @@ def parameters(*models: Recipe | Model) -> Picture:
     if not models:
         raise ValueError("plots.parameters: there is no model. It takes recipes: plots.parameters(recipe, other).")
     for one in models:
-        ranges.require(getattr(one, "model", one))
+        preflight.require_values(one) if isinstance(one, Recipe) else ranges.require(one)
     names = [getattr(m, "name", None) or f"{m.num_layers} × {m.hidden_size}" for m in models]
     bars = {n: accounting.parameter_counts(getattr(m, "model", m)) for n, m in zip(names, models, strict=True)}
     present = {part: MODEL_PARTS[part] for part in MODEL_PARTS if any(part in parts for parts in bars.values())}

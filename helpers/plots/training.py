@@ -5,11 +5,12 @@ Recorded runs are dotted or hatched and named with their machine; reference line
 
 import math
 from collections.abc import Mapping
+from typing import Annotated
 
 from helpers.corpus import Corpus
 from helpers.runs import labels
 from helpers.runs.results import Results
-from helpers.show import style
+from helpers.show import bounds, style
 from helpers.show.arguments import checked
 from helpers.show.style import GREY, INK, REFERENCE, Picture
 
@@ -102,7 +103,9 @@ def loss_difference(one: Results | None, other: Results | None) -> Picture:
 
 
 @checked
-def signed_differences(pairs: Mapping[str, tuple[Results | None, Results | None]], window: int = 10) -> Picture:
+def signed_differences(
+    pairs: Mapping[str, tuple[Results | None, Results | None]], window: Annotated[int, bounds.STEPS] = 10
+) -> Picture:
     """Loss of one run minus that of another, step by step: the mean of every `window` steps, with its sign.
 
     Args:
@@ -112,6 +115,8 @@ def signed_differences(pairs: Mapping[str, tuple[Results | None, Results | None]
     drawn = {name: gap for name, (one, other) in pairs.items() if (gap := difference(one, other)) is not None}
     if not drawn:
         raise ValueError("There is no pair of runs that have taken steps: nothing to subtract.")
+    if window > (most := max(map(len, drawn.values()))):
+        raise ValueError(f"plots.signed_differences(window={window}): the runs have {most} steps in common at most.")
     missing = [name for name in pairs if name not in drawn]
     words = []
     with style.apply():

@@ -172,7 +172,7 @@ def rank_grid(layout: Layout, rank: int = 0) -> Interactive:
     Raises:
         ValueError: the ranks of `layout` do not divide into copies of its model, or are more than a slider moves.
     """
-    grid.require(layout)
+    grid.require(layout, rank)
 
     def draw(data_parallel: int, rank: int, **sizes: int) -> Picture:
         ranks = prod(sizes.values()) * data_parallel

@@ -111,6 +111,15 @@ class Layout:
 
         ranges.require(self)
 
+    def require_stage(self, rank: int) -> None:
+        """Nothing for the place of a stage in the pipeline.
+
+        Raises:
+            ValueError: there is none of that number.
+        """
+        if not 0 <= rank < self.pipeline_parallel:
+            raise ValueError(f"{self.name} has no pipeline stage {rank}: they are 0 to {self.pipeline_parallel - 1}.")
+
     def flags(self) -> list[Flag]:
         flags = [
             Flag("--tensor-model-parallel-size", str(self.tensor_parallel), "ranks that split every matrix"),

@@ -24,6 +24,7 @@ from helpers.recipes.flag import Flag, require_group
 from helpers.recipes.layout import Layout
 from helpers.recipes.names import OURS
 from helpers.recipes.nodes import Nodes
+from helpers.recipes.preflight import ranges
 from helpers.recipes.settings import PARTS, Batch, Checkpoints, Logging, Model, Precision, Schedule, Speed
 from helpers.show import frames
 from helpers.show.arguments import checked, fits, in_words
@@ -104,6 +105,15 @@ class Recipe:
         for part, values in updates.items():
             own[part] = replace(own.get(part, parts[part]), **values)
         return replace(self, **own)
+
+    def require(self) -> None:
+        """Nothing for a recipe with whose sizes can be counted, whether they divide evenly or not.
+
+        Raises:
+            ValueError: one of them is none; the message names it.
+        """
+        for part in (self.model, self.layout, self.precision, self.batch):
+            ranges.require(part)
 
     @checked
     def scaled_to(self, machine: Machine | Literal["cpu"]) -> "Recipe":

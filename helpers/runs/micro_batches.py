@@ -39,6 +39,8 @@ class MicroBatches:
     fit, and `recorded_on` names the machine of a record.
     """
 
+    IN_WORDS = "micro-batches, such as lessons.experiments.floor(recipe, data)"
+
     machine: str
     recipe: str
     stock: bool

@@ -104,7 +104,7 @@ def in_words(kind) -> str:
         return f"a list, each of it {in_words(parts[0])}"
     if issubclass(kind, os.PathLike):
         kind = os.PathLike
-    return NAMES.get(kind) or getattr(kind, "IN_WORDS", f"a {kind.__name__}")
+    return NAMES.get(kind) or getattr(kind, "IN_WORDS", _with_article(kind.__name__))
 
 
 def what_is_wrong(function: Callable, signature: inspect.Signature, arguments: tuple, named: dict) -> str | None:
@@ -216,6 +216,9 @@ def _kind_of(value) -> str:
         return "the class itself"
     if callable(value) and hasattr(value, "__name__"):
         return "the function itself: call it, with ()"
-    name = type(value).__name__
-    plain = f"an {name}" if name[0] in "aeiou" else f"a {name}"
+    plain = _with_article(type(value).__name__)
     return "None" if value is None else re.split(r",| \(", getattr(type(value), "IN_WORDS", plain))[0]
+
+
+def _with_article(name: str) -> str:
+    return f"an {name}" if name[0].lower() in "aeiou" else f"a {name}"

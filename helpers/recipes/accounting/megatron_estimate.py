@@ -20,6 +20,7 @@ def megatron_memory(recipe: "Recipe") -> dict[str, float]:
     From `megatron/training/theoretical_memory_usage.py`. It assumes bf16 and knows neither context parallelism nor
     FP8, flash attention or full recomputation.
     """
+    recipe.require()
     names = (WEIGHTS, ACTIVATIONS, PRECISE, "NUM_BYTES_IN_MEGABYTE")
     theory = megatron_definitions("training/theoretical_memory_usage.py", *names)
     arguments = megatron_arguments(recipe)

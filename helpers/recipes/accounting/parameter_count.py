@@ -127,6 +127,7 @@ def mfu(tokens_per_second_per_gpu: float, model: Model, gpu: GPU | None) -> floa
     return tokens_per_second_per_gpu * flops_per_token(model) / gpu.peak_bf16_flops
 
 
+@checked
 def rank_parameters(model: Model, layout: Layout, pipeline_rank: int = 0) -> tuple[float, float]:
     """Parameters on one rank of a pipeline stage: (all but the experts', the experts').
 

@@ -42,8 +42,15 @@ def memory(recipe: "Recipe", machine: Machine | None = None, pipeline_rank: int 
         recipe: a `recipes.Recipe`.
         machine: where it would run; None plans for GPUs with Transformer Engine.
         pipeline_rank: the pipeline stage; None takes the fullest.
+
+    Raises:
+        ValueError: a size of the recipe is none, or there is no such stage.
     """
-    return fullest(recipe, machine) if pipeline_rank is None else of_stage(recipe, machine, pipeline_rank)
+    recipe.require()
+    if pipeline_rank is None:
+        return fullest(recipe, machine)
+    recipe.layout.require_stage(pipeline_rank)
+    return of_stage(recipe, machine, pipeline_rank)
 
 
 def fullest(recipe: "Recipe", machine: Machine | None) -> dict[str, float]:
@@ -165,6 +172,7 @@ def checkpoint_bytes(recipe: "Recipe") -> int:
     the master copy, Adam's first and second moment. In fp32 the weights are the master copy; the distributed optimizer
     writes it a second time. Megatron-FSDP writes one copy, in fp32.
     """
+    recipe.require()
     count = sum(parameter_counts(recipe.model).values())
     if recipe.layout.megatron_fsdp:
         return count * 12

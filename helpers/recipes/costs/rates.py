@@ -46,6 +46,8 @@ class Rates(Table):
     kernels. `links` by the number of ranks, `between_nodes` the network of one rank.
     """
 
+    IN_WORDS = "the rates of a machine, such as recipes.costs.of(machine)"
+
     machine: str
     products: dict[str, Products] = field(hash=False)
     bandwidth: float
@@ -145,6 +147,7 @@ def of(machine: Machine) -> Rates:
     return found
 
 
+@checked
 def nearest(machine: Machine) -> Rates:
     """`of`, and for a GPU without a data sheet those of the H200: good enough to tell which layout is the faster."""
     known = machine.device == "cpu" or data_sheets.find(machine.gpus[0].name)

@@ -4,10 +4,12 @@ The sums of `exchange`, without rates: an all-reduce over n ranks sends 2 (n −
 all of them, an all-gather or a reduce-scatter n − 1 times the whole.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from helpers.recipes.accounting import activations
 from helpers.recipes.accounting.parameter_count import parameter_counts
+from helpers.show import bounds
+from helpers.show.arguments import checked
 
 if TYPE_CHECKING:
     from helpers.recipes.recipe import Recipe
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
 GRADIENT = 4  # bytes: Megatron adds gradients up in fp32, unless they are 16 bits wide as well
 
 
+@checked
 def sent_bytes(recipe: "Recipe") -> dict[str, float]:
     """Dimension → bytes that all ranks together send in one step, for those that send anything.
 
@@ -24,6 +27,7 @@ def sent_bytes(recipe: "Recipe") -> dict[str, float]:
     last stage both hold. "data": gradients, or with the distributed optimizer gradients and weights. "context": keys
     and values in a ring, and backward their gradients, too. "expert": every token to its experts and back.
     """
+    recipe.require()
     model, layout, precision = recipe.model, recipe.layout, recipe.precision
     element = activations.element_bytes(precision)
     tokens = recipe.batch.global_batch_size * model.sequence_length
@@ -50,11 +54,13 @@ def sent_bytes(recipe: "Recipe") -> dict[str, float]:
     return found
 
 
-def crossing_bytes(recipe: "Recipe", ranks_per_node: int) -> dict[str, float]:
+@checked
+def crossing_bytes(recipe: "Recipe", ranks_per_node: Annotated[int, bounds.RANKS]) -> dict[str, float]:
     """Of `sent_bytes` what leaves a node, where ranks count node by node, TP first, then CP, DP and PP, as in Megatron.
 
     A ring over a group enters and leaves each node once, so that of m neighbours there only one sends outside.
     """
+    recipe.require()
     layout = recipe.layout
     tp, cp, pp = layout.tensor_parallel, layout.context_parallel, layout.pipeline_parallel
     groups = {  # ranks, and how far apart two neighbours are numbered

@@ -67,6 +67,7 @@ def step(recipe: "Recipe", machine: Machine, rates: Rates | None = None) -> Step
     micro-batch takes at least what Python needs for its launches, and on a CPU both, one after the other. Where a CPU
     has more ranks than cores, all of their work takes as long as its cores need for it.
     """
+    recipe.require()
     rates = rates or of(machine)
     layout, batch = recipe.layout, recipe.batch
     count = max(1, batch.global_batch_size // (batch.micro_batch_size * max(1, layout.data_parallel)))
@@ -97,6 +98,8 @@ def step(recipe: "Recipe", machine: Machine, rates: Rates | None = None) -> Step
 def computing(recipe: "Recipe", machine: Machine, rank: int, rates: Rates | None = None) -> float:
     """Seconds of a step for which the kernels of a rank of stage `rank` run, collectives left out: what
     `launch.one_of_many` measures as the time that its GPU is busy."""
+    recipe.require()
+    recipe.layout.require_stage(rank)
     rates = rates or of(machine)
     batch = recipe.batch
     count = max(1, batch.global_batch_size // (batch.micro_batch_size * max(1, recipe.layout.data_parallel)))

@@ -15,6 +15,7 @@ from helpers.recipes import costs
 from helpers.recipes.nodes import Nodes
 from helpers.recipes.preflight.problem import Problem, error, warning
 from helpers.show import numbers
+from helpers.show.arguments import checked
 
 OWN_DISK = {"ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "tmpfs", "ramfs", "overlay", "overlayfs"}
 
@@ -50,7 +51,8 @@ def between(recipe: "Recipe", nodes: Nodes, machine: Machine) -> Iterator[Proble
     yield warning(asked, why, change)
 
 
-def reachable(nodes: Nodes, places: Mapping[str, Path]) -> Iterator[Problem]:
+@checked
+def reachable(nodes: Nodes, places: Mapping[str, Path | str]) -> Iterator[Problem]:
     """What the other hosts would miss of this machine, if it is one of them: its network, and `places` (what lies
     there → folder) on its own disk."""
     if nodes.interface and nodes.interface not in (there := [name for _, name in socket.if_nameindex()]):
@@ -68,6 +70,7 @@ def reachable(nodes: Nodes, places: Mapping[str, Path]) -> Iterator[Problem]:
         yield warning(f"{' and '.join(own)} on {nodes.name}", why, change)
 
 
+@checked
 def time_limit(recipe: "Recipe", machine: Machine, seconds: float) -> Iterator[Problem]:
     """A limit on a job's time against the predicted time of a run, and of the steps between two checkpoints."""
     every, steps = recipe.checkpoints.save_interval, recipe.schedule.exit_interval or recipe.schedule.train_iters
