@@ -1,6 +1,7 @@
 """Megatron-LM's own way from a .jsonl file to the two files: the command line of its tools/preprocess_data.py."""
 
 import html
+import os
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,11 +93,11 @@ def preprocess_data(
 
 
 def require_json_lines(path: Path, data: Corpus) -> None:
-    if not path.is_dir() and path.suffix.lower() not in (".txt", ".parquet", *files.PACKED):
+    if not os.path.isdir(path) and path.suffix.lower() not in (".txt", ".parquet", *files.PACKED):
         return
     written = data.prefix.parents[2] / "text" / f"{data.name}-*" / f"{data.name}.jsonl"
+    what = "a folder" if os.path.isdir(path) else f"a {path.suffix} file"
     raise files.SourceError(
-        f"{path} is {'a folder' if path.is_dir() else f'a {path.suffix} file'}, and Megatron's preprocess_data.py "
-        "opens one .jsonl file, a JSON object a line. corpus.prepare wrote such a file of this text: give its path, "
-        f"{short_path(written)}."
+        f"{path} is {what}, and Megatron's preprocess_data.py opens one .jsonl file, a JSON object a line. "
+        f"corpus.prepare wrote such a file of this text: give its path, {short_path(written)}."
     )

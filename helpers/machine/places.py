@@ -50,12 +50,7 @@ def given(path, asked: str) -> Path:
         raise ValueError(f"{asked}: the home that ~ stands for is not known. Give the whole path.") from None
     if home and not home.is_dir():
         raise ValueError(f"{asked}: ~ stands for {home}, and there is no such folder. Give the whole path.")
-    whole = Path(path).expanduser()
-    for part in whole.parts:
-        if (size := len(os.fsencode(part))) > NAME_BYTES:
-            has = f"{part[:20]}… has {size}"
-            raise ValueError(f"{asked}: a file's or folder's name has at most {NAME_BYTES} bytes; {has}. Shorten it.")
-    return whole
+    return Path(path).expanduser()
 
 
 def given_folder(path, asked: str) -> Path:
@@ -64,7 +59,12 @@ def given_folder(path, asked: str) -> Path:
     Raises:
         TypeError: it is no path. ValueError: no folder can have it, a file is in its way, or its ~ is nobody's home.
     """
-    whole, asked = given(path, asked).resolve(), asked.format(_shown(path))
+    whole, asked = given(path, asked), asked.format(_shown(path))
+    for part in whole.parts:
+        if (size := len(part.encode(errors="replace"))) > NAME_BYTES:
+            has = f"{part[:20]}… has {size}"
+            raise ValueError(f"{asked}: a folder's name has at most {NAME_BYTES} bytes, and {has}. Shorten it.")
+    whole = whole.resolve()
     there = next(place for place in (whole, *whole.parents) if os.path.exists(place))
     if not os.path.isdir(there):
         raise ValueError(f"{asked}: {there} is a file, and no folder can lie there. Name another folder.")
