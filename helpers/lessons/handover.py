@@ -13,7 +13,7 @@ def same_weights(before, after) -> Message:
     if before is ... or after is ...:
         return Message("asked", "Put the two folders where the … are and run the cell again.")
     try:
-        old, new = (_tensors(Path(given_folder(folder, "same_weights"))) for folder in (before, after))
+        old, new = (_tensors(Path(given_folder(folder, "same_weights({})"))) for folder in (before, after))
     except (OSError, ValueError, TypeError) as error:
         return Message("wrong", str(error))
     if odd := sorted(old.keys() ^ new.keys()):

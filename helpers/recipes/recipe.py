@@ -92,7 +92,7 @@ class Recipe:
                 hint = f"with_({fields(PARTS[name])[0].name}=…) changes one field of it."
                 raise TypeError(f"{name}={value!r}: this part of a recipe is a {PARTS[name].__name__}. {hint}")
             if name == "pretrained" and value is not None:
-                own[name] = str(checkpoints.folder_of(given(value, "recipe.with_, pretrained=")))
+                own[name] = str(checkpoints.folder_of(given(value, "recipe.with_(pretrained={})")))
             elif name in parts:
                 own[name] = value
             elif name in owners:

@@ -63,7 +63,7 @@ def to_hugging_face(source: Run | Recipe, folder: Path | str, step: int | None =
         WeightsError: transformers has no such model, there is no such checkpoint, no room, or the logits differ.
         launch.TrainingFailed: Megatron could not load the checkpoint.
     """
-    folder = given(folder, "weights.to_hugging_face, folder=").resolve()
+    folder = given(folder, "weights.to_hugging_face(folder={})").resolve()
     saved = checkpoint.of(source, step)
     recipe = saved.recipe
     vocabulary = checkpoint.vocabulary(saved)

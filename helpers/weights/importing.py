@@ -72,7 +72,7 @@ def fetch(name: Path | str) -> Path:
 
 def _folder(name) -> tuple[Path, str]:
     """Where the model lies, and what it is called."""
-    path = given(name, "weights.from_hugging_face")
+    path = given(name, "weights.from_hugging_face({})")
     if str(name) == smollm2.NAME and not os.path.isdir(path):
         return smollm2.folder(), smollm2.CALLED
     if os.path.isdir(path):

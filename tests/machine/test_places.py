@@ -3,7 +3,9 @@
 from pathlib import Path
 
 import pytest
+from records import make_run
 
+from helpers import recipes, weights
 from helpers.machine import PROJECT, cache_root, given, given_folder, runs_root, short_path
 
 
@@ -41,6 +43,18 @@ def test_what_can_be_no_path_is_told(path, kind, words):
     with pytest.raises(kind) as refused:
         given_folder(path, "load({})")
     assert words in str(refused.value)
+
+
+def test_every_call_shows_the_path_that_it_was_given(tmp_path):
+    calls = {
+        "recipe.with_(pretrained='a\\x00b')": lambda odd: recipes.gpt3_345m().with_(pretrained=odd),
+        "weights.from_hugging_face('a\\x00b')": weights.from_hugging_face,
+        "weights.to_hugging_face(folder='a\\x00b')": lambda odd: weights.to_hugging_face(make_run(tmp_path / "run"), odd),
+    }
+    for words, call in calls.items():
+        with pytest.raises(ValueError) as refused:
+            call("a\0b")
+        assert str(refused.value).startswith(f"{words}: no path has a NUL"), refused.value
 
 
 def test_a_path_is_taken_as_it_is_and_with_the_home_filled_in():
