@@ -112,10 +112,11 @@ class RankLogs:
         self._tails: dict[str, Tail] = {}
         try:
             known = json.loads(self._progress.read_text())
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             known = {}
-        for name, offset in known.items():
-            self._tails[name] = Tail(self.directory / name, offset)
+        for name, offset in known.items() if isinstance(known, dict) else ():
+            if isinstance(offset, int) and offset >= 0:
+                self._tails[name] = Tail(self.directory / name, offset)
 
     def merge(self, final: bool = False) -> str:
         """Append what is new to the log and return it; when the disk is full, try again at the next call."""

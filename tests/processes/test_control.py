@@ -513,3 +513,12 @@ def test_closing_an_attached_run_waits_for_its_supervisor_to_be_gone():
     os.close(reading)
     control.Supervisor(process, lifeline).close()
     assert not psutil.pid_exists(process.pid)
+
+
+@pytest.mark.parametrize("kept", ["[]", "null", '{"a": "x", "b": -5}', "[" * 99_999, "\0"])
+def test_a_damaged_note_of_how_far_the_log_came_begins_it_anew(kept, tmp_path):
+    said = tmp_path / "ranks" / "x" / "attempt_0" / "0" / "stdout.log"
+    said.parent.mkdir(parents=True)
+    said.write_text("a line\n")
+    (tmp_path / "ranks" / "merged.json").write_text(kept)
+    assert logs.RankLogs(tmp_path / "ranks", tmp_path / "log.txt", 1).merge() == "a line\n"
