@@ -5,7 +5,7 @@ from datetime import date
 
 import nbformat
 import pytest
-from on_gpus import FOLDER, merged
+from pages_on_gpus import FOLDER, merged
 
 from helpers.machine import PROJECT
 

@@ -1,6 +1,6 @@
 """Pages as GPUs executed them, in `notebooks/on_gpus/`: today's text with the outputs of that day. Run by hand:
 
-    python tests/benchmarks/on_gpus.py executed/05_data_parallelism.ipynb …  as `megatron-tour --in-place` left it there
+    python tests/benchmarks/pages_on_gpus.py executed/05_*.ipynb …  as `megatron-tour --in-place` left it
 
 A cell whose code has changed since, and what comes new, has no output.
 """
