@@ -46,6 +46,7 @@ def test_what_can_be_no_path_is_told(path, kind, words):
 
 
 def test_every_call_shows_the_path_that_it_was_given(tmp_path):
+    run = make_run(tmp_path / "run")
     calls = {
         "recipe.with_(pretrained='a\\x00b')": lambda odd: recipes.gpt3_345m().with_(pretrained=odd),
         "weights.from_hugging_face('a\\x00b')": weights.from_hugging_face,
