@@ -128,7 +128,7 @@ class Job(Run):
     def _conclude(self, state: str, failure: logs.Failure | None) -> None:
         """Where Slurm ended the job (SIGTERM), slurmstepd has said why."""
         if self.stop_asked and self.torchrun.code != 0 and (ended := ENDED.search(self.launch_log())):
-            self.stop_asked = "cancelled (scancel)"
+            self.stop_asked = None if ended["why"] else "cancelled (scancel)"
             if ended["why"] == "TIME LIMIT":
                 state, failure = "failed", logs.Failure(None, None, "the time limit came before the ranks had saved")
             elif ended["why"]:

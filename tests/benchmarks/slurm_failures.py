@@ -186,7 +186,7 @@ def stopped(own, data):
 
 
 def time_limit(own, data):
-    trial = Trial(own, "time limit", data, cluster.slurm(nodes=2, time="1", save_seconds=25))
+    trial = Trial(own, "time limit", data, cluster.slurm(nodes=2, time="2", save_seconds=30))
     trial.until(lambda: logs.LAUNCH_MARK in trial.log(), "the job's start")
     trial.harmed = time.monotonic()
     trial.until(lambda: "[exiting program after receiving" in trial.log(), "the signal")
@@ -204,7 +204,7 @@ def drained(own, data):
     finally:
         own.ask("scontrol", "update", "NodeName=n2", "State=RESUME")
     trial.until(lambda: trial.step() >= 1, "a step")
-    trial.answer = {"told": told, "waits": told, "resumed_after_step": 0}
+    trial.answer = {"told": told, "job": "PENDING", "left": [], "waits": told, "resumed_after_step": 0}
     return trial
 
 
