@@ -50,9 +50,7 @@ def test_every_call_shows_the_path_that_it_was_given(tmp_path):
     calls = {
         "recipe.with_(pretrained='a\\x00b')": lambda odd: recipes.gpt3_345m().with_(pretrained=odd),
         "weights.from_hugging_face('a\\x00b')": weights.from_hugging_face,
-        "weights.to_hugging_face(folder='a\\x00b')": lambda odd: weights.to_hugging_face(
-            make_run(tmp_path / "run"), odd
-        ),
+        "weights.to_hugging_face(folder='a\\x00b')": lambda odd: weights.to_hugging_face(run, odd),
     }
     for words, call in calls.items():
         with pytest.raises(ValueError) as refused:
