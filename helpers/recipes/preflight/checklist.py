@@ -7,7 +7,7 @@ nothing behind, so it takes well under a second.
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from helpers.machine import Machine, given_folder, here
+from helpers.machine import Machine, given, here
 from helpers.recipes import accounting
 from helpers.recipes.nodes import Nodes
 from helpers.recipes.preflight import one_rank, pipeline, precision, ranges
@@ -77,7 +77,7 @@ def check(
     if data is not None:
         found += corpus_problems(recipe, data, machine)
     if run_directory is not None:
-        place = given_folder(run_directory, "preflight.check(run_directory={})")
+        place = given(run_directory, "preflight.check(run_directory={})")
         found += [*reading_ahead(recipe), *directory(recipe, data, place, entry_script)]
     if nodes is not None:
         found += [*between(recipe, nodes, machine)]
