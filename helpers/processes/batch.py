@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 from helpers.processes import checkpoints, control, diagnosis, hang, keeper, logs, status
 from helpers.processes.supervisor import Run, parser
@@ -91,7 +92,7 @@ class Job(Run):
         said = self.launch_log()
         if SAVED in said and self.torchrun.code == 0:
             if (self.directory / control.STOP).exists():
-                self.stop_asked = "asked to by run.stop()"
+                self.stop_asked = f"asked to by run.stop(), saved after step {checkpoints.latest(self.checkpoints)}"
             else:
                 self.stop_asked = "the time limit was near"
                 self._start_again(self.stop_asked)
@@ -106,6 +107,8 @@ class Job(Run):
         if failure is None:
             return state, None
         found = diagnosis.diagnose("\n".join([said, failure.traceback, failure.reason]))
+        if found and failure.rank is None:  # torchrun's own end says little
+            failure = replace(failure, reason=f"{failure.reason}: {found.name}")
         return self._failed(failure, passing=found is not None and found.name in PASSING)
 
     def _failed(self, failure: logs.Failure, passing: bool) -> tuple[str, logs.Failure]:
