@@ -1,4 +1,4 @@
-"""What notebooks 00 and 03 quote of Megatron stands so in the installed one."""
+"""What notebooks 00, 03 and 11 quote of Megatron stands so in the installed one."""
 
 import re
 
@@ -42,3 +42,26 @@ def test_the_order_of_collectives_and_gemms_is_megatrons():
     for line in lines:
         place = known.index(line.removesuffix("…)"), place + 1)
     assert len(lines) == 5
+
+    places = [known.index(line) for line in lines]
+    assert places == sorted(places) and len(lines) == 4
+
+
+@pytest.mark.parametrize(
+    ("file", "line", "words"),
+    [
+        ("training/arguments.py", 143, "os.getenv('RANK'"),
+        ("training/arguments.py", 144, "WORLD_SIZE"),
+        ("training/initialize.py", 352, "torch.distributed.init_process_group("),
+        ("core/parallel_state.py", 617, '"tp-cp-ep-dp-pp"'),
+        ("training/arguments.py", 1740, "args.async_save"),
+        ("core/datasets/gpt_dataset.py", 501, "if not path_to_cache"),
+        ("core/datasets/gpt_dataset.py", 485, "fast_cache_load"),
+        ("core/datasets/blended_megatron_dataset_config.py", 101, "fast_cache_load"),
+    ],
+)
+def test_a_line_of_megatron_that_notebook_11_names_is_that_line(file, line, words):
+    assert words in megatron_source(file).read_text().splitlines()[line - 1]
+    page = PROJECT / "notebooks" / "11_many_nodes.ipynb"
+    text = "\n".join(cell.source for cell in nbformat.read(page, 4).cells if cell.cell_type == "markdown")
+    assert file.rpartition("/")[2] in text and str(line) in text
