@@ -138,7 +138,13 @@ class Trial:
         try:
             launch.follow(self.run)
         except TrainingFailed as failed:
-            return str(failed).split("The rank's last traceback")[0].split("Everything the ranks said")[0].strip()
+            return (
+                str(failed)
+                .split("The rank's last traceback")[0]
+                .split("Everything the ranks said")[0]
+                .split("\n\nTraceback")[0]
+                .strip()
+            )
         status = control.read_status(self.path)
         return f"{status['state']}: {status['reason']}"
 

@@ -7,7 +7,7 @@ from helpers.runs import slurm_failures as record
 
 def test_every_failure_is_recorded_and_left_nothing():
     found = record.read()
-    assert list(found) == [name for name in trials.TRIALS if name in found] and len(found) >= 5
+    assert list(found) == list(trials.TRIALS)
     for name, row in found.items():
         assert row["left"] == [] and row.get("gone_seconds", 0) <= 35 and row["told"], name
 
