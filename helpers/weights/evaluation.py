@@ -96,29 +96,35 @@ def evaluate(
         corpus.CorpusError: the part is empty.
         launch.TrainingFailed: a rank failed.
     """
-    if samples is not None and samples < 1:
-        raise WeightsError(f"samples={samples}: how many, 1 or more; None takes them all.")
-    saved = checkpoint.of(source, step)
-    layout = checkpoint.for_inference(layout or Layout(), saved.recipe)
+    saved, layout = _ready(source, samples, step, layout)
     if data is None:
-        arrays, what = _looked_at(source, saved), f"validation at step {saved.step}"
+        named = f"validation at step {saved.step}", _looked_at(source, saved)
     else:
-        arrays, what = _in_order(saved, data, part, samples), f"{data.name}, {part}"
-    machine = machine or for_ranks(layout.world_size)
-    from safetensors.numpy import save_file
+        named = f"{data.name}, {part}", _in_order(saved, data, part, samples)
+    return _measured(saved, layout, machine, [named])[0]
 
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "samples.safetensors"
-        save_file(arrays, file)
-        at_once = min(saved.recipe.batch.micro_batch_size, len(arrays["tokens"]))
-        flags = saved.flags(layout, machine)
-        said = checkpoint.ranks("held_out_loss", layout, file, at_once, *flags, machine=machine, recipe=saved.recipe)
-    found = json.loads(next(line[line.index(MARK) + len(MARK) - 1 :] for line in said.splitlines() if MARK in line))
-    predicted = arrays["labels"][arrays["loss_mask"] > 0].tolist()
-    size = text.text_bytes(text.tokenizer_of(saved), predicted) if saved.tokenizer else 0
-    total = sum(found["tokens"])
-    each = tuple(nats / count for nats, count in zip(found["sums"], found["tokens"], strict=True) if count)
-    return Evaluation(what, sum(found["sums"]) / total, total, size, each)
+
+@checked
+def evaluate_each(
+    source: Run | Recipe,
+    corpora: list[Corpus],
+    *,
+    part: Literal["train", "valid", "test", "all"] = "valid",
+    samples: int | None = None,
+    step: int | None = None,
+    layout: Layout | None = None,
+    machine: Machine | None = None,
+) -> list[Evaluation]:
+    """`evaluate` of several corpora; the ranks start once for all of them.
+
+    Raises:
+        WeightsError: there is no corpus; and as `evaluate`.
+    """
+    if not corpora:
+        raise WeightsError("evaluate_each(corpora=[]): name one or more, such as [data].")
+    saved, layout = _ready(source, samples, step, layout)
+    texts = [(f"{data.name}, {part}", _in_order(saved, data, part, samples)) for data in corpora]
+    return _measured(saved, layout, machine, texts)
 
 
 @checked
@@ -146,6 +152,44 @@ def compare(before: list[Evaluation], after: list[Evaluation]):
         for old, new in zip(before, after, strict=True)
     ]
     return pd.DataFrame(rows, index=[one.what for one in before])
+
+
+def _ready(
+    source: Run | Recipe, samples: int | None, step: int | None, layout: Layout | None
+) -> tuple[checkpoint.Checkpoint, Layout]:
+    if samples is not None and samples < 1:
+        raise WeightsError(f"samples={samples}: how many, 1 or more; None takes them all.")
+    saved = checkpoint.of(source, step)
+    return saved, checkpoint.for_inference(layout or Layout(), saved.recipe)
+
+
+def _measured(
+    saved: checkpoint.Checkpoint,
+    layout: Layout,
+    machine: Machine | None,
+    texts: list[tuple[str, dict[str, np.ndarray]]],
+) -> list[Evaluation]:
+    """Each text, named, by its samples."""
+    machine = machine or for_ranks(layout.world_size)
+    from safetensors.numpy import save_file
+
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "samples.safetensors"
+        save_file({name: np.concatenate([arrays[name] for _, arrays in texts]) for name in texts[0][1]}, file)
+        at_once = min(saved.recipe.batch.micro_batch_size, sum(len(arrays["tokens"]) for _, arrays in texts))
+        flags = saved.flags(layout, machine)
+        said = checkpoint.ranks("held_out_loss", layout, file, at_once, *flags, machine=machine, recipe=saved.recipe)
+    found = json.loads(next(line[line.index(MARK) + len(MARK) - 1 :] for line in said.splitlines() if MARK in line))
+    rows = iter(zip(found["sums"], found["tokens"], strict=True))
+    evaluations = []
+    for what, arrays in texts:
+        mine = [next(rows) for _ in arrays["tokens"]]
+        total = sum(count for _, count in mine)
+        predicted = arrays["labels"][arrays["loss_mask"] > 0].tolist()
+        size = text.text_bytes(text.tokenizer_of(saved), predicted) if saved.tokenizer else 0
+        each = tuple(nats / count for nats, count in mine if count)
+        evaluations.append(Evaluation(what, sum(nats for nats, _ in mine) / total, total, size, each))
+    return evaluations
 
 
 def _error(old: Evaluation, new: Evaluation) -> str:

@@ -105,7 +105,7 @@ def smollm2(recorded: Path, is_smoke: bool) -> None:
 
 
 def _judged(source, texts, samples: int) -> dict:
-    losses = [dataclasses.asdict(weights.evaluate(source, text, part="test", samples=samples)) for text in texts]
+    losses = list(map(dataclasses.asdict, weights.evaluate_each(source, texts, part="test", samples=samples)))
     said = weights.generate(source, PROMPT_OF_SMOLLM2, tokens=60, temperature=0.8, top_p=0.9, seed=1)
     return {"losses": losses, "text": repr(said), "tokens_per_second": said.tokens_per_second}
 

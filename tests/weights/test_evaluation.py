@@ -40,7 +40,8 @@ def test_a_whole_part_is_predicted_token_by_token(looked, small_corpus, tmp_path
     import torch
     from transformers import AutoModelForCausalLM
 
-    found = weights.evaluate(looked, small_corpus, part="test", machine=CPU)
+    alone, found = weights.evaluate_each(looked, [small_corpus] * 2, part="test", machine=CPU)  # one start for both
+    assert alone == found
     documents = data_split.parts(small_corpus.open_index(), looked.recipe.schedule.split, 64)[2]
     ids = np.concatenate(
         [small_corpus.open_index().sequence(i) for i in range(documents["first"], documents["last"])]
@@ -84,6 +85,8 @@ def test_what_cannot_be_evaluated(tiny_recipe):
         weights.evaluate(tiny_recipe, part="held-out")
     with pytest.raises(weights.WeightsError, match="samples=0: how many"):
         weights.evaluate(tiny_recipe, samples=0)
+    with pytest.raises(weights.WeightsError, match="corpora=\\[\\]"):
+        weights.evaluate_each(tiny_recipe, [])
 
 
 def test_bits_per_byte_by_hand():
