@@ -3,6 +3,7 @@
 `device.switch_on` calls `adapt`; with a GPU nothing here is imported. Attention has a module of its own.
 """
 
+import contextlib
 import copy
 import functools
 import logging
@@ -22,6 +23,7 @@ def adapt() -> None:
     _let_norms_be_as_on_a_gpu()
     _recompute_without_a_compiler()
     _let_torchs_fsdp_shard_on_a_cpu()
+    _gather_at_once()
     _log_the_layers_there_are()
     _leave_out_the_warm_up()
     _silence_the_shared_generator()
@@ -84,6 +86,26 @@ def _let_torchs_fsdp_shard_on_a_cpu() -> None:
     mesh = torch_fully_sharded_data_parallel.DeviceMesh
     of_cpus = types.SimpleNamespace(from_group=lambda group, device: mesh.from_group(group, "cpu"))
     torch_fully_sharded_data_parallel.DeviceMesh = of_cpus
+
+
+def _gather_at_once() -> None:
+    """Megatron's FSDP starts the all-gather of a layer's weights and goes on; streams of a GPU keep their order.
+
+    gloo works in a thread of its own, which wrote into memory that had been freed ("malloc(): unaligned tcache chunk
+    detected"). What is sent together (`_coalescing_manager`) is waited for at once.
+    """
+    coalesced = torch.distributed._coalescing_manager
+
+    @contextlib.contextmanager
+    def waited(group=None, device=None, async_ops=False):
+        with coalesced(group, device, async_ops) as manager:
+            yield manager
+        manager.wait()
+        manager.works.clear()
+
+    torch.distributed._coalescing_manager = waited
+    if imported := sys.modules.get("megatron.core.distributed.fsdp.src.megatron_fsdp.param_and_grad_buffer"):
+        imported._coalescing_manager = waited
 
 
 def _log_the_layers_there_are() -> None:
