@@ -1,8 +1,8 @@
-"""Pages as GPUs executed them, in `notebooks/on_gpus/`: today's text with the outputs of that day. Run by hand:
+"""Pages as GPUs executed them, in `notebooks/on_gpus/`: the code and outputs of that day, today's text. By hand:
 
     python tests/benchmarks/pages_on_gpus.py executed/05_*.ipynb …  as `megatron-tour --in-place` left it
 
-A cell whose code has changed since, and what comes new, has no output.
+The code is that day's, too; the first cell says how many cells are written differently today.
 """
 
 import argparse
@@ -19,22 +19,21 @@ FOLDER = NOTEBOOKS / "on_gpus"
 
 
 def merged(page: nbformat.NotebookNode, executed: nbformat.NotebookNode, day: date) -> nbformat.NotebookNode:
-    """The page with the outputs of `executed`, cell by cell, where the code is the same; the first names the day."""
-    before = {cell.id: cell for cell in executed.cells}
+    """What was executed, under the text of the page; its first cell names the day."""
+    today = {cell.id: cell for cell in page.cells}
+    copy = nbformat.from_dict(executed)
+    copy.cells = [cell for cell in copy.cells if cell.cell_type == "code" or cell.id in today]
     changed = 0
-    for cell in page.cells:
-        if cell.cell_type != "code":
-            cell.source = re.sub(r"\]\((?!https?:|#)", "](../", cell.source)
-            continue
-        then = before.get(cell.id)
-        same = then is not None and then.source == cell.source
-        cell.outputs, cell.execution_count = (then.outputs, then.execution_count) if same else ([], None)
-        changed += not same
+    for cell in copy.cells:
+        if cell.cell_type == "code":
+            changed += cell.id not in today or cell.source != today[cell.id].source
+        else:
+            cell.source = re.sub(r"\]\((?!https?:|#)", "](../", today[cell.id].source)
     where = f"*Executed on {on_gpus(executed)}, {day}.*"
     if changed:
-        where += f" *Cells without output: {changed}; their code has changed since.*"
-    page.cells[0].source += f"\n\n{where}"
-    return page
+        where += f" *{changed} of its cells are written differently today.*"
+    copy.cells[0].source += f"\n\n{where}"
+    return copy
 
 
 def on_gpus(executed: nbformat.NotebookNode) -> str:
