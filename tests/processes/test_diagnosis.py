@@ -362,6 +362,12 @@ def test_a_rank_that_was_ended_by_hand_is_not_one_that_only_lost_another(signal)
     assert found.name == "ended by a signal" and f"(signal {signal})" in found.cause
 
 
+@pytest.mark.parametrize("words", ["rank 0 was killed by signal 6", "rank 1 was killed by SIGABRT"])
+def test_a_rank_that_gave_up_by_itself_was_not_ended_by_anybody(words):
+    log = LOGS["lost a rank"] + "malloc(): unaligned tcache chunk detected\nFatal Python error: Aborted\n" + words
+    assert diagnosis.diagnose(log).name == "crashed in native code"
+
+
 def test_a_hang_comes_before_the_crash_of_ending_it():
     assert diagnosis.diagnose("exitcode  : -11 (pid: 7)\nrank 1 hangs: no step for 600 s").name == "hangs"
     assert diagnosis.diagnose("Process 7 got signal: 15\nrank 1 hangs: no step for 600 s").name == "hangs"

@@ -26,7 +26,7 @@ CONSEQUENCES = (
     ),
     Symptom(  # after the hang: whoever hangs is ended so, too
         "ended by a signal",
-        r"(?:was killed by signal|[Pp]rocess \d+ got signal:) (?P<signal>\d+)",
+        r"(?:was killed by signal|[Pp]rocess \d+ got signal:) (?P<signal>(?!(?:4|6|7|8|11)\b)\d+)",
         "Somebody ended the process from outside (signal {signal}): `kill`, Ctrl-C in a terminal, a job system.",
         "Start the same cell again. On a cluster, look whether the job's time or memory was used up.",
     ),
@@ -40,8 +40,9 @@ CONSEQUENCES = (
     ),
     Symptom(
         "crashed in native code",
-        r"was killed by (?P<signal>SIGSEGV|SIGBUS|SIGILL|SIGFPE)|exitcode\s+: -(?:11|7|4|8) ",
-        "A compiled library crashed. After an update this is most often two versions that do not fit each other.",
+        r"was killed by (?:SIGSEGV|SIGBUS|SIGILL|SIGFPE|SIGABRT|signal (?:4|6|7|8|11)\b)|exitcode\s+: -(?:11|7|6|4|8) ",
+        "A compiled library crashed, or found its memory spoilt and gave up (SIGABRT). After an update this is most "
+        "often two versions that do not fit each other.",
         "Run environment.check(). SIGBUS: /dev/shm is too small. SIGILL: the wheel is for another processor.",
     ),
     Symptom(
