@@ -11,7 +11,7 @@ from helpers import recipes, runs
 from helpers.corpus import Corpus
 from helpers.processes import control
 
-RECIPE = recipes.gpt3_345m().with_(tensor_parallel=2, global_batch_size=8)
+RECIPE = recipes.gpt3_345m().with_(tensor_parallel=2, micro_batch_size=8, global_batch_size=8)
 TOKENS_PER_STEP = 8 * 1024
 DATA = Corpus(
     "text", Path("corpus_text_document"), documents=10, tokens=1000, bytes=4000, token_dtype="uint16", vocab_size=50257,

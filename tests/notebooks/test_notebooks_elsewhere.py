@@ -31,6 +31,7 @@ UNBORN = {  # from ranks that did not run, and from what refuses a recorded run
     "inside",
     "inside_sequence",
     "layer",
+    "layers",
     "loud",
     "floor",
     "undisturbed",
