@@ -41,6 +41,15 @@ def latest(directory: Path) -> int | None:
         return None
 
 
+def spoilt_tracker(directory: Path) -> str | None:
+    """What the file that names the newest iteration holds, if that is neither a number nor Megatron's "release"."""
+    tracker = Path(directory) / TRACKER
+    if not tracker.is_file() or latest(directory) is not None:
+        return None
+    held = tracker.read_bytes()[:40].decode(errors="replace").strip()
+    return None if held == "release" else held or "nothing"
+
+
 def path_of(directory: Path, iteration: int) -> Path:
     return Path(directory) / f"iter_{iteration:07d}"
 

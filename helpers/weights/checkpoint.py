@@ -83,6 +83,11 @@ def of(source: Run | Recipe, step: int | None = None) -> Checkpoint:
     there = checkpoints.saved(folder)
     if not there:
         raise WeightsError(f"{root} has no whole checkpoint. Train with save_interval set.")
+    if word := checkpoints.spoilt_tracker(folder):
+        raise WeightsError(
+            f"{folder / checkpoints.TRACKER} holds {word!r}, and Megatron reads there which step is the newest. Write "
+            f"{there[-1]} into it."
+        )
     newest = checkpoints.latest(folder) if checkpoints.latest(folder) in there else there[-1]
     if step is not None and step not in there:
         steps = ", ".join(map(str, there))

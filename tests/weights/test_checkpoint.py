@@ -2,10 +2,14 @@
 
 from dataclasses import replace
 
+import checkpoint_files
+import pytest
 from machines import TWO_H200
+from records import make_run
 
-from helpers import recipes
+from helpers import recipes, weights
 from helpers.machine import CPU
+from helpers.processes import checkpoints
 from helpers.recipes import Layout
 from helpers.weights.checkpoint import Checkpoint
 
@@ -24,3 +28,13 @@ def test_transformer_engine_loads_weights_that_were_written_without_it(tmp_path)
         assert STRICTNESS[0] not in flags(CPU)
         assert STRICTNESS[0] not in flags(bare)
     assert STRICTNESS[0] not in recipe.with_(pretrained=None).flags(None, TWO_H200)
+
+
+@pytest.mark.parametrize(("held", "told"), [("banana", "'banana'"), ("", "'nothing'")])
+def test_a_spoilt_name_of_the_newest_step_is_told(tmp_path, held, told):
+    """Megatron ends without a word there, and a text of no token came back."""
+    run = make_run(tmp_path / "run")
+    checkpoint_files.write(run.path / "checkpoints", 10)
+    (run.path / "checkpoints" / checkpoints.TRACKER).write_text(held)
+    with pytest.raises(weights.WeightsError, match=f"{checkpoints.TRACKER} holds {told}.* Write 10 into it"):
+        weights.generate(run, "hi", tokens=2)
