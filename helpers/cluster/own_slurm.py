@@ -194,12 +194,20 @@ class OwnSlurm:
         """Let a run's job that was queued again begin now; Slurm keeps one waiting for two minutes (BeginTime).
 
         What slurmctld still has to tell the nodes of the first start is waited for: the job keeps its number, and a
-        late order to end it would end the second start.
+        late order to end it would end the second start. So are nodes that were switched on again: without them a
+        second start once got one node of two.
         """
         deadline = time.monotonic() + START_SECONDS
-        while not re.search(r"Agent queue size: +0\b", self.ask("sdiag")) and time.monotonic() < deadline:
+        while time.monotonic() < deadline:
+            if self._idle() and re.search(r"Agent queue size: +0\b", self.ask("sdiag")):
+                break
             time.sleep(0.5)
         self.ask("scontrol", "update", f"JobId={slurm.number_of(run.path)}", "StartTime=now")
+
+    def _idle(self) -> bool:
+        """Whether all nodes are up, and none has a job."""
+        states = self.ask("sinfo", "--noheader", "--Node", "--format=%N %T").splitlines()
+        return sorted(states) == [f"{name} idle" for name in sorted(self.names)]
 
     def _write_conf(self) -> None:
         with contextlib.ExitStack() as stack:  # all are free at one moment; nobody keeps them until they are taken
@@ -224,8 +232,7 @@ class OwnSlurm:
     def _wait_until_idle(self) -> None:
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline and self._guardian.poll() is None:
-            states = self.ask("sinfo", "--noheader", "--Node", "--format=%N %T").splitlines()
-            if sorted(states) == [f"{name} idle" for name in sorted(self.names)]:
+            if self._idle():
                 return
             time.sleep(0.05)
         logs = [f"{path.name}:\n{path.read_text(errors='replace')[-800:]}" for path in self.folder.glob("*.log")]
