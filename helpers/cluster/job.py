@@ -11,13 +11,13 @@ from helpers.machine import PROJECT, Machine
 from helpers.processes import control, slurm, status
 from helpers.recipes import Nodes, Recipe
 from helpers.recipes.flag import Flag
+from helpers.runs import records
 from helpers.show import bounds
 from helpers.show.arguments import fits, in_words
 from helpers.show.numbers import as_typed
 
 TIME = re.compile(r"\d+|\d+:\d\d(:\d\d)?|\d+-\d\d?(:\d\d){0,2}")  # sbatch(1), --time
 WORD = re.compile(r"[^\s\"'\\#]+")  # of a partition, an account, a constraint: "h100&ib"
-KEEP_RESULT = "import sys; from helpers import runs; runs.write_result(sys.argv[1])"
 FIRST_PORT, PORTS = 20_000, 10_000
 ON_TIME = [
     Flag("--exit-signal-handler", None, "told by a signal, Megatron saves after the step and ends"),
@@ -168,6 +168,6 @@ class Slurm:
             "ended=$?",
             "# 75: the time limit, or a failure that another start may not meet again. The job waits for one.",
             'if [ $ended = 75 ]; then scontrol requeue "$SLURM_JOB_ID" && sleep 60; fi',
-            f'{python} -c {shlex.quote(KEEP_RESULT)} "$run"',
+            f'{python} -c {shlex.quote(records.WRITE_RESULT)} "$run"',
             "exit $ended",
         ]

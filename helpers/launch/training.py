@@ -23,13 +23,13 @@ from helpers.processes.programs import how_to_resume, raise_if_failed, why_no_sc
 from helpers.processes.run_directory import provenance, write_command, write_json
 from helpers.recipes import accounting, preflight
 from helpers.recipes.preflight import problem
+from helpers.runs import records
 from helpers.show import bounds, numbers
 from helpers.show.arguments import checked
 from helpers.show.message import quiet
 from helpers.show.numbers import as_typed
 
 POLL_SECONDS = 0.2
-KEEP_RESULT = "import sys; from helpers import runs; runs.write_result(sys.argv[1])"  # where no kernel is left to do it
 
 
 @checked
@@ -101,7 +101,7 @@ def train(
                     processes_per_node=nodes and nodes.processes_per_node,
                     script="command.sh" if on is None else on.script(directory),
                     detach=detach,
-                    afterwards=[sys.executable, "-c", KEEP_RESULT, str(directory)] if detach else (),
+                    afterwards=[sys.executable, "-c", records.WRITE_RESULT, str(directory)] if detach else (),
                     **watched,
                 )
         if queued:

@@ -29,7 +29,7 @@ def step(recipe: Recipe, machine: Machine):
     visited = (sum(flops.values()) - flops["scores"]) / 6
     tokens = batch.global_batch_size * model.sequence_length
     rate = gemms.product(rates, gemms.format_of(recipe)).flops
-    m = max(1, batch.global_batch_size // (batch.micro_batch_size * d))
+    m = recipe.micro_batches
     work = 6 * visited * tokens / (ranks * rate)
     memory = accounting.memory(recipe, machine)
     held, here = sum(memory[part] for part in STATES), sum(accounting.rank_parameters(model, layout))

@@ -11,6 +11,7 @@ from helpers.lessons.exercises import told
 from helpers.machine import Machine
 from helpers.planner.plans import predict, rates_of
 from helpers.recipes import Recipe, accounting
+from helpers.recipes.accounting.activations import micro_batches_held
 from helpers.recipes.costs.stage import layer, stage
 from helpers.runs import one_rank, pipeline
 from helpers.runs.pipeline import PipelineSchedule
@@ -36,7 +37,7 @@ def stages(recipe: Recipe, machine: Machine, measured: Mapping[int, object] | No
     recipes.preflight.require(recipe, machine)
     layout, rates = recipe.layout, rates_of(machine)
     last = layout.pipeline_parallel - 1
-    count = micro_batches(recipe)
+    count = recipe.micro_batches
     each = layer(recipe, machine, rates)
     found = {one: alone for one, alone in (measured or {}).items() if isinstance(alone, one_rank.OneRank)}
     rows = {}
@@ -48,7 +49,7 @@ def stages(recipe: Recipe, machine: Machine, measured: Mapping[int, object] | No
             + " + E" * (rank == 0)
             + " + L" * (rank == last),
             "parameters": f"{sum(accounting.rank_parameters(recipe.model, layout, rank)) / 1e9:.2f} G",
-            "micro-batches held": f"{held(layout, count, rank):g}",
+            "micro-batches held": f"{micro_batches_held(layout, count, rank):g}",
             "states GB": round(states / 1e9, 1),
             "activations GB": round(parts["activations"] / 1e9, 1),
             "ms a micro-batch": round(1e3 * stage(recipe, machine, rates, rank, each).busy, 1),
@@ -59,23 +60,6 @@ def stages(recipe: Recipe, machine: Machine, measured: Mapping[int, object] | No
             if alone.busy_milliseconds:
                 rows[rank] |= {"ms, measured": f"{alone.busy_milliseconds / count:.1f}"}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("stage").fillna("–")
-
-
-@checked
-def micro_batches(recipe: Recipe) -> int:
-    """Micro-batches in a step, on each rank: m."""
-    return max(1, recipe.batch.global_batch_size // (recipe.batch.micro_batch_size * recipe.layout.data_parallel))
-
-
-@checked
-def held(layout: recipes.Layout, count: int, rank: int) -> float:
-    """Micro-batches whose activations a stage keeps at most, of `count` in a step; a chunk counts as its share.
-
-    The warm-up of `schedules.get_pp_rank_microbatches` and one more.
-    """
-    pp, v = layout.pipeline_parallel, layout.virtual_pipeline_chunks
-    chunks = pp - rank if v == 1 else 2 * (pp - rank - 1) + (v - 1) * pp + 1
-    return min(chunks / v, count)
 
 
 @checked
@@ -93,7 +77,7 @@ def compare(recipe: Recipe, machine: Machine, *changes: Mapping[str, object]):
     rows = {}
     for change in changes:
         changed = recipe.with_(**change)
-        plan, layout, m = predict(changed, machine), changed.layout, micro_batches(changed)
+        plan, layout, m = predict(changed, machine), changed.layout, changed.micro_batches
         fill = layout.pipeline_parallel - 1
         first, last = (sum(accounting.memory(changed, machine, rank).values()) for rank in (0, fill))
         rows[layout.name] = {
@@ -240,7 +224,7 @@ def _beyond(work: list[float]) -> float:
 
 def _works(run: Results) -> str:
     """ "A micro-batch takes stage 0 36.8 ms, stage 1 51.8 ms"."""
-    count = micro_batches(run.recipe)
+    count = run.recipe.micro_batches
     each = [f"stage {stage} {work / count:.1f} ms" for stage, work in enumerate(pipeline.work_ms(run))]
     return "A micro-batch takes " + ", ".join(each)
 

@@ -2,7 +2,6 @@
 
 import re
 
-from helpers.lessons.pipelines import micro_batches
 from helpers.planner import elsewhere
 from helpers.planner.plans import predict
 from helpers.recipes import Recipe
@@ -73,7 +72,7 @@ def by_chunks() -> tuple[dict[str, dict[int, float]], dict[str, dict[int, float]
         "PP4, m = 4, with TP2, eight H100s": dict(sorted(four.items())),
         "PP2, m = 8, two H200s": {v: ms for v, ms in ours.items() if ms is not None},
     }
-    sizes = ((4, micro_batches(both[0].recipe)), (2, 8))
+    sizes = ((4, both[0].recipe.micro_batches), (2, 8))
     expected = {
         name: {v: points[1] * (1 + (p - 1) / (m * v)) / (1 + (p - 1) / m) for v in points}
         for (name, points), (p, m) in zip(measured.items(), sizes, strict=True)
@@ -88,7 +87,7 @@ def recipes() -> dict[int, Recipe]:
 
 def _micro_batches() -> dict[int, elsewhere.Row]:
     rows = [row for row in elsewhere.rows() if row.table == "401" and re.fullmatch(r"PP8, m=\d+", row.name)]
-    return {micro_batches(row.recipe): row for row in rows}
+    return {row.recipe.micro_batches: row for row in rows}
 
 
 def _median(label: str, name: str) -> float | None:

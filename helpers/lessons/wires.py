@@ -1,6 +1,5 @@
 """Two hosts and the wire between them: what each layout sends over it in a step, and what a narrow one costs."""
 
-import json
 import re
 import statistics
 import subprocess
@@ -126,7 +125,7 @@ def schedule(rates: Sequence[float | None] = RATES) -> dict:
 
 def recorded() -> dict:
     """What `measure` found when it was recorded; no layouts where nothing is."""
-    return json.loads(RECORD.read_text()) if RECORD.is_file() else {"measured_on": "nothing", "layouts": {}}
+    return records.if_there(RECORD, "tests/benchmarks/two_hosts.py") or {"measured_on": "nothing", "layouts": {}}
 
 
 @checked

@@ -106,6 +106,12 @@ class Recipe:
             own[part] = replace(own.get(part, parts[part]), **values)
         return replace(self, **own)
 
+    @property
+    def micro_batches(self) -> int:
+        """Micro-batches that each rank takes in a step: m, one at least."""
+        at_once = self.batch.micro_batch_size * max(1, self.layout.data_parallel)
+        return max(1, self.batch.global_batch_size // at_once)
+
     def require(self) -> None:
         """Nothing for a recipe with whose sizes can be counted, whether they divide evenly or not.
 

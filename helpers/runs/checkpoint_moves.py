@@ -22,9 +22,7 @@ REASONS = {  # a word of what Megatron stops with, and what it trips over
 
 def read() -> dict[str, dict[str, dict]]:
     """Saved by → loaded by → `difference` of the losses in nats, or what Megatron `says`; {} where nothing is kept."""
-    if not RECORD.is_file():
-        return {}
-    return records.of_file(RECORD, lambda kept: kept["moves"], "{}", "tests/benchmarks/checkpoint_moves.py")
+    return records.if_there(RECORD, "tests/benchmarks/checkpoint_moves.py", lambda kept: kept["moves"])
 
 
 def cell(move: dict) -> str:

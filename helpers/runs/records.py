@@ -117,6 +117,11 @@ def recorded_anywhere(name: str) -> Recorded | None:
     return read_result(found[0]) if found else None
 
 
+WRITE_RESULT = (
+    "import sys; from helpers import runs; runs.write_result(sys.argv[1])"  # python -c …, with no kernel left
+)
+
+
 def write_result(run_directory) -> Path:
     """Write a run's `result.json`: figures, recipe, command, versions, machine, series; it names no path.
 
@@ -231,6 +236,11 @@ def of_file(path, make: Callable[[dict], object], asked: str, writer: str):
     if why:
         raise ValueError(f"{path} holds something else: {why}. {writer} writes one.")
     return found
+
+
+def if_there(path: Path, writer: str, make: Callable[[dict], dict] = dict) -> dict:
+    """`of_file`, or {} where nothing was recorded."""
+    return of_file(path, make, "{}", writer) if path.is_file() else {}
 
 
 def _odd_field(value) -> str | None:

@@ -15,9 +15,7 @@ def read() -> dict[str, dict]:
     `told` is what a cell shows, `gone_seconds` how long it took until no process of the ranks was left on any node,
     `left` the names of those that stayed, `job` the state in which Slurm then had the job.
     """
-    if not RECORD.is_file():
-        return {}
-    return records.of_file(RECORD, lambda kept: kept["failures"], "{}", "tests/benchmarks/slurm_failures.py")
+    return records.if_there(RECORD, "tests/benchmarks/slurm_failures.py", lambda kept: kept["failures"])
 
 
 def goes_on(row: dict) -> str:

@@ -5,6 +5,7 @@ from machines import EIGHT_H200
 
 from helpers import recipes
 from helpers.lessons import pipelines
+from helpers.recipes.accounting.activations import micro_batches_held
 from helpers.runs import pipeline
 
 RIGHT = [
@@ -67,12 +68,12 @@ def test_stages_with_chunks_say_how_many_micro_batches_they_hold():
     recipe = recipes.llama3_8b().with_(pipeline_parallel=4, cuda_graph=False, global_batch_size=32)
     for v in (1, 2, 4):
         drawn = pipeline.ideal(4, 16, v)
-        assert [pipelines.held(recipe.with_(virtual_pipeline_chunks=v).layout, 16, r) for r in range(4)] == [
+        assert [micro_batches_held(recipe.with_(virtual_pipeline_chunks=v).layout, 16, r) for r in range(4)] == [
             drawn.held(r) for r in range(4)
         ]
     table = pipelines.stages(recipe.with_(virtual_pipeline_chunks=2), EIGHT_H200)
     assert list(table["micro-batches held"]) == ["5.5", "4.5", "3.5", "2.5"]
-    assert pipelines.held(recipe.with_(virtual_pipeline_chunks=2).layout, 4, 0) == 4
+    assert micro_batches_held(recipe.with_(virtual_pipeline_chunks=2).layout, 4, 0) == 4
 
 
 def test_layouts_are_compared_in_a_row_each():

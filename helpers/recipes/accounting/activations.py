@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from helpers.machine import Machine
 from helpers.recipes.command import loss_kernel
+from helpers.recipes.layout import Layout
 from helpers.recipes.settings import Model, Precision
 
 if TYPE_CHECKING:
@@ -28,20 +29,14 @@ def activation_bytes(recipe: "Recipe", machine: Machine | None, pipeline_rank: i
     its input alone, and one layer at a time its insides.
     """
     model, layout, batch = recipe.model, recipe.layout, recipe.batch
-    pp, chunks = layout.pipeline_parallel, layout.virtual_pipeline_chunks
+    pp = layout.pipeline_parallel
     element = element_bytes(recipe.precision)
     tokens = batch.micro_batch_size * model.sequence_length / layout.context_parallel
     spread = layout.tensor_parallel if layout.sequence_parallel else 1
     inside = tokens * layer_activation_bytes(recipe, machine)
     kept = tokens * element * model.hidden_size / spread if batch.recompute == "full" else inside
-    micro_batches = max(1, batch.global_batch_size // (batch.micro_batch_size * max(1, layout.data_parallel)))
-    if chunks == 1:
-        layers_in_flight = min(pp - pipeline_rank, micro_batches) * layout.layers(model.num_layers, pipeline_rank)
-    else:
-        warm_up = (pp - pipeline_rank - 1) * 2 + (chunks - 1) * pp + 1
-        held = layout.layers(model.num_layers, pipeline_rank) / chunks
-        layers_in_flight = min(warm_up, micro_batches * chunks) * held
-    total = layers_in_flight * kept + (inside - kept)
+    held = micro_batches_held(layout, recipe.micro_batches, pipeline_rank)
+    total = held * layout.layers(model.num_layers, pipeline_rank) * kept + (inside - kept)
     if pipeline_rank == pp - 1:
         softmax = 4 if element == 4 else 4 + element
         kernel = loss_kernel(recipe, machine)
@@ -57,6 +52,16 @@ def activation_bytes(recipe: "Recipe", machine: Machine | None, pipeline_rank: i
 def plain_layers(machine: Machine | None) -> bool:
     """True where Transformer Engine is not: PyTorch's own layers run and attention's scores are kept."""
     return machine is not None and (machine.device == "cpu" or not machine.transformer_engine)
+
+
+def micro_batches_held(layout: Layout, count: int, pipeline_rank: int) -> float:
+    """Micro-batches whose activations a stage keeps at most, of `count` in a step; a chunk counts as its share.
+
+    The warm-up of `schedules.get_pp_rank_microbatches` and one more.
+    """
+    pp, v = layout.pipeline_parallel, layout.virtual_pipeline_chunks
+    chunks = pp - pipeline_rank if v == 1 else 2 * (pp - pipeline_rank - 1) + (v - 1) * pp + 1
+    return min(chunks / v, count)
 
 
 def layer_activation_bytes(recipe: "Recipe", machine: Machine | None = None) -> float:

@@ -24,12 +24,11 @@ def megatron_memory(recipe: "Recipe") -> dict[str, float]:
     names = (WEIGHTS, ACTIVATIONS, PRECISE, "NUM_BYTES_IN_MEGABYTE")
     theory = megatron_definitions("training/theoretical_memory_usage.py", *names)
     arguments = megatron_arguments(recipe)
-    micro_batches = recipe.batch.global_batch_size // (recipe.batch.micro_batch_size * recipe.layout.data_parallel)
     precise = recipe.layout.sequence_parallel and recipe.batch.recompute == "selective"
     estimate = getattr(theory, PRECISE if precise else ACTIVATIONS)
     return {
         "weights and optimizer": getattr(theory, WEIGHTS)(arguments),
-        "activations": estimate(arguments, micro_batches),
+        "activations": estimate(arguments, recipe.micro_batches),
     }
 
 

@@ -69,8 +69,7 @@ def step(recipe: "Recipe", machine: Machine, rates: Rates | None = None) -> Step
     """
     recipe.require()
     rates = rates or of(machine)
-    layout, batch = recipe.layout, recipe.batch
-    count = max(1, batch.global_batch_size // (batch.micro_batch_size * max(1, layout.data_parallel)))
+    layout, count = recipe.layout, recipe.micro_batches
     ranks = range(layout.pipeline_parallel)
     each = layer(recipe, machine, rates)
     kinds = {rank: stage(recipe, machine, rates, rank, each) for rank in layout.kinds_of_stages}
@@ -101,13 +100,11 @@ def computing(recipe: "Recipe", machine: Machine, rank: int, rates: Rates | None
     recipe.require()
     recipe.layout.require_stage(rank)
     rates = rates or of(machine)
-    batch = recipe.batch
-    count = max(1, batch.global_batch_size // (batch.micro_batch_size * max(1, recipe.layout.data_parallel)))
     one = stage(recipe, machine, rates, rank, layer(recipe, machine, rates))
     kernels = sum(parts[name] for parts in (one.forward, one.backward) for name in PARTS if name not in EXCHANGED)
     if recipe.batch.recompute == "full":
         kernels -= sum(one.forward[name] for name in EXCHANGED)
-    return count * kernels + _end(recipe, machine, rates, rank, one)[0]
+    return recipe.micro_batches * kernels + _end(recipe, machine, rates, rank, one)[0]
 
 
 def _end(recipe: "Recipe", machine: Machine, rates: Rates, rank: int, one: Stage) -> tuple[float, float]:
