@@ -47,7 +47,7 @@ def test_an_overlapped_layout_is_a_layout_of_its_own(tmp_path):
 
 def test_a_layouts_batches_stand_together_the_smallest_first(tmp_path):
     split = LLAMA.with_(name="split", tensor_parallel=2, sequence_parallel=True)
-    batches = [LLAMA.with_(name=f"batch {size}", global_batch_size=size) for size in (8, 32, 4)]
+    batches = [LLAMA.with_(name=f"batch_{size}", global_batch_size=size) for size in (8, 32, 4)]
     several = [recorded(tmp_path, recipe, 1.0) for recipe in (*batches[:1], split, *batches[1:])]
     groups = plots.format_speeds_table(several).index.get_level_values("layout")[:4]
     assert [group.split(", batch ") for group in groups] == [

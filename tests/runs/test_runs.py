@@ -202,9 +202,9 @@ def test_labels_say_what_differs(tmp_path):
 
     assert named({"micro_batch_size": 1}, {"micro_batch_size": 8}) == ["micro_batch_size 1", "micro_batch_size 8"]
     assert named({}, {"tensor_parallel": 1, "processes": 2}) == ["TP2", "DP2"]
-    assert named({}, {"dtype": "fp16", "micro_batch_size": 8}) == [
-        "micro_batch_size 32, bf16",
-        "micro_batch_size 8, fp16",
+    assert named({}, {"dtype": "fp16", "micro_batch_size": 4}) == [
+        "micro_batch_size 8, bf16",
+        "micro_batch_size 4, fp16",
     ]
     assert named({}, {"name": "other", "lr": 1.0}) == ["gpt3_345m", "other"]
     scaled = named({}, {"num_layers": 4, "hidden_size": 128, "vocab_size": 4096, "num_attention_heads": 4})
