@@ -17,7 +17,7 @@ from typing import Annotated
 
 from helpers import recipes, runs
 from helpers.launch import live
-from helpers.machine import Machine, given, given_folder, here, runs_root, short_path
+from helpers.machine import PROJECT, Machine, given, given_folder, here, runs_root, short_path
 from helpers.processes import control, logs, run_directory, slurm
 from helpers.processes.programs import how_to_resume, raise_if_failed, why_no_script
 from helpers.processes.run_directory import provenance, write_command, write_json
@@ -75,6 +75,8 @@ def train(
     found = preflight.check(recipe, data, machine, place, entry_script, nodes=nodes)
     if queued:
         found += preflight.time_limit(recipe, nodes.machine(machine), on.time_seconds)
+        if slurm.has_other_machines():
+            found += preflight.shared(nodes, {"The runs": root, "this project": PROJECT})
     for warning in preflight.refuse(found):
         print(warning)
     identity = preflight.identity(recipe, data, entry_script)

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import shutil
+import socket
 import subprocess
 import time
 from dataclasses import dataclass
@@ -61,6 +62,16 @@ def why_not() -> str | None:
     """Why no job can be submitted from here, in words; None where the commands are there."""
     missing = [name for name in ("sbatch", "squeue", "scontrol", "scancel") if not shutil.which(name)]
     return f"{', '.join(missing)} not found: this is no login node of a Slurm cluster." if missing else None
+
+
+def has_other_machines() -> bool:
+    """Whether a job may run elsewhere: False where all nodes are this machine, as those of `cluster.OwnSlurm`.
+
+    Raises:
+        SlurmRefused: Slurm does not answer.
+    """
+    addresses = set(_ask("sinfo", "--noheader", "--Node", "--format=%o", seconds=LOOK_ANSWER_SECONDS).split())
+    return not addresses <= {"127.0.0.1", "localhost", socket.gethostname()}
 
 
 def submit(run_directory: Path) -> int:

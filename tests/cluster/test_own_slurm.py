@@ -31,6 +31,7 @@ def test_it_runs_jobs_on_two_nodes_and_leaves_nothing(tmp_path, monkeypatch):
     with cluster.OwnSlurm() as own:
         said = own.ask("srun", "--nodes=2", "--ntasks-per-node=1", "bash", "-c", "echo $SLURM_NODEID $SLURMD_NODENAME")
         assert sorted(said.splitlines()) == ["0 n1", "1 n2"]
+        assert not slurm.has_other_machines()
         (tmp_path / "job.sh").write_text("#!/bin/sh\nsleep 3600\n")
         number = slurm.submit(tmp_path)
         assert slurm.number_of(tmp_path) == number and slurm.look(tmp_path).is_going

@@ -60,6 +60,12 @@ def reachable(nodes: Nodes, places: Mapping[str, Path | str]) -> Iterator[Proble
         yield warning(f"interface={nodes.interface!r}", why, "One that `ip link` shows on every host.")
     elif nodes.sockets is None and (loopback := network.why_loopback()):
         yield warning("interface=None", *loopback.split(" Fix: "))
+    yield from shared(nodes, places)
+
+
+@checked
+def shared(nodes: Nodes, places: Mapping[str, Path | str]) -> Iterator[Problem]:
+    """Which of `places` (what lies there → folder) are on a disk of this machine alone."""
     kinds = {what: _file_system(Path(place)) for what, place in places.items()}
     if own := {what: kind for what, kind in kinds.items() if kind in OWN_DISK}:
         they = "It lies" if len(own) == 1 else "They lie"
