@@ -63,14 +63,17 @@ def of_run(run: Run, machine: Machine | None = None) -> dict[str, Linear]:
 
     from helpers.processes import programs
 
-    if not checkpoints.saved(Path(run.path) / "checkpoints"):
-        raise FileNotFoundError(f"{run.path} has no checkpoint. Train with save_interval set.")
+    step, wrong = checkpoints.loaded_next(Path(run.path) / "checkpoints")
+    if step is None:
+        raise FileNotFoundError(f"{run.path} {checkpoints.none_whole(wrong)} Train with save_interval set.")
     if why := trust.why_not(run.path):
         raise PermissionError(f"The checkpoint of {run.path} is not loaded. {why} runs.trust(path) says that you know.")
+    if words := checkpoints.passed_over(step, wrong):
+        print(words)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "tensors.pt"
         flags = _flags(run) + ["--finetune", "--no-load-optim", "--no-load-rng", "--exit-interval", "2"]
-        flags += ["--data-cache-path", folder, "--lr-warmup-iters", "0"]
+        flags += ["--ckpt-step", str(step), "--data-cache-path", folder, "--lr-warmup-iters", "0"]
         if last_rate := run.recipe and run.recipe.schedule.min_lr:
             flags += ["--lr", str(last_rate)]  # Adam starts anew here: its first step is a full one
         known = run.environment.get("variables", {}).items()

@@ -5,6 +5,7 @@ import os
 import re
 import resource
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 from helpers.processes import damage
@@ -14,6 +15,7 @@ DOOMED = ".deleting-"
 SET_ASIDE = "damaged_"
 FULL_DISK_BYTES = 2**18  # below, what the ranks had to say is lost, too
 LOW_DISK_BYTES = 32 * 2**20
+LOOK_SECONDS = 1.0  # into the files of a checkpoint that is to be loaded
 
 
 def folder_of(path: Path) -> Path:
@@ -30,6 +32,53 @@ def folders(directory: Path) -> list[Path]:
 def saved(directory: Path) -> list[int]:
     """Iterations whose checkpoint is whole, each file of it as long as it must be; oldest first."""
     return sorted(_iteration(path) for path in folders(directory) if damage.of(path) is None)
+
+
+def damaged(directory: Path) -> dict[int, str]:
+    """Iteration → what is wrong with its checkpoint, in words, for each that is there and not whole; oldest first."""
+    wrong = {_iteration(path): damage.of(path) for path in folders(directory)}
+    return {iteration: _told(iteration, why) for iteration, why in sorted(wrong.items()) if why}
+
+
+def loaded_next(directory: Path, seconds: float = LOOK_SECONDS) -> tuple[int | None, dict[int, str]]:
+    """The iteration to load, None where nothing is whole; and what is wrong with others, as `damaged` tells it.
+
+    It is the one that the tracker names; where that is not whole, the newest that is. Into the files of that one it
+    looks for up to so many seconds (`damage.inside`).
+    """
+    wrong = damaged(directory)
+    whole = [iteration for iteration in map(_iteration, folders(directory)) if iteration not in wrong]
+    named = latest(directory)
+    while whole:
+        iteration = named if named in whole else max(whole)
+        if not (why := damage.inside(path_of(directory, iteration), seconds)):
+            return iteration, wrong
+        wrong[iteration] = _told(iteration, why)
+        whole.remove(iteration)
+    return None, wrong
+
+
+def why_not(directory: Path, iteration: int, seconds: float = LOOK_SECONDS) -> str | None:
+    """What is wrong with one checkpoint, in words; None where it is whole."""
+    path = path_of(directory, iteration)
+    why = damage.of(path) or damage.inside(path, seconds)
+    return why and _told(iteration, why)
+
+
+def passed_over(iteration: int, wrong: dict[int, str]) -> str | None:
+    """Why `iteration` is loaded and no newer one, in sentences; None where it is the newest. Both of `loaded_next`."""
+    newer = [why for other, why in wrong.items() if other > iteration]
+    if not newer:
+        return None
+    return f"{sentences(newer)} Step {iteration} is taken, the newest that is whole."
+
+
+def none_whole(wrong: dict[int, str]) -> str:
+    return " ".join(filter(None, ["has no whole checkpoint.", sentences(wrong.values())]))
+
+
+def sentences(clauses: Iterable[str]) -> str:
+    return " ".join(f"{clause[0].upper()}{clause[1:]}." for clause in clauses)
 
 
 def latest(directory: Path) -> int | None:
@@ -59,33 +108,26 @@ def size_bytes(directory: Path) -> int:
     return sum(path.stat().st_size for path in Path(directory).rglob("*") if path.is_file())
 
 
-def repair(directory: Path, seconds: float = 1.0) -> list[str]:
+def repair(directory: Path, seconds: float = LOOK_SECONDS) -> list[str]:
     """Make a folder that a killed run left loadable again; returns what was done, in words.
 
     Megatron writes the tracker after the checkpoint and not atomically: killed in between, it is missing, empty or
     behind the newest whole checkpoint, and reading an empty one ends the program. Half-written checkpoints are removed;
-    one that was whole once and is damaged is set aside under another name. Into the one that is loaded next it looks
-    for up to so many seconds (`damage.inside`). Call it only when no process of the run is alive.
+    one that was whole once and is damaged is set aside under another name. `seconds` as in `loaded_next`. Call it only
+    when no process of the run is alive.
     """
     directory = Path(directory)
     if not directory.is_dir():
         return []
     done = []
-    for path in folders(directory):
-        if not (why := damage.of(path)):
-            continue
+    step, wrong = loaded_next(directory, seconds)
+    for path in [path for path in folders(directory) if _iteration(path) in wrong]:
         if damage.was_finished(path):
-            done.append(set_aside(path, why))
+            done.append(set_aside(path, wrong[_iteration(path)]))
         else:
             _remove(path)
             done.append(f"removed the unfinished checkpoint of step {_iteration(path)}")
     _remove_doomed(directory)
-    whole = saved(directory)
-    while step := _loaded_next(directory, whole):
-        if not (why := damage.inside(path_of(directory, step), seconds)):
-            break
-        done.append(set_aside(path_of(directory, step), why))
-        whole.remove(step)
     tracker = directory / TRACKER
     if step is None and tracker.exists():
         tracker.unlink()
@@ -98,10 +140,10 @@ def repair(directory: Path, seconds: float = 1.0) -> list[str]:
     return done
 
 
-def set_aside(path: Path, why: str) -> str:
-    """Give a damaged checkpoint a name under which nothing loads it; returns that in words."""
+def set_aside(path: Path, wrong: str) -> str:
+    """Give a damaged checkpoint a name under which nothing loads it; returns that in words, behind those of `wrong`."""
     aside = path.rename(_free(path.with_name(SET_ASIDE + path.name)))
-    return f"the checkpoint of step {_iteration(path)} is damaged: {why}. It is set aside as {aside.name}"
+    return f"{wrong}. It is set aside as {aside.name}"
 
 
 def no_room(directory: Path) -> str | None:
@@ -144,10 +186,9 @@ def prune(directory: Path, keep: int) -> list[int]:
     return doomed
 
 
-def _loaded_next(directory: Path, whole: list[int]) -> int | None:
-    """The one that the tracker names; where that is not whole, the newest that is."""
-    current = latest(directory)
-    return current if current in whole else whole[-1] if whole else None
+def _told(iteration: int, why: str) -> str:
+    how = "was never finished" if why == damage.UNFINISHED else f"is damaged: {why}"
+    return f"the checkpoint of step {iteration} {how}"
 
 
 def _iteration(path: Path) -> int:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 MEGATRONS_LAST = "metadata.json"  # written when all else is (megatron/core/dist_checkpointing/serialization.py, `save`)
 LEGACY = "mp_rank_*/*.pt"
+UNFINISHED = "it was never finished"
 SMALL_BYTES, CHUNK_BYTES = 2**16, 2**20
 
 
@@ -23,7 +24,7 @@ def of(checkpoint: Path) -> str | None:
     if legacy := sorted(checkpoint.glob(LEGACY)):
         return next((f"{path.parent.name}/{path.name} is cut off" for path in legacy if not _is_whole_zip(path)), None)
     if not was_finished(checkpoint):
-        return "it was never finished"
+        return UNFINISHED
     try:
         if (checkpoint / MEGATRONS_LAST).is_fifo():
             return f"{MEGATRONS_LAST} is a pipe"

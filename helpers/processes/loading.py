@@ -41,5 +41,6 @@ def set_aside(log: str, own: Path, step: int) -> list[str]:
         return done
     if not (words := UNREADABLE.search(log)):
         return []
-    aside = checkpoints.set_aside(checkpoints.path_of(own, step), f"torch cannot read it ({words[0].strip()})")
+    wrong = f"the checkpoint of step {step} is damaged: torch cannot read it ({words[0].strip()})"
+    aside = checkpoints.set_aside(checkpoints.path_of(own, step), wrong)
     return [aside, *checkpoints.repair(own, LOOK_SECONDS)]

@@ -60,10 +60,10 @@ def model_flags(recipe: Recipe, layout: Layout, machine: Machine) -> list[str]:
 
 
 def of(source: Run | Recipe, step: int | None = None) -> Checkpoint:
-    """The checkpoint of a run (its newest, or that of `step`), or the one that a recipe begins with.
+    """The checkpoint of a run (its newest whole one, or that of `step`), or the one that a recipe begins with.
 
     Raises:
-        WeightsError: there is none, or none of that step.
+        WeightsError: there is none that is whole, or none of that step.
         PermissionError: somebody else wrote it.
     """
     if isinstance(source, Recipe):
@@ -80,21 +80,31 @@ def of(source: Run | Recipe, step: int | None = None) -> Checkpoint:
         if recipe is None:
             raise WeightsError(f"{root} has no recipe.json, which says what its weights are of.")
         tokenizer = _tokenizer_of(source.command)
-    there = checkpoints.saved(folder)
-    if not there:
-        raise WeightsError(f"{root} has no whole checkpoint. Train with save_interval set.")
-    if word := checkpoints.spoilt_tracker(folder):
+    if (word := checkpoints.spoilt_tracker(folder)) and (there := checkpoints.saved(folder)):
         raise WeightsError(
             f"{folder / checkpoints.TRACKER} holds {word!r}, and Megatron reads there which step is the newest. Write "
             f"{there[-1]} into it."
         )
-    newest = checkpoints.latest(folder) if checkpoints.latest(folder) in there else there[-1]
-    if step is not None and step not in there:
-        steps = ", ".join(map(str, there))
-        raise WeightsError(f"step={step!r}: {root} has no checkpoint of that step. There are: {steps}.")
+    taken = _taken(folder, root, step)
     if why := trust.why_not(root):
         raise PermissionError(f"The checkpoint of {root} is not loaded. {why} runs.trust(path) says that you know.")
-    return Checkpoint(recipe, folder, newest if step is None else step, tokenizer)
+    return Checkpoint(recipe, folder, taken, tokenizer)
+
+
+def _taken(folder: Path, root: Path, step: int | None) -> int:
+    """The step to load: `step` if it is whole, without one the newest that is. What is passed over is printed."""
+    newest, wrong = checkpoints.loaded_next(folder)
+    if newest is None:
+        raise WeightsError(f"{root} {checkpoints.none_whole(wrong)} Train with save_interval set.")
+    if step is None:
+        if words := checkpoints.passed_over(newest, wrong):
+            print(words)
+        return newest
+    is_there = checkpoints.path_of(folder, step).is_dir()
+    if why := checkpoints.why_not(folder, step) if is_there else f"{root} has no checkpoint of that step":
+        whole = ", ".join(str(one) for one in checkpoints.saved(folder) if one not in wrong and one != step)
+        raise WeightsError(f"step={step!r}: {why}. " + (f"There are: {whole}." if whole else "There is no other."))
+    return step
 
 
 def for_inference(layout: Layout, recipe: Recipe) -> Layout:

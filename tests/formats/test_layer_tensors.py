@@ -73,7 +73,7 @@ def test_normal_numbers_have_the_layers_shapes_and_spreads():
 
 def test_a_run_without_a_checkpoint_is_told(tmp_path):
     run = make_run(tmp_path / "run")
-    with pytest.raises(FileNotFoundError, match="has no checkpoint. Train with save_interval set."):
+    with pytest.raises(FileNotFoundError, match="has no whole checkpoint. Train with save_interval set."):
         formats.of_run(run)
 
 

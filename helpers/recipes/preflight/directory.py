@@ -86,8 +86,10 @@ def pretrained(recipe: "Recipe") -> Iterator[Problem]:
     asked = f"pretrained={str(folder)!r}"
     step = checkpoints.latest(folder)
     if step is None or step not in checkpoints.saved(folder):
+        damaged = checkpoints.damaged(folder)
         why = "There is no whole checkpoint in it: no iter_… folder that latest_checkpointed_iteration.txt names."
-        yield error(asked, why, "A run that saved one, run.path, or a recipe of weights.from_hugging_face.")
+        why = checkpoints.sentences([damaged[step]]) if step in damaged else why
+        yield error(asked, why, "A run that saved a whole one, run.path, or a recipe of weights.from_hugging_face.")
         return
     if why := trust.why_not(folder):
         yield error(asked, why, f'runs.trust("{folder}") if you know its author.')
