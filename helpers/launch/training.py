@@ -95,6 +95,7 @@ def train(
             }
             if queued:
                 on.write(directory, recipe, machine, **watched)
+                print(f"Slurm has it as job {on.submit(directory, recipe)}: {short_path(directory / 'job.sh')}.")
             else:
                 supervisor = control.start(
                     directory,
@@ -106,8 +107,6 @@ def train(
                     afterwards=[sys.executable, "-c", records.WRITE_RESULT, str(directory)] if detach else (),
                     **watched,
                 )
-        if queued:
-            print(f"Slurm has it as job {on.submit(directory, recipe)}: {short_path(directory / 'job.sh')}.")
         if detach:
             print(f"Training goes on in {short_path(directory)} without this notebook.")
             print("launch.follow(run) shows it, run.stop() ends it.")

@@ -21,6 +21,7 @@ from helpers.processes.supervisor import Run, parser
 
 AGAIN = 75  # exit code: another start may go better (EX_TEMPFAIL in sysexits.h)
 LAST_WORDS_SECONDS = 3.0  # what the other nodes' ranks get to say that they lost one
+QUEUED_SECONDS = 60.0  # what whoever submits a job that starts at once gets to write down its number
 END_SECONDS = 10.0  # what keepers get to end everything on their nodes
 LOST = re.compile(r"^srun: error: (?P<node>\S+): tasks? \S+: (?!Terminated)(?P<how>.+)$", re.MULTILINE)
 NODE_FAILED = re.compile(
@@ -152,7 +153,7 @@ def main() -> int:
     options.detached = True
     directory = options.run_directory
     names = subprocess.run(["scontrol", "show", "hostnames"], capture_output=True, text=True, check=True).stdout.split()
-    with control.held(directory):
+    with control.held(directory, QUEUED_SECONDS):
         if control.read_status(directory).get("pid"):  # an earlier start, which its node took along
             control.bury_held(directory)
         (directory / control.STOP).unlink(missing_ok=True)

@@ -51,8 +51,11 @@ def stranger(run_directory: Path) -> str | None:
 
 
 @contextlib.contextmanager
-def held(run_directory: Path) -> Iterator[int]:
+def held(run_directory: Path, wait_seconds: float = 0.2) -> Iterator[int]:
     """Hold the run directory; yields the lock's file descriptor, to hand on. No other user can open the lock.
+
+    Args:
+        wait_seconds: for whoever else holds it; a look by `is_alive` takes the lock for a moment, too.
 
     Raises:
         Busy: somebody else holds it; the message says who, where that is another user.
@@ -65,12 +68,13 @@ def held(run_directory: Path) -> Iterator[int]:
     try:
         if os.fstat(lock).st_uid == os.getuid():
             os.fchmod(lock, 0o600)  # whatever an older version of this program gave it
-        for attempt in range(20):  # a look by `is_alive` takes the lock for a moment, too
+        deadline = time.monotonic() + wait_seconds
+        while True:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
-                if attempt == 19:
+                if time.monotonic() > deadline:
                     raise Busy(_why_busy(run_directory)) from None
                 time.sleep(0.01)
         yield lock
