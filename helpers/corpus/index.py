@@ -77,6 +77,13 @@ class Index:
         start = int(self.sequence_pointers[i]) // self.itemsize
         return self.token_ids()[start : start + int(self.sequence_lengths[i])]
 
+    def tokens_of(self, first: int, last: int) -> np.ndarray:
+        """Token ids of the sequences `first` … `last` - 1 one after the other, memory-mapped, shape [tokens]."""
+        if first >= last:
+            return np.empty(0, dtype=self.dtype)
+        end = int(self.sequence_pointers[last - 1]) // self.itemsize + int(self.sequence_lengths[last - 1])
+        return self.token_ids()[int(self.sequence_pointers[first]) // self.itemsize : end]
+
     def document_lengths(self) -> np.ndarray:
         """Tokens per document, end-of-document token included; int64, shape [documents]. An empty document counts 0."""
         ends = np.concatenate(([0], np.cumsum(self.sequence_lengths, dtype=np.int64)))

@@ -18,12 +18,18 @@ MARKS = 8  # markers on a curve: enough to tell two apart, too few to hide it
 
 
 @checked
-def loss(*several: Results | None, reference: bool = True, data: Corpus | None = None) -> Picture:
+def loss(
+    *several: Results | None,
+    reference: bool = True,
+    data: Corpus | None = None,
+    mean_of: Annotated[int, bounds.STEPS] = 1,
+) -> Picture:
     """Training loss by step of one or more runs, with the loss on the validation part where it was computed.
 
     Args:
         reference: also the loss of guessing among V tokens, ln V, unless the weights came trained.
         data: a `corpus.Corpus`: also the loss of knowing how often each of its tokens occurs, its unigram entropy.
+        mean_of: draw the mean of so many steps, and each step faintly behind it.
 
     Raises:
         ValueError: none of the runs has taken a step.
@@ -31,7 +37,7 @@ def loss(*several: Results | None, reference: bool = True, data: Corpus | None =
     several = with_steps(several)
     with style.apply():
         figure, axes = style.new_figure()
-        alt = _losses(axes, several, reference, data)
+        alt = _losses(axes, several, reference, data, mean_of)
         style.count_steps(axes)
     return Picture(figure, alt)
 
@@ -155,21 +161,28 @@ def with_steps(several) -> list:
     return drawn
 
 
-def _curves(axes, several) -> None:
+def _curves(axes, several, mean_of: int = 1) -> None:
     for index, (run, name) in enumerate(zip(several, labels(several), strict=True)):
         look = style.run_style(index, bool(run.recorded_on))
-        every = max(1, len(run.losses) // MARKS)
+        losses = run.losses.rolling(mean_of).mean().dropna()
+        if not len(losses):
+            why = f"{name} took {len(run.losses)}. Draw the mean of fewer."
+            raise ValueError(f"plots.loss(mean_of={mean_of}): it is a mean of steps, and {why}")
+        every = max(1, len(losses) // MARKS)
         marks = (index * every // len(several), every)
-        axes.plot(run.losses.index, run.losses, label=name, markevery=marks, **look)
+        axes.plot(losses.index, losses, label=name, markevery=marks, **look)
+        if mean_of > 1:
+            axes.plot(run.losses.index, run.losses, color=look["color"], linewidth=0.7, alpha=0.35, zorder=1)
 
 
-def _losses(axes, several, reference: bool, data) -> str:
+def _losses(axes, several, reference: bool, data, mean_of: int = 1) -> str:
     """Draw losses, those of the validation part, and reference lines; returns all that in words."""
-    _curves(axes, several)
+    _curves(axes, several, mean_of)
     axes.set_ylabel("loss (nats per token)")
     alone, names = len(several) == 1, labels(several)
-    words = [f"{name} from {a:.3f} to {b:.3f}" for name, a, b in _ends(several)]
-    alt = "Training loss by step: " + "; ".join(words) + "."
+    words = [f"{name} from {a:.3f} to {b:.3f}" for name, a, b in _ends(several, mean_of)]
+    means = f", means of {mean_of} steps" if mean_of > 1 else ""
+    alt = f"Training loss by step{means}: " + "; ".join(words) + "."
     for index, (run, name) in enumerate(zip(several, names, strict=True)):
         held_out = run.validation_losses
         if not len(held_out):
@@ -188,7 +201,7 @@ def _losses(axes, several, reference: bool, data) -> str:
         _line(axes, level, "{:.2f} (unigram entropy)")
     if alone:
         axes.set_title(f"{names[0]}{_on_machine(several[0])}")
-        axes.lines[0].set_label("in training")
+        axes.lines[0].set_label("in training" + means)
     if len(axes.get_legend_handles_labels()[0]) > 1:
         axes.legend(loc="upper right", bbox_to_anchor=(1, 0.9))
     return alt
@@ -225,8 +238,10 @@ def _line(axes, level: float, words: str) -> None:
     )
 
 
-def _ends(several):
-    return [(name, run.losses.iloc[0], run.losses.iloc[-1]) for name, run in zip(labels(several), several, strict=True)]
+def _ends(several, mean_of: int = 1):
+    """Of each run its name and the loss, or the mean of so many, at either end."""
+    for name, run in zip(labels(several), several, strict=True):
+        yield name, run.losses.iloc[:mean_of].mean(), run.losses.iloc[-mean_of:].mean()
 
 
 def _on_machine(run) -> str:

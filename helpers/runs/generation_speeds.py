@@ -14,7 +14,7 @@ FILE = "generation/speeds.json"
 def table(machine: str):
     """One row per model and program (pandas), a column per number of texts at once: tokens/s of all together.
 
-    `at most` is what one text could get if each step took no longer than reading the weights once.
+    `its bound` is what one text could get if each step took no longer than reading the weights once.
     """
     import pandas as pd
 
@@ -23,7 +23,11 @@ def table(machine: str):
         return message.nothing_recorded("generation speed")
     rows = records.of_file(file, lambda kept: list(kept["rows"]), "{}", "tests/benchmarks/after_training.py")
     found = pd.DataFrame(rows)
-    wide = found.pivot(index=["model", "program"], columns="texts", values="tokens_per_second").round(0)
+    wide = found.pivot(index=["model", "program"], columns="texts", values="tokens_per_second")
     wide.columns = [f"{texts} at once" if texts > 1 else "one text" for texts in wide.columns]
-    most = found.groupby(["model", "program"])["at_most"].first().round(0)
-    return tables.whole_sentences(wide.assign(**{"at most (one text)": most}).reset_index().set_index("model"))
+    bound = found.groupby(["model", "program"])["at_most"].first()
+    share = (wide["one text"] / bound).map("{:.1%}".format)
+    wide = wide.round(0)
+    wide.insert(1, "its bound", bound.round(0))
+    wide.insert(2, "share of it", share)
+    return tables.whole_sentences(wide.reset_index().set_index("model"))

@@ -87,7 +87,7 @@ def evaluate(
         source: a run, or a recipe with pretrained weights.
         data: a corpus cut with the model's tokenizer: corpus.prepare(…, tokenizer=…).
         part: "train", "valid" or "test", by the recipe's split, or "all".
-        samples: how many samples of the part at most; all of them if not given.
+        samples: how many samples of the part at most, spread over all of it; every one if not given.
         step: of which checkpoint; the newest if not given.
         layout: how the ranks share the model out; one rank if not given.
 
@@ -200,7 +200,10 @@ def _error(old: Evaluation, new: Evaluation) -> str:
 
 
 def _in_order(saved: checkpoint.Checkpoint, data: Corpus, part: str, count: int | None) -> dict[str, np.ndarray]:
-    """The documents of a part one after the other, cut into samples; what the last one lacks does not count."""
+    """The documents of a part one after the other, cut into samples; what the last one lacks does not count.
+
+    Of `count` samples each is as far from the next: they are of as many documents as there are.
+    """
     if saved.tokenizer and tokenizers.content(saved.tokenizer) != tokenizers.content(data.tokenizer_path):
         raise WeightsError(
             f"{data.name} was cut with another tokenizer ({data.tokenizer}) than these weights know: prepare it with "
@@ -213,23 +216,21 @@ def _in_order(saved: checkpoint.Checkpoint, data: Corpus, part: str, count: int 
         samples.require_part(data, split, part, length)
         found = data_split.parts(opened, split, length)[data_split.PARTS.index(part)]
         first, last = found["first"], found["last"]
-    stream: list[np.ndarray] = []
-    wanted = None if count is None else count * length + 1
-    for document in range(first, last):
-        stream.append(np.asarray(opened.sequence(document), dtype=np.int64))
-        if wanted is not None and sum(map(len, stream)) >= wanted:
-            break
-    ids = np.concatenate(stream)[:wanted]
-    if len(ids) < 2:
-        raise WeightsError(f"The {part} part of {data.name} has {len(ids)} tokens: there is nothing to predict.")
-    rows = -(-(len(ids) - 1) // length)
-    padded = np.pad(ids, (0, rows * length + 1 - len(ids)))
-    counts = (np.arange(rows * length) < len(ids) - 1).astype(np.float32)
+    stream = opened.tokens_of(first, last)
+    if len(stream) < 2:
+        raise WeightsError(f"The {part} part of {data.name} has {len(stream)} tokens: there is nothing to predict.")
+    whole, rest = divmod(len(stream) - 1, length)
+    rows = np.arange(whole + (rest > 0))
+    if count is not None and count < len(rows):
+        rows = np.linspace(0, whole - 1, count).round().astype(int)
+    each = [np.asarray(stream[row * length : (row + 1) * length + 1], dtype=np.int64) for row in rows]
+    padded = np.stack([np.pad(ids, (0, length + 1 - len(ids))) for ids in each])
+    counts = np.stack([np.arange(length) < len(ids) - 1 for ids in each])
     return {
-        "tokens": np.ascontiguousarray(padded[:-1].reshape(rows, length)),
-        "labels": np.ascontiguousarray(padded[1:].reshape(rows, length)),
-        "position_ids": np.tile(np.arange(length), (rows, 1)),
-        "loss_mask": counts.reshape(rows, length),
+        "tokens": np.ascontiguousarray(padded[:, :-1]),
+        "labels": np.ascontiguousarray(padded[:, 1:]),
+        "position_ids": np.tile(np.arange(length), (len(rows), 1)),
+        "loss_mask": counts.astype(np.float32),
     }
 
 

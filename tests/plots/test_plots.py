@@ -48,6 +48,16 @@ def test_loss_draws_the_losses_and_the_line_of_guessing(run):
     assert len(plots.loss(run, reference=False).figure.axes[0].lines) == 1
 
 
+def test_of_a_restless_run_the_mean_of_some_steps_is_drawn_before_each(run):
+    picture = plots.loss(run, reference=False, mean_of=5)
+    mean, each = picture.figure.axes[0].lines
+    assert series(mean)[1] == pytest.approx([run.losses.iloc[end - 5 : end].mean() for end in range(5, 21)])
+    assert len(series(each)[1]) == 20 and each.get_alpha() < 1
+    assert f"means of 5 steps: gpt3_345m_small from {run.losses.iloc[:5].mean():.3f}" in picture.alt
+    with pytest.raises(ValueError, match=r"mean_of=21\).*took 20"):
+        plots.loss(run, mean_of=21)
+
+
 def test_recorded_runs_are_dotted_and_named_with_their_machine(run, recorded):
     (axes,) = plots.loss(run, recorded, None).figure.axes
     dotted = drawn(axes, "gpt3_345m, 24 × 1024 (recorded on 2 × NVIDIA H200)")

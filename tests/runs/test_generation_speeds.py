@@ -17,8 +17,8 @@ def test_a_row_a_program_and_a_column_a_number_of_texts(tmp_path, monkeypatch):
     file.parent.mkdir(parents=True)
     file.write_text(json.dumps({"rows": rows}))
     table = generation_speeds.table("h100")
-    assert list(table.columns) == ["program", "one text", "8 at once", "at most (one text)"]
+    assert list(table.columns) == ["program", "one text", "its bound", "share of it", "8 at once"]
     assert table.loc["small"].values.tolist() == [
-        ["plain loop", 100.0, 802.0, 4000.0],
-        ["static engine", 121.0, 965.0, 4000.0],
+        ["plain loop", 100.0, 4000.0, "2.5%", 802.0],
+        ["static engine", 121.0, 4000.0, "3.0%", 965.0],
     ]

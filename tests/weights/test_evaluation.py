@@ -70,14 +70,16 @@ def test_another_tokenizers_corpus_is_refused(looked, small_jsonl):
         weights.evaluate(looked, other)
 
 
-def test_samples_in_order(small_corpus, tiny_recipe, tmp_path):
+def test_samples_are_in_order_and_few_of_them_spread_over_the_part(small_corpus, tiny_recipe, tmp_path):
     saved = checkpoint.Checkpoint(tiny_recipe, tmp_path, 1, small_corpus.tokenizer_path)
     whole = evaluation._in_order(saved, small_corpus, "all", None)
     assert whole["loss_mask"].sum() == small_corpus.tokens - 1
     assert (whole["labels"][:, :-1] == whole["tokens"][:, 1:]).all()
     few = evaluation._in_order(saved, small_corpus, "all", 3)
     assert few["tokens"].shape == (3, 64) and few["loss_mask"].all()
-    assert (few["tokens"] == whole["tokens"][:3]).all()
+    full = int(whole["loss_mask"].all(1).sum())
+    assert (few["tokens"] == whole["tokens"][[0, round((full - 1) / 2), full - 1]]).all()
+    assert (evaluation._in_order(saved, small_corpus, "all", full)["tokens"] == whole["tokens"][:full]).all()
 
 
 def test_what_cannot_be_evaluated(tiny_recipe):
