@@ -19,7 +19,7 @@ from typing import Annotated
 import numpy as np
 
 from helpers import machine
-from helpers.corpus import encoder, files, hub, index, sources
+from helpers.corpus import encoder, files, hub, index, manifest, sources
 from helpers.corpus import tokenizer as tokenizers
 from helpers.show import bounds, numbers
 from helpers.show.arguments import checked, fits
@@ -249,22 +249,18 @@ def prepare(
     directory = cache / "tokens" / f"{source.name}-{sources.clipped(label).replace(' ', '-')}-{fingerprint[:12]}"
     prefix = directory / f"{source.name}_{sources.clipped(text_key)}_document"
 
-    def valid() -> bool:
-        try:
-            index.inspect(prefix)
-            return (directory / "corpus.json").exists()
-        except index.InvalidIndex:
-            return False
-
     def build(unfinished: Path) -> None:
+        if directory.exists():
+            where = machine.short_path(directory)
+            print(f"The corpus in {where} is damaged: {manifest.what_is_wrong(prefix, cache)}. It is prepared again.")
         processes = workers or machine.here().cpu_count
         with sources.writing(directory.parent):
             facts = _build(source, unfinished / prefix.name, str(tokenizer), text_key, processes)
             facts |= {"name": source.name, "tokenizer": label, "fingerprint": fingerprint}
-            (unfinished / "corpus.json").write_text(json.dumps(facts, indent=2))
+            manifest.write(unfinished, facts, cache)
 
-    sources.build_once(directory, valid, build)
-    kept = json.loads((directory / "corpus.json").read_text())
+    sources.build_once(directory, lambda: manifest.what_is_wrong(prefix, cache) is None, build)
+    kept = manifest.read(directory)
     own = directory / "tokenizer"
     kept["tokenizer_path"] = own if (own / "tokenizer.json").exists() else Path(tokenizer).expanduser().resolve()
     return Corpus(**kept, prefix=prefix, source_note=source.note, fallback_reason=source.fallback_reason)
@@ -273,10 +269,7 @@ def prepare(
 def _label(tokenizer: str | Path) -> str:
     """What a tokenizer is called: its name, its folder's, or of a prepared corpus's own "bpe-4096 of sotu"."""
     path = Path(tokenizer).expanduser()
-    try:
-        of = json.loads((path.parent / "corpus.json").read_text()) if path.name == "tokenizer" else None
-    except (OSError, ValueError):
-        of = None
+    of = manifest.read(path.parent) if path.name == "tokenizer" else None
     return f"{of['tokenizer']} of {of['name']}" if of else path.name
 
 

@@ -98,11 +98,18 @@ def _whole(file: Path) -> None:
 
 
 def tokenizer_size(folder: Path) -> int | None:
-    """How many token ids the tokenizer in a folder knows; None where it has no tokenizer.json."""
+    """How many token ids the tokenizer in a folder knows; None where it has no tokenizer.json.
+
+    Raises:
+        WeightsError: that file is damaged.
+    """
     from tokenizers import Tokenizer
 
     file = folder / "tokenizer.json"
-    return Tokenizer.from_file(str(file)).get_vocab_size(with_added_tokens=True) if file.is_file() else None
+    try:
+        return Tokenizer.from_file(str(file)).get_vocab_size(with_added_tokens=True) if file.is_file() else None
+    except Exception as error:  # the library raises nothing narrower
+        raise WeightsError(f"{file} describes no tokenizer: {error}.") from error
 
 
 def end_of_text(folder: Path) -> int | None:

@@ -13,7 +13,7 @@ def tokenizer_of(checkpoint: Checkpoint):
     """transformers' tokenizer of a checkpoint.
 
     Raises:
-        WeightsError: it was trained on made-up tokens, or its tokenizer is gone.
+        WeightsError: it was trained on made-up tokens, or its tokenizer is gone or damaged.
     """
     if checkpoint.tokenizer is None:
         raise WeightsError("These weights were trained on made-up tokens: there is no text to read or to write.")
@@ -22,7 +22,13 @@ def tokenizer_of(checkpoint: Checkpoint):
             f"The tokenizer of these weights is gone: there is no folder {checkpoint.tokenizer}. corpus.prepare makes "
             "that of a corpus again."
         )
-    return _load(checkpoint.tokenizer)
+    try:
+        return _load(checkpoint.tokenizer)
+    except Exception as error:  # transformers raises whatever it likes
+        raise WeightsError(
+            f"transformers cannot load the tokenizer of these weights, {checkpoint.tokenizer}: {error}. corpus.prepare "
+            "makes that of a corpus again."
+        ) from error
 
 
 @cache

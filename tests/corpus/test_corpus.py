@@ -190,15 +190,48 @@ def test_content_and_tokenizer_decide_what_is_built(tmp_path):
     assert body.prefix.name == "a_body_document"
 
 
-@pytest.mark.parametrize("damage", ["cut", "gone", "no facts"])
-def test_a_corpus_damaged_later_is_built_again(tmp_path, small_jsonl, damage):
-    data = corpus.prepare(str(small_jsonl), cache=tmp_path)
-    whole = digests(data)
-    if damage == "cut":
-        os.truncate(f"{data.prefix}.bin", 100)
-    else:
-        (data.prefix.with_suffix(".idx") if damage == "gone" else data.prefix.parent / "corpus.json").unlink()
-    assert digests(corpus.prepare(str(small_jsonl), cache=tmp_path)) == whole
+def overwrite(path: Path) -> None:
+    """It stays as long as it was."""
+    with path.open("r+b") as file:
+        file.write(b"\x01" * 8)
+
+
+DAMAGE = {  # of which file, how, what is told
+    "cut": (".bin", lambda path: os.truncate(path, 100), " has 100 of"),
+    "overwritten": (".bin", overwrite, " holds other bytes than were written to it"),
+    "gone": (".idx", Path.unlink, " is gone"),
+    "cut index": (".idx", lambda path: os.truncate(path, 100), " has 100 of"),
+    "cut tokenizer": ("tokenizer/tokenizer.json", lambda path: os.truncate(path, 100), " has 100 of"),
+    "no facts": ("corpus.json", Path.unlink, ", which says what it is, cannot be read"),
+    "cut facts": ("corpus.json", lambda path: os.truncate(path, 20), ", which says what it is, cannot be read"),
+    "empty facts": ("corpus.json", lambda path: path.write_text("{}"), ", which says what it is, cannot be read"),
+}
+
+
+@pytest.mark.parametrize(("name", "spoil", "told"), DAMAGE.values(), ids=DAMAGE)
+def test_a_corpus_damaged_later_is_told_and_built_again(tmp_path, small_jsonl, name, spoil, told, capsys):
+    data = corpus.prepare(str(small_jsonl), tokenizer="bpe-300", cache=tmp_path)
+    whole, again = digests(data), tokenizer.content(data.tokenizer_path)
+    assert corpus.prepare(str(small_jsonl), tokenizer="bpe-300", cache=tmp_path) == data
+    assert "damaged" not in capsys.readouterr().out
+    path = data.prefix.with_suffix(name) if name.startswith(".") else data.prefix.parent / name
+    spoil(path)
+    assert corpus.prepare(str(small_jsonl), tokenizer="bpe-300", cache=tmp_path) == data
+    assert digests(data) == whole and tokenizer.content(data.tokenizer_path) == again
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "damaged" in line]
+    assert f" is damaged: {path.relative_to(data.prefix.parent)}{told}" in line and line.endswith(
+        ". It is prepared again."
+    )
+
+
+def test_a_corpus_that_was_prepared_without_a_list_of_its_files_is_taken_as_it_is(tmp_path, small_jsonl, capsys):
+    data = corpus.prepare(str(small_jsonl), tokenizer="bpe-300", cache=tmp_path)
+    facts = data.prefix.parent / "corpus.json"
+    facts.write_text(json.dumps({key: value for key, value in json.loads(facts.read_text()).items() if key != "files"}))
+    assert corpus.prepare(str(small_jsonl), tokenizer="bpe-300", cache=tmp_path) == data
+    os.truncate(f"{data.prefix}.bin", 100)
+    assert corpus.prepare(str(small_jsonl), tokenizer="bpe-300", cache=tmp_path) == data
+    assert ".bin and .idx do not belong together. It is prepared again." in capsys.readouterr().out
 
 
 BAD_LINES = {

@@ -1,12 +1,16 @@
 """Texts that a checkpoint goes on with: transformers' own, whatever the layout, however they are drawn."""
 
+import os
+import shutil
+
 import pytest
 import tiny_models
 
 from helpers import recipes, weights
 from helpers.machine import CPU
 from helpers.recipes import Layout
-from helpers.weights import checkpoint
+from helpers.weights import checkpoint, text
+from helpers.weights.checkpoint import Checkpoint
 from helpers.weights.generation import Generation, Token
 
 PROMPTS = ["The state of the union", "My fellow citizens, the economy of this great country", "Peace"]
@@ -130,3 +134,13 @@ def test_a_page_shows_text_as_text():
     token = Token("<b>", 1, 0.25, (("<b>", 0.25), ('"', 0.2)))
     shown = Generation("a & b", "<b>", (token,), None)._repr_html_()
     assert "<b>" not in shown and "a &amp; b" in shown and "25.0%" in shown
+
+
+def test_a_tokenizer_that_is_cut_off_is_told(small_corpus, tmp_path):
+    folder = shutil.copytree(small_corpus.tokenizer_path, tmp_path / "tokenizer")
+    os.truncate(folder / "tokenizer.json", 100)
+    saved = Checkpoint(recipes.gpt3_345m(), tmp_path, 10, folder)
+    with pytest.raises(weights.WeightsError, match="cannot load the tokenizer of these weights.*corpus.prepare makes"):
+        text.tokenizer_of(saved)
+    with pytest.raises(weights.WeightsError, match="tokenizer.json describes no tokenizer"):
+        checkpoint.vocabulary(saved)
