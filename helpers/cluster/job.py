@@ -3,7 +3,8 @@
 import re
 import shlex
 import sys
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -13,10 +14,10 @@ from helpers.recipes import Nodes, Recipe
 from helpers.recipes.flag import Flag
 from helpers.runs import records
 from helpers.show import bounds
-from helpers.show.arguments import fits, in_words
+from helpers.show.arguments import checked
 from helpers.show.numbers import as_typed
 
-TIME = re.compile(r"\d+|\d+:\d\d(:\d\d)?|\d+-\d\d?(:\d\d){0,2}")  # sbatch(1), --time
+TIME = re.compile(r"\d+|\d+:[0-5]\d(:[0-5]\d)?|\d+-([01]?\d|2[0-3])(:[0-5]\d){0,2}")  # sbatch(1), --time
 WORD = re.compile(r"[^\s\"'\\#]+")  # of a partition, an account, a constraint: "h100&ib"
 FIRST_PORT, PORTS = 20_000, 10_000
 ON_TIME = [
@@ -52,25 +53,21 @@ class Slurm:
     interface: str | None = None
     container_image: str | None = None
     container_mounts: str | None = None
-    extra: tuple[str, ...] = ()
+    extra: Sequence[str] = ()
     starts: Annotated[int, range(1, 101)] = 3
     save_seconds: Annotated[int, range(1, 65536)] = 120
 
     def __post_init__(self):
-        for field in fields(self):
-            value, asked = getattr(self, field.name), f"cluster.slurm({field.name}={{}})"
-            asked = asked.format(as_typed(value))
-            if field.name == "extra":
-                if not isinstance(value, tuple) or not all(isinstance(word, str) for word in value):
-                    raise TypeError(f'{asked}: it is a tuple of texts, such as ("--mem=0",).')
+        for name, value in vars(self).items():
+            asked = f"cluster.slurm({name}={as_typed(value)})"
+            if name == "extra":
                 if odd := [word for word in value if not word.startswith("--") or not word.isprintable()]:
                     raise ValueError(f"{asked}: {as_typed(odd[0])} is no option of sbatch. Each begins with --.")
-            elif not fits(value, field.type):
-                raise TypeError(f"{asked}: it is {in_words(field.type)}.")
-            elif isinstance(value, str) and field.name != "time" and not WORD.fullmatch(value):
+            elif isinstance(value, str) and name != "time" and not WORD.fullmatch(value):
                 raise ValueError(f"{asked}: one word, without blanks and quotes.")
         if not TIME.fullmatch(self.time):
-            raise ValueError(f'cluster.slurm(time={as_typed(self.time)}): "30" minutes, "4:00:00" or "2-12:00:00".')
+            form = '"30" minutes, "4:00:00" or "2-12:00:00", minutes and seconds up to 59, hours of a day up to 23'
+            raise ValueError(f"cluster.slurm(time={as_typed(self.time)}): {form}.")
 
     @property
     def time_seconds(self) -> int:
@@ -171,3 +168,6 @@ class Slurm:
             f'{python} -c {shlex.quote(records.WRITE_RESULT)} "$run"',
             "exit $ended",
         ]
+
+
+Slurm.__init__ = checked(Slurm.__init__)

@@ -16,17 +16,22 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Annotated
 
 import psutil
 
 from helpers.machine import PROJECT
 from helpers.processes import control, logs, slurm
+from helpers.show import bounds
+from helpers.show.arguments import checked
 
 PACKAGES = {"slurmctld": "slurmctld", "slurmd": "slurmd", "munged": "munge", "sbatch": "slurm-client"}
 INSTALL = "apt-get install --no-install-recommends slurmctld slurmd slurm-client munge"
 SBIN = "/usr/sbin"  # where daemons lie, outside of most users' PATH
 START_SECONDS = 60  # until all nodes are idle: one where nothing else runs
 STOP_SECONDS = 30
+NODES = range(1, 65)  # each is a slurmd here, with a port
+SILENT_SECONDS = range(1, 65534)  # slurm.conf(5), SlurmdTimeout
 CONF = """\
 ClusterName=own
 SlurmctldHost={host}(127.0.0.1)
@@ -91,7 +96,13 @@ class OwnSlurm:
         silent_seconds: after which a node that does not answer counts as down.
     """
 
-    def __init__(self, nodes: int = 2, cpus: int = 2, silent_seconds: int = 10):
+    @checked
+    def __init__(
+        self,
+        nodes: Annotated[int, NODES] = 2,
+        cpus: Annotated[int, bounds.PROCESSES] = 2,
+        silent_seconds: Annotated[int, SILENT_SECONDS] = 10,
+    ):
         if why := why_not():
             raise RuntimeError(f"No Slurm can be started: {why}")
         self.names = [f"n{number}" for number in range(1, nodes + 1)]

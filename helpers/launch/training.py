@@ -95,7 +95,7 @@ def train(
             }
             if queued:
                 on.write(directory, recipe, machine, **watched)
-                print(f"Slurm has it as job {on.submit(directory, recipe)}: {short_path(directory / 'job.sh')}.")
+                print(f"Slurm has it as job {_submitted(on, directory, recipe)}: {short_path(directory / 'job.sh')}.")
             else:
                 supervisor = control.start(
                     directory,
@@ -134,6 +134,16 @@ def _unusable(entry_script, hang_timeout_seconds, machine: Machine, on) -> Itera
     if hang_timeout_seconds not in bounds.SECONDS:
         why = f"It is how many seconds the ranks may be silent between two steps, a number {bounds.SECONDS}."
         yield problem.error(f"hang_timeout_seconds={hang_timeout_seconds}", why, "hang_timeout_seconds=600, say.")
+
+
+def _submitted(on, directory: Path, recipe: recipes.Recipe) -> int:
+    """The number of the job. A directory in which nothing has begun does not stay if Slurm refuses it."""
+    try:
+        return on.submit(directory, recipe)
+    except slurm.SlurmRefused:
+        if not control.read_status(directory):
+            shutil.rmtree(directory, ignore_errors=True)
+        raise
 
 
 @checked

@@ -13,6 +13,7 @@ from pathlib import Path
 from helpers.processes.run_files import read_json
 
 JOB = "job.json"  # in a run directory: the job that trains there, if it is one of Slurm
+COMMANDS = ("sbatch", "sinfo", "squeue", "scontrol", "scancel")
 LOOK_SECONDS = 2.0  # between two questions about one job, whoever asks: slurmctld serves a whole cluster
 ANSWER_SECONDS = 60.0
 LOOK_ANSWER_SECONDS = 10.0  # a cell that shows a run waits for no longer
@@ -59,8 +60,18 @@ class Job:
 
 
 def why_not() -> str | None:
-    """Why no job can be submitted from here, in words; None where the commands are there."""
-    missing = [name for name in ("sbatch", "squeue", "scontrol", "scancel") if not shutil.which(name)]
+    """Why no job can be submitted from here, in words; None where Slurm's commands are there, and it answers them."""
+    if why := _why_no_commands():
+        return why
+    try:
+        _ask("sinfo", "--noheader", seconds=LOOK_ANSWER_SECONDS)
+    except SlurmRefused as refusal:
+        return f"No slurmctld answers here. {refusal}."
+    return None
+
+
+def _why_no_commands() -> str | None:
+    missing = [name for name in COMMANDS if not shutil.which(name)]
     return f"{', '.join(missing)} not found: this is no login node of a Slurm cluster." if missing else None
 
 
@@ -149,7 +160,7 @@ def _ask(*words: str, conf: str | None = None, seconds: float = ANSWER_SECONDS) 
     try:
         done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=seconds)
     except FileNotFoundError:
-        raise SlurmRefused(why_not() or f"{words[0]} cannot be started") from None
+        raise SlurmRefused(_why_no_commands() or f"{words[0]} cannot be started") from None
     except subprocess.TimeoutExpired:
         raise SlurmRefused(f"{words[0]} gave no answer within {seconds:.0f} s") from None
     if done.returncode:

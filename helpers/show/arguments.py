@@ -3,6 +3,7 @@
 Otherwise a text in the place of a recipe ends in an AttributeError somewhere below.
 """
 
+import difflib
 import functools
 import importlib
 import inspect
@@ -113,7 +114,7 @@ def what_is_wrong(function: Callable, signature: inspect.Signature, arguments: t
     try:
         given = signature.bind(*arguments, **named).arguments
     except TypeError as error:
-        return f"{name}: {error}. It takes {_without_kinds(signature)}."
+        return f"{name}: {error}.{_meant(signature, named)} It takes {_without_kinds(signature)}."
     kinds = _kinds(function)
     for parameter, value in given.items():
         kind, several = kinds.get(parameter, typing.Any), signature.parameters[parameter].kind
@@ -137,9 +138,17 @@ def _plain(value):
     return value.item() if isinstance(value, numbers.Number) and type(value).__module__ == "numpy" else value
 
 
+def _meant(signature: inspect.Signature, named: dict) -> str:
+    """The parameter that the first unknown name may stand for, asked in a sentence."""
+    unknown = [name for name in named if name not in signature.parameters]
+    close = difflib.get_close_matches(unknown[0], signature.parameters, n=1) if unknown else []
+    return f" Did you mean {close[0]}?" if close else ""
+
+
 def _without_kinds(signature: inspect.Signature) -> inspect.Signature:
     empty = inspect.Parameter.empty
-    return inspect.Signature([one.replace(annotation=empty) for one in signature.parameters.values()])
+    parameters = [one for name, one in signature.parameters.items() if name != "self"]
+    return inspect.Signature([one.replace(annotation=empty) for one in parameters])
 
 
 def _odd_ones(value, kind) -> list:
@@ -193,6 +202,8 @@ def _kinds(function: Callable) -> dict:
 def _called(function: Callable) -> str:
     """What a caller writes: "launch.train", "recipe.explain", "sums.mfu"."""
     owner, _, name = function.__qualname__.rpartition(".")
+    if name == "__init__":
+        return _class_called(function) or owner
     if owner:
         return f"{owner.lower()}.{name}"
     packages = function.__module__.split(".")[:-1]
@@ -202,6 +213,15 @@ def _called(function: Callable) -> str:
         if getattr(getattr(sys.modules.get(face), name, None), "__wrapped__", None) is function:
             return f"{face.rpartition('.')[2]}.{name}"
     return f"{function.__module__.rpartition('.')[2]}.{name}"
+
+
+def _class_called(constructor: Callable) -> str | None:
+    """The class of a constructor as the face of its wing hands it on: "cluster.slurm"."""
+    face = ".".join(constructor.__module__.split(".")[:-1])
+    for name, value in vars(sys.modules.get(face)).items():
+        if isinstance(value, type) and getattr(value.__init__, "__wrapped__", None) is constructor:
+            return f"{face.rpartition('.')[2]}.{name}"
+    return None
 
 
 def _shown(value) -> str:

@@ -6,8 +6,9 @@ import subprocess
 import pytest
 from machines import EIGHT_H200
 
-from helpers import cluster
+from helpers import cluster, launch
 from helpers.machine import CPU
+from helpers.recipes import preflight
 
 
 def written(folder, recipe, machine=CPU, **asked) -> str:
@@ -73,20 +74,38 @@ def test_an_odd_folder_is_quoted_for_sbatch_and_for_the_shell(tmp_path, two_rank
 @pytest.mark.parametrize(
     ("odd", "words"),
     [
-        ({"nodes": 0}, "it is a whole number from 1"),
+        ({"nodes": 0}, r"^cluster.slurm\(nodes=0\): it takes a whole number from 1"),
         ({"time": "soon"}, r'"30" minutes, "4:00:00"'),
-        ({"time": 30}, "it is a text"),
+        ({"time": "1:99:99"}, "minutes and seconds up to 59"),
+        ({"time": "90:60"}, "minutes and seconds up to 59"),
+        ({"time": "1-24"}, "hours of a day up to 23"),
+        ({"time": 30}, "it takes a text"),
+        (
+            {"node": 2},
+            r"^cluster.slurm: got an unexpected keyword argument 'node'. Did you mean nodes\? It takes \(nodes",
+        ),
+        ({"gpus": 8}, r"argument 'gpus'. It takes \(nodes, time, partition=None"),
         ({"partition": "gpu\n#SBATCH --uid=0"}, "one word"),
         ({"account": "a b"}, "one word"),
-        ({"extra": "--mem=0"}, "a tuple of texts"),
+        ({"extra": "--mem=0"}, r"a list, each of it a text. One alone is put in brackets: \[it\]"),
         ({"extra": ("mem=0",)}, "no option of sbatch"),
         ({"extra": ("--mem=0\nrm x",)}, "no option of sbatch"),
-        ({"starts": 0}, "whole number"),
+        ({"starts": 0}, "whole number from 1 to 100"),
     ],
 )
 def test_what_cannot_be_meant_is_refused_in_words(odd, words):
     with pytest.raises((TypeError, ValueError), match=words):
         cluster.slurm(**{"nodes": 2, "time": "30"} | odd)
+
+
+def test_without_a_cluster_nothing_is_begun(two_ranks, tmp_path, monkeypatch):
+    """A folder that no job ever ran in was the latest run."""
+    (tmp_path / "slurm.conf").touch()
+    monkeypatch.setenv("SLURM_CONF", str(tmp_path / "slurm.conf"))
+    with pytest.raises(preflight.PreflightError) as refused:
+        launch.train(two_ranks, None, machine=CPU, on=cluster.slurm(nodes=2, time="10"), runs_dir=tmp_path / "runs")
+    assert re.search("No slurmctld answers here. sinfo|not found: this is no login node", str(refused.value))
+    assert "cluster.OwnSlurm().start()" in str(refused.value) and not (tmp_path / "runs").exists()
 
 
 def test_ranks_that_nodes_cannot_share_are_refused(tiny_recipe):

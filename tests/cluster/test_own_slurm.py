@@ -9,8 +9,8 @@ import psutil
 import pytest
 from patience import survivors, wait_for
 
-from helpers import cluster
-from helpers.machine import PROJECT
+from helpers import cluster, launch
+from helpers.machine import CPU, PROJECT
 from helpers.processes import slurm
 
 pytestmark = pytest.mark.skipif(cluster.why_no_slurm() is not None, reason=str(cluster.why_no_slurm()))
@@ -26,7 +26,7 @@ time.sleep(3600)
 """
 
 
-def test_it_runs_jobs_on_two_nodes_and_leaves_nothing(tmp_path, monkeypatch):
+def test_it_runs_jobs_on_two_nodes_and_leaves_nothing(tiny_recipe, tmp_path, monkeypatch):
     before = os.environ.get("SLURM_CONF")
     with cluster.OwnSlurm() as own:
         said = own.ask("srun", "--nodes=2", "--ntasks-per-node=1", "bash", "-c", "echo $SLURM_NODEID $SLURMD_NODENAME")
@@ -41,6 +41,11 @@ def test_it_runs_jobs_on_two_nodes_and_leaves_nothing(tmp_path, monkeypatch):
         with pytest.raises(slurm.SlurmRefused, match="sbatch: .*invalid partition"):
             (tmp_path / "job.sh").write_text("#!/bin/sh\n#SBATCH --partition=nowhere\n")
             slurm.submit(tmp_path)
+        assert slurm.why_not() is None
+        with pytest.raises(slurm.SlurmRefused, match="invalid partition"):
+            on = cluster.slurm(nodes=2, time="10", partition="nowhere")
+            launch.train(tiny_recipe.with_(processes=2), None, machine=CPU, on=on, runs_dir=tmp_path / "runs")
+        assert list((tmp_path / "runs").glob("*/*")) == [], "it would be the latest run"
         daemons, folder = own.processes(), own.folder
         assert own.processes("n2") and all("munge" not in process.name() for process in own.processes("n2"))
     assert not survivors(daemons) and not folder.exists() and os.environ.get("SLURM_CONF") == before
@@ -63,3 +68,21 @@ def test_what_is_missing_is_said_with_the_line_that_installs_it(monkeypatch):
     monkeypatch.setenv("PATH", "/nowhere")
     monkeypatch.setattr(cluster.own_slurm, "SBIN", "/nowhere")
     assert "slurm-client" in cluster.why_no_slurm() and "apt-get install" in cluster.why_no_slurm()
+
+
+@pytest.mark.parametrize(
+    ("odd", "words"),
+    [
+        (
+            {"nodes": "2"},
+            r"^cluster.OwnSlurm\(nodes='2'\): it takes .* from 1 to 64; '2' is a text: write 2",
+        ),
+        ({"nodes": 0}, "it takes a whole number from 1 to 64"),
+        ({"cpus": 0}, "it takes a whole number from 1 to 256"),
+        ({"silent_seconds": 0.5}, "it takes a whole number from 1"),
+        ({"node": 2}, "Did you mean nodes?"),
+    ],
+)
+def test_a_slurm_of_no_nodes_is_refused_in_words(odd, words):
+    with pytest.raises(TypeError, match=words):
+        cluster.OwnSlurm(**odd)
