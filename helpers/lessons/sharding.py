@@ -2,22 +2,23 @@
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any, Literal
 
 from helpers import launch, runs
 from helpers.lessons.exercises import told
 from helpers.machine import Machine, here
 from helpers.recipes import Recipe, accounting, preflight
 from helpers.recipes.command import run_variables
-from helpers.recipes.settings import Speed
-from helpers.show import message
+from helpers.recipes.settings import Model, Speed
+from helpers.show import bounds, message, tables
 from helpers.show.arguments import checked
 from helpers.show.message import Message
 
 MARK = "DATA_PARALLEL "  # before the JSON that the program prints
 STATES = ("weights", "gradients", "optimizer")
+STAGES = ("DDP", "distributed optimizer", "FSDP, weights whole", "FSDP")  # ZeRO-0 to ZeRO-3
 
-THEIRS = {  # the tutorial's table 101, 8 × H100 80 GB, Megatron core_r0.14: ms a step, GB a GPU; None: out of memory
+THEIRS = {  # the tutorial's table 101, 8 × H100 80 GB, core_r0.14: ms a step, GB of the whole GPU; None: out of memory
     "gpt2_xl_1_dp1_stock": (220, 33.3),
     "gpt2_xl_15_dp1_stock": (393, 78.5),
     "gpt2_xl_60_dp1_ga4_stock": (1470, 78.5),
@@ -100,6 +101,88 @@ def per_parameter(recipe: Recipe, heard: Mapping[str, Mapping]):
     return pd.DataFrame.from_dict(rows, orient="index").round(2)
 
 
+@checked
+def sent(stage: int, ranks: int, micro_batches: int, weight: int, gradient: int) -> float:
+    """Bytes a parameter that a rank sends in a step, around a ring, at a stage of ZeRO: of `ranks` it sends
+    (ranks - 1) / ranks of a tensor that is gathered or scattered, twice that of one that is all-reduced.
+
+    Args:
+        weight, gradient: bytes of each, as they travel.
+    """
+    times = (
+        2 * gradient,  # one all-reduce
+        gradient + weight,  # reduce-scatter, all-gather
+        micro_batches * gradient + weight,  # a share of the gradients has no place to wait in
+        micro_batches * (gradient + 2 * weight),  # weights for forward and again for backward
+    )
+    return times[stage] * (ranks - 1) / ranks
+
+
+@checked
+def zero_stages(
+    parameters: Annotated[float, bounds.Above(10**15)],
+    ranks: Annotated[int, bounds.RANKS],
+    micro_batches: tuple[int, ...] = (1, 2, 4),
+):
+    """GB that a rank keeps in bf16 at each stage of ZeRO as Megatron has it, and sends in a step (pandas).
+
+    DDP and the distributed optimizer keep and send gradients in fp32, FSDP in bf16; FSDP's `fp32 gradients` are the
+    copy of its share that Adam reads. Left out: activations, and what FSDP has gathered.
+
+    Raises:
+        ValueError: a step would have no micro-batch.
+    """
+    import pandas as pd
+
+    if wrong := [m for m in micro_batches if m < 1]:
+        raise ValueError(f"sharding.zero_stages: micro_batches has {wrong[0]}; a step has 1 or more.")
+    rows = {}
+    for stage, name in enumerate(STAGES):
+        gradient = 4 if stage < 2 else 2
+        kept = {
+            "weights": 2 / (ranks if stage == 3 else 1),
+            "gradients": gradient / (ranks if stage >= 2 else 1),
+            "optimizer": 12 / (ranks if stage >= 1 else 1),
+            "fp32 gradients": 4 / ranks if stage >= 2 else 0.0,
+        }
+        travels = {f"sends, m = {m}": sent(stage, ranks, m, 2, gradient) for m in micro_batches}
+        rows[name] = {part: parameters * size / 1e9 for part, size in (kept | travels).items()}
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(f"{parameters / 1e9:g}B, {ranks} ranks")
+
+
+@checked
+def even(model: Model, ranks: tuple[int, ...] = (2, 4, 8)):
+    """At how many tokens of a micro-batch FSDP sends as much over `ranks` as TP with sequence parallelism (pandas).
+
+    For each layer FSDP sends its weights three times a micro-batch: gathered for forward and backward, and as
+    gradients. TP has ten collectives of tokens × width (notebook 03), and to keep up it must compute `ranks` times the
+    tokens of a data-parallel rank. Of each tensor a rank sends (ranks - 1) / ranks. All in 2 bytes.
+
+    Raises:
+        ValueError: the model has experts, which neither sum is made for, or a rank is alone and sends nothing.
+    """
+    import pandas as pd
+
+    if model.num_experts:
+        raise ValueError("sharding.even: the sum is for dense models; experts have collectives of their own.")
+    if alone := [several for several in ranks if several < 2]:
+        raise ValueError(
+            f"sharding.even: {alone[0]} sends nothing to anybody. It takes 2 or more ranks, like (2, 4, 8)."
+        )
+    counts = accounting.parameter_counts(model)
+    layer = (counts["attention"] + counts["MLP"]) / model.num_layers
+    rows = {}
+    for several in ranks:
+        share = (several - 1) / several
+        weights, token = 3 * 2 * layer * share, 10 * 2 * model.hidden_size * share
+        rows[several] = {
+            "FSDP sends, MB a layer and micro-batch": round(weights / 1e6),
+            "TP+SP sends, kB a layer and token": round(token / 1e3, 1),
+            "even at tokens of a micro-batch": f"{weights / token / several:,.0f}",
+        }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("ranks")
+
+
 DDP = {"processes": 2}
 
 
@@ -164,35 +247,50 @@ def bytes_sent(recipe: Recipe, data, factor, machine: Machine | None = None) -> 
     return Message("right" if right else "wrong", words + why)
 
 
-def recorded():
-    """The recorded runs of data parallelism, four of the same Llama without FSDP, and what others measured (pandas).
+@checked
+def recorded(model: Literal["gpt2_xl", "llama3_8b"]):
+    """The recorded runs of one model, data-parallel and, for the Llama, split otherwise, machine by machine (pandas).
 
-    The bytes a parameter are what one GPU has allocated once a step is over, for each parameter of the whole model.
+    The peak is of PyTorch's tensors, not of the whole GPU. The bytes a parameter are what one GPU has allocated once a
+    step is over, for each parameter of the whole model. Beside GPT2-XL stands what others measured.
     """
     import pandas as pd
 
-    found = []
+    rows = []
     for label, others in SPLIT_OTHERWISE.items():
-        found += runs.recorded(label, "sharded/*")
+        found = runs.recorded(label, "sharded/*")
         found += [run for name in others if (run := runs.recorded(label, name))]
-    found.sort(key=lambda run: "llama" in run.recipe_name)
-    if not found:
+        rows += [_row(run) for run in found if run.recipe_name.startswith(model)]
+    if not rows:
         return message.nothing_recorded("run of `sharded/` on GPUs (tests/benchmarks/gpu_runs.py --only 'sharded/*')")
-    rows = {}
-    for run in found:
-        theirs = THEIRS.get(run.recipe_name, "–")
-        rows[run.recipe_name.removesuffix("_stock")] = {
-            "layout": run.layout.name,
-            "samples a step": run.recipe.batch.global_batch_size,
-            "launched": "as a CUDA graph" if run.recipe.speed.cuda_graph else "one by one",
-            "step ms": f"{run.step_milliseconds:,.0f}",
-            "peak memory GB": f"{run.figures()['peak memory GB']:.1f}",
-            "bytes a parameter between steps": f"{_between_steps(run):.1f}",
-            "tokens/s/GPU": f"{run.measured('tokens/s/GPU'):,.0f}",
-            "others, H100s: ms, GB": "out of memory" if theirs is None else ", ".join(map(str, theirs)),
-            "measured on": run.measured_on,
-        }
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("run")
+    table = pd.DataFrame(rows).set_index(["recorded on", "layout"])
+    return tables.whole_sentences(table.drop(columns=HIDDEN[model]))
+
+
+HIDDEN = {
+    "gpt2_xl": ["precision", "recomputed", "launched"],  # bf16, nothing, one by one
+    "llama3_8b": ["samples a step", "others: ms", "others: GB of the whole GPU"],  # four samples
+}
+
+
+def _row(run) -> dict:
+    recipe = run.recipe
+    theirs = THEIRS.get(run.recipe_name, ("–", "–")) or ("out of memory", "–")
+    return {
+        "recorded on": run.measured_on.removeprefix("recorded on "),
+        "layout": recipe.layout.name,
+        "precision": recipe.precision.name,
+        "recomputed": "layers" if recipe.batch.recompute == "full" else "–",
+        "launched": "as a CUDA graph" if recipe.speed.cuda_graph else "one by one",
+        "samples a step": recipe.batch.global_batch_size,
+        "step ms": f"{run.step_milliseconds:,.0f}",
+        "peak GB of tensors": f"{run.figures()['peak memory GB']:.1f}",
+        "bytes a parameter between steps": f"{_between_steps(run):.1f}",
+        "tokens/s/GPU": f"{run.measured('tokens/s/GPU'):,.0f}",
+        "others: ms": str(theirs[0]),
+        "others: GB of the whole GPU": str(theirs[1]),
+        "record": run.recipe_name.removesuffix("_stock"),
+    }
 
 
 def _between_steps(run) -> float:

@@ -20,7 +20,7 @@ from helpers.plots.layer_cost import communication_share
 from helpers.plots.llama_speeds import format_speeds, format_speeds_table, stock_formats_table
 from helpers.plots.pipeline import against_chunks, against_micro_batches, layers_on_stages, pipeline_schedule
 from helpers.plots.plans import predicted_and_measured, step_parts
-from helpers.plots.sharding import data_parallel_steps, held
+from helpers.plots.sharding import data_parallel_steps, held, zero_stages
 from helpers.plots.sizes import memory, parameters
 from helpers.plots.speedups import scaling, strong_scaling, strong_scaling_table, weak_scaling, weak_scaling_table
 from helpers.plots.timeline import layer_timeline, time_shares

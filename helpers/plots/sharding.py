@@ -8,9 +8,9 @@ from helpers.recipes import Recipe, accounting
 from helpers.show import style
 from helpers.show.arguments import checked
 from helpers.show.numbers import decimal_bytes
-from helpers.show.style import COLOURS, FAINT, INK, MEMORY_PARTS, Picture
+from helpers.show.style import COLOURS, FAINT, INK, MEMORY_PARTS, REFERENCE, Picture
 
-HATCHES = {"all-reduce": "", "all-gather": "////", "reduce-scatter": "\\\\\\\\"}
+SHADES = {"all-reduce": 0.5, "all-gather": 0.12, "reduce-scatter": 1.0}  # of the colour of data parallelism
 GROUNDS = {"forward": "#F4F4F4", "backward": "#DDDDDD", "optimizer": "#F3E6C4"}
 STATES = ("weights", "gradients", "optimizer")
 STAGES = {"distributed optimizer": "ZeRO-1", "FSDP, weights whole": "ZeRO-2", "FSDP": "ZeRO-3"}
@@ -21,8 +21,8 @@ def data_parallel_steps(heard: Mapping[str, Mapping]) -> Picture:
     """One step of each run on rank 0: its passes as grounds, each collective where it is called, as tall as the bytes
     that the rank sends for it.
 
-    Each lane has its own time, from the step's start to its end: the order is what counts, CPU ranks lend no speed. The
-    width of a bar means nothing.
+    Every pass is drawn equally wide, and so is every wait: the order is what counts, CPU ranks lend no speed. The width
+    of a bar means nothing.
 
     Raises:
         ValueError: there is no run, or one of something else.
@@ -39,29 +39,55 @@ def data_parallel_steps(heard: Mapping[str, Mapping]) -> Picture:
     with style.apply():
         drawn, lanes = style.new_figure(rows=len(heard), width=9.2, height=0.5 + 0.95 * len(heard), squeeze=False)
         for (name, run), axes in zip(heard.items(), lanes[:, 0], strict=True):
-            end = max([p["end"] for p in run["phases"]] + [c["milliseconds"] for c in run["collectives"]])
-            for phase in run["phases"]:
-                axes.axvspan(phase["start"] / end, phase["end"] / end, color=GROUNDS[phase["phase"]], lw=0)
+            edges = _columns(run["phases"])
+            for number, (phase, (left, right)) in enumerate(zip(run["phases"], edges, strict=True)):
+                axes.axvspan(left, right, color=GROUNDS[phase["phase"]], lw=0)
+                if axes is lanes[0, 0] and phase["phase"] == "forward":
+                    words = f"micro-batch {1 + number // 2}"
+                    axes.text(left + 0.03, 0.88, words, fontsize=9, color=FAINT, va="center")
             for one, size in zip(run["collectives"], sent(run), strict=True):
                 kinds.append(one["collective"])
-                look = {"hatch": HATCHES.get(one["collective"], ""), "edgecolor": COLOURS["data"], "linewidth": 0.8}
-                look["color"] = tint(COLOURS["data"], 0.45)
-                axes.bar(one["milliseconds"] / end, size / largest, 0.012, align="edge", **look)
-            axes.set(xlim=(-0.005, 1.03), ylim=(0, 1.1), xticks=[], yticks=[])
+                place = _place(one["milliseconds"], run["phases"], edges)
+                axes.bar(place, size / largest, 0.05, align="edge", linewidth=0.8, **_look(one["collective"]))
+            axes.set(xlim=(-0.02, edges[-1][1] + AFTER), ylim=(0, 1.1), xticks=[], yticks=[])
             axes.grid(visible=False)
             for side in axes.spines.values():
                 side.set_visible(False)
             words = f"{name}: {said(run)}"
             axes.set_title(words, fontsize=10, color=INK)
             spoken.append(words)
-        lanes[-1, 0].set_xlabel("the step's time, from its start to its end", color=FAINT, fontsize=10)
+        lanes[-1, 0].set_xlabel("one step; every pass is drawn equally wide", color=FAINT, fontsize=10)
         keys = [Patch(fc=colour, label=phase) for phase, colour in GROUNDS.items()]
-        for kind in dict.fromkeys(kinds):
-            keys.append(
-                Patch(fc=tint(COLOURS["data"], 0.45), ec=COLOURS["data"], hatch=HATCHES.get(kind, ""), label=kind)
-            )
+        keys += [Patch(label=kind, **_look(kind)) for kind in SHADES if kind in kinds]
         drawn.legend(handles=keys, loc="outside lower center", ncols=len(keys))
     return Picture(drawn, "What rank 0 sends in one step. " + "; ".join(spoken) + ".")
+
+
+WAIT, AFTER = 0.4, 0.3  # before the optimizer's step, and after it, where a pass is 1 wide
+
+
+def _columns(phases) -> list[tuple[float, float]]:
+    """Left and right edge of every phase, side by side, with a wait before the optimizer."""
+    edges, right = [], 0.0
+    for phase in phases:
+        left = right + (WAIT if phase["phase"] == "optimizer" else 0)
+        right = left + 1
+        edges.append((left, right))
+    return edges
+
+
+def _place(milliseconds: float, phases, edges) -> float:
+    """Where a moment stands: within its phase, or in the gap before the next one."""
+    for number, (phase, (left, right)) in enumerate(zip(phases, edges, strict=True)):
+        if milliseconds < phase["start"]:
+            return edges[number - 1][1] + 0.05 if number else left
+        if milliseconds <= phase["end"]:
+            return left + (right - left) * (milliseconds - phase["start"]) / (phase["end"] - phase["start"])
+    return edges[-1][1] + 0.05
+
+
+def _look(collective: str) -> dict:
+    return {"fc": tint(COLOURS["data"], SHADES.get(collective, 0.5)), "ec": COLOURS["data"]}
 
 
 def _require(heard: Mapping[str, Mapping], *names: str) -> None:
@@ -135,3 +161,48 @@ def held(recipe: Recipe, heard: Mapping[str, Mapping], planned: Mapping[str, Map
         axes.set_xlabel("bytes a parameter on rank 0 between two steps")
         drawn.legend(loc="outside lower center", ncols=5)
     return Picture(drawn, "Bytes a parameter that rank 0 holds. " + "; ".join(spoken) + ".")
+
+
+@checked
+def zero_stages(table: "pd.DataFrame", room: float = 80) -> Picture:  # noqa: F821
+    """What a rank keeps at each stage of ZeRO, beside a GPU of `room` GB, and what it sends in a step.
+
+    Args:
+        table: as `lessons.sharding.zero_stages` returns it, in GB.
+
+    Raises:
+        ValueError: it is another table.
+    """
+    if not {*STATES, "fp32 gradients"} <= set(table.columns):
+        raise ValueError("plots.zero_stages draws what lessons.sharding.zero_stages(parameters, ranks) returns.")
+    travels = [name for name in table.columns if name.startswith("sends, ")]
+    spoken = []
+    with style.apply():
+        drawn, (keeps, sends) = style.new_figure(1, 2, width=9.6, height=3.7, sharey=True)
+        for place, (name, row) in enumerate(table.iterrows()):
+            left = 0.0
+            for part in STATES:
+                keeps.barh(place, row[part], 0.6, left=left, color=MEMORY_PARTS[part], label=None if place else part)
+                left += row[part]
+            label = "gradients once more in fp32" if place == len(table) - 1 else None
+            look = {"fc": "white", "ec": MEMORY_PARTS["gradients"], "hatch": "////", "lw": 0.8, "label": label}
+            keeps.barh(place, row["fp32 gradients"], 0.6, left=left, **look)
+            words = f"{left:.3g}" + (f" + {row['fp32 gradients']:.2g}" if row["fp32 gradients"] else "")
+            keeps.text(left + row["fp32 gradients"] + 2, place, words, va="center", fontsize=9, color=INK)
+            for number, column in enumerate(travels):
+                at, share = place + 0.25 * (number - (len(travels) - 1) / 2), (1 + number) / len(travels)
+                look = {"fc": tint(COLOURS["data"], share), "ec": COLOURS["data"]}
+                sends.barh(at, row[column], 0.23, label=None if place else column.removeprefix("sends, "), **look)
+                sends.text(row[column] + 2, at, f"{row[column]:.3g}", va="center", fontsize=8, color=INK)
+            spoken.append(
+                f"{name}: keeps {left:.3g} GB; " + ", ".join(f"{column} {row[column]:.3g} GB" for column in travels)
+            )
+        keeps.axvline(room, **REFERENCE)
+        keeps.text(room + 1, 3.42, f"{room:g} GB", color=FAINT, fontsize=9, va="bottom")
+        style.name_rows(keeps, dict(enumerate(table.index)))
+        keeps.invert_yaxis()
+        keeps.set(xlabel="GB that a rank keeps", xlim=(0, 1.15 * table[list(STATES)].sum(axis=1).max()))
+        sends.set(xlabel="GB that a rank sends in a step, m micro-batches", xlim=(0, 1.15 * table[travels].max().max()))
+        drawn.suptitle(f"{table.index.name}, bf16", fontsize=11)
+        drawn.legend(loc="outside lower center", ncols=7)
+    return Picture(drawn, f"{table.index.name}, bf16. " + "; ".join(spoken) + ".")

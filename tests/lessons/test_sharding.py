@@ -1,12 +1,13 @@
 """What data parallelism keeps and sends, heard on real ranks; what a learner may answer wrongly."""
 
+import pandas as pd
 import pytest
 
-from helpers import launch, plots, recipes
+from helpers import launch, plots, recipes, runs
 from helpers.lessons import experiments, sharding
 from helpers.machine import CPU
 from helpers.processes import control
-from helpers.recipes import preflight
+from helpers.recipes import accounting, preflight
 
 ROUNDING = 9.5e-7
 DDP = {"processes": 2}
@@ -46,6 +47,11 @@ def test_each_stage_of_zero_holds_and_sends_what_it_says(recipe):
             assert heard[name]["held"][0][part] == pytest.approx(parts[part], rel=0.02), (name, part)
     kinds = {name: {one["collective"] for one in run["collectives"]} for name, run in heard.items()}
     assert kinds == {"DDP": {"all-reduce"}} | dict.fromkeys(list(VARIANTS)[1:], {"all-gather", "reduce-scatter"})
+    count = sum(accounting.parameter_counts(recipe.model).values())
+    for stage, name in enumerate(list(VARIANTS)[:3]):  # FSDP's last: what lies outside the layers goes once a step
+        sent = sum(plots.sharding.sent(heard[name])) / count
+        assert sent == pytest.approx(sharding.sent(stage, 2, 2, 4, 4), rel=0.02), name
+    assert sum(plots.sharding.sent(heard["FSDP"])) / count < sharding.sent(3, 2, 2, 4, 4)
     gathered = [c["phase"] for c in heard["FSDP"]["collectives"] if c["collective"] == "all-gather"]
     assert {"forward", "backward"} <= set(gathered)
 
@@ -93,19 +99,105 @@ def test_a_variant_that_cannot_work_starts_nothing(recipe):
         sharding.listen(recipe, None, {"DDP": DDP | {"global_batch_size": 3}}, CPU)
 
 
-def test_the_table_of_gpus_names_what_a_layout_costs():
-    """The sentences under it on the page: tokens/s and memory against the distributed optimizer, and against TP."""
-    table = sharding.recorded()
-    speed = table["tokens/s/GPU"].str.replace(",", "").astype(float)
-    memory = table["peak memory GB"].astype(float)
+@pytest.fixture(scope="module")
+def of_gpus():
+    """The recorded runs of both tables, by the name of the record."""
+    tables = [sharding.recorded(model).reset_index().set_index("record") for model in ("gpt2_xl", "llama3_8b")]
+    return pd.concat(tables)
+
+
+def test_the_tables_of_gpus_name_what_a_layout_costs(of_gpus):
+    """The sentences under them on the page: tokens/s and memory against the distributed optimizer, and against TP."""
+    speed = of_gpus["tokens/s/GPU"].str.replace(",", "").astype(float)
+    memory = of_gpus["peak GB of tensors"].astype(float)
     assert speed["gpt2_xl_32_fsdp2"] / speed["gpt2_xl_32_distopt2"] == pytest.approx(1 - 0.16, abs=0.005)
     assert memory["gpt2_xl_32_fsdp2"] / memory["gpt2_xl_32_distopt2"] == pytest.approx(1 - 0.09, abs=0.005)
-    held = table["bytes a parameter between steps"].astype(float)
+    assert speed["gpt2_xl_32_distopt2"] / speed["gpt2_xl_30_ddp2"] == pytest.approx(1 - 0.045, abs=0.0005)
+    assert speed["gpt2_xl_16_dp1_distopt"] / speed["gpt2_xl_15_dp1"] == pytest.approx(1.11, abs=0.002)
+    held = of_gpus["bytes a parameter between steps"].astype(float)
     xl = held[["gpt2_xl_30_ddp2", "gpt2_xl_32_distopt2", "gpt2_xl_32_fsdp2"]]
     assert list(xl) == [18.1, 12.1, 10.8]
     assert list(held[["llama3_8b_100_bf16", "llama3_8b_bf16_fsdp2", "llama3_8b_bf16_tp2_sp"]]) == [7.2, 6.5, 5.1]
     assert memory["llama3_8b_bf16_fsdp2"] > 85.5 > memory["llama3_8b_bf16_fsdp2_recompute"]  # GB of an H100
     tensor = {"bf16": "llama3_8b_bf16_tp2_sp_eager", "tensorwise": "llama3_8b_tensorwise_tp2_sp_eager"}
-    assert all(speed[tp] > speed[f"llama3_8b_{name}_fsdp2_recompute"] for name, tp in tensor.items())
+    faster = {name: speed[tp] / speed[f"llama3_8b_{name}_fsdp2_recompute"] for name, tp in tensor.items()}
+    assert faster == pytest.approx({"bf16": 1.21, "tensorwise": 1.13}, abs=0.005)
     assert memory["llama3_8b_bf16_tp2_sp"] / memory["llama3_8b_bf16_fsdp2"] == pytest.approx(2 / 3, abs=0.02)
-    assert set(table["samples a step"][["llama3_8b_bf16_tp2_sp", "llama3_8b_100_bf16", "llama3_8b_bf16_fsdp2"]]) == {4}
+
+
+def test_settings_are_columns_and_machines_stay_apart(of_gpus):
+    recomputed = of_gpus["recomputed"].dropna()
+    assert set(recomputed[recomputed == "layers"].index) == {name for name in of_gpus.index if "recompute" in name}
+    assert of_gpus.loc["llama3_8b_tensorwise_fsdp2", "precision"] == "fp8 tensorwise"
+    assert of_gpus.loc["gpt2_xl_16_dp1_distopt", "others: ms"] == "out of memory"
+    assert of_gpus.loc["gpt2_xl_1_dp1", "others: GB of the whole GPU"] == "33.3"
+    assert set(of_gpus["recorded on"]) == {"NVIDIA H100 80GB HBM3", "2 × NVIDIA H100 80GB HBM3", "2 × NVIDIA H200"}
+
+
+@pytest.mark.parametrize(
+    ("folder", "name", "expected"),
+    [
+        ("h200", "llama3_8b_100_bf16", 7),
+        ("h200", "llama3_8b_bf16_tp2_sp", 5),
+        ("h200", "sharded/llama3_8b_bf16_fsdp2", 6),
+        ("h100-80gb-hbm3", "twins/llama3_8b_tensorwise_tp2_sp_eager", 6),
+    ],
+)
+def test_the_napkin_of_the_llamas_bytes_is_the_plan(folder, name, expected):
+    """What is kept of each parameter; FP8's copies of gradients, 2 bytes more on two ranks, are the step's."""
+    run = runs.recorded(folder, name)
+    kept = accounting.memory(run.recipe)
+    count = sum(accounting.parameter_counts(run.model).values())
+    assert sum(kept[part] for part in sharding.STATES) / count == pytest.approx(expected, rel=0.001)
+
+
+@pytest.mark.parametrize("ranks", [2, 8])
+def test_the_stages_of_zero_keep_what_the_plan_of_a_recipe_keeps(ranks):
+    recipe = recipes.gpt3_345m()
+    count = sum(accounting.parameter_counts(recipe.model).values())
+    table = sharding.zero_stages(count, ranks)
+    for name, change in {"DDP": {}, "distributed optimizer": DISTOPT, "FSDP": FSDP}.items():
+        plan = accounting.memory(recipe.with_(**change | {"processes": ranks, "global_batch_size": 32 * ranks}))
+        for part in sharding.STATES:
+            assert table.loc[name, part] == pytest.approx(plan[part] / 1e9, rel=1e-3), (name, part)
+    whole = table.loc["FSDP, weights whole"]
+    assert whole["weights"] == table.loc["DDP", "weights"] and whole["gradients"] == table.loc["FSDP", "gradients"]
+
+
+def test_a_step_of_seven_billion_on_eight_ranks_is_the_pages():
+    table = sharding.zero_stages(7e9, 8)
+    kept = table[list(sharding.STATES)].sum(axis=1)
+    assert list(kept) == pytest.approx([126, 52.5, 26.25, 14])
+    assert list(table["fp32 gradients"]) == pytest.approx([0, 0, 3.5, 3.5])
+    sends = table[["sends, m = 1", "sends, m = 2", "sends, m = 4"]].to_numpy().tolist()
+    assert sends == [[49, 49, 49], [36.75] * 3, [24.5, 36.75, 61.25], [36.75, 73.5, 147]]
+    picture = plots.zero_stages(table)
+    assert "FSDP: keeps 14 GB; sends, m = 1 36.8 GB, sends, m = 2 73.5 GB" in picture.alt
+    with pytest.raises(ValueError, match="zero_stages"):
+        plots.zero_stages(table[["weights"]])
+
+
+def test_fsdp_and_tensor_parallelism_are_even_at_16_000_tokens_over_the_ranks():
+    even = sharding.even(recipes.llama3_8b().model)["even at tokens of a micro-batch"].str.replace(",", "").astype(int)
+    assert list(even * even.index) == pytest.approx([16_000] * 3, rel=0.003)
+    with pytest.raises(ValueError, match="experts"):
+        sharding.even(recipes.llama3_8b().with_(num_experts=8).model)
+
+
+def test_a_collective_stands_in_its_pass_and_between_them_in_the_wait():
+    """Of two passes and the optimizer: in the middle of backward, between the two, and after the last."""
+    passes = [("forward", 0, 10), ("backward", 10, 30), ("optimizer", 50, 60)]
+    phases = [{"phase": name, "start": start, "end": end} for name, start, end in passes]
+    calls = [("reduce-scatter", 20, 800), ("all-reduce", 40, 400), ("all-gather", 70, 800)]
+    collectives = [{"collective": kind, "milliseconds": at, "bytes": size} for kind, at, size in calls]
+    run = {"phases": phases, "collectives": collectives, "held": [{}, {}]}
+    picture = plots.data_parallel_steps({"one": run})
+    (lane,) = picture.figure.axes
+    grounds, bars = lane.patches[:3], lane.patches[3:]
+    ends = [(ground.get_x(), ground.get_x() + ground.get_width()) for ground in grounds]
+    assert ends[0] == (0, 1) and ends[1] == (1, 2) and ends[2][0] > 2
+    assert bars[0].get_x() == pytest.approx(1.5)
+    assert 2 < bars[1].get_x() < ends[2][0] and ends[2][1] < bars[2].get_x() < lane.get_xlim()[1]
+    assert [bar.get_height() for bar in bars] == [1, 1, 1]  # of two ranks, each sends half of 800, or all of 400
+    assert len({bar.get_facecolor() for bar in bars}) == 3
+    assert "1 reduce-scatter, 1 all-reduce, 1 all-gather" in picture.alt

@@ -4,6 +4,7 @@ import nbformat
 import pytest
 from notebook_pages import runs_whole
 
+from helpers import runs
 from helpers.machine import PROJECT, megatron_source
 
 PAGE = PROJECT / "notebooks" / "05_data_parallelism.ipynb"
@@ -14,8 +15,46 @@ def test_notebook_05_runs_whole(tmp_path):
     runs_whole(__file__, tmp_path, trains="gpt3_345m_small_batch_1_rank")
 
 
+def prose() -> str:
+    return "\n".join(cell.source for cell in nbformat.read(PAGE, 4).cells if cell.cell_type == "markdown")
+
+
 def test_the_quoted_line_is_megatrons():
-    text = "\n".join(cell.source for cell in nbformat.read(PAGE, 4).cells if cell.cell_type == "markdown")
-    (line,) = re.findall(r"```python\n(.*?)\n```", text, flags=re.DOTALL)
+    (line,) = re.findall(r"```python\n(.*?)\n```", prose(), flags=re.DOTALL)
     lines = megatron_source("core/distributed/param_and_grad_buffer.py").read_text().splitlines()
     assert lines[704 - 1].strip() == line
+
+
+@pytest.mark.parametrize(
+    ("file", "line", "words"),
+    [
+        ("core/distributed/distributed_data_parallel.py", 468, "def _make_backward_post_hook"),
+        ("training/arguments.py", 1107, "if not args.use_distributed_optimizer:"),
+        ("training/arguments.py", 1143, "CUDA_DEVICE_MAX_CONNECTIONS"),
+        ("training/arguments.py", 1146, 'args.ckpt_format == "fsdp_dtensor"'),
+        ("training/arguments.py", 1194, "accumulate and all-reduce gradients in fp32 for bfloat16 data type."),
+        ("core/distributed/fsdp/mcore_fsdp_adapter.py", 134, "MixedPrecisionPolicy("),
+        ("core/distributed/fsdp/src/megatron_fsdp/param_and_grad_buffer.py", 3373, "optimizer_grad.to(param.dtype)"),
+        ("core/distributed/fsdp/src/megatron_fsdp/megatron_fsdp.py", 439, "suggested_communication_unit_size = max("),
+        ("core/optimizer/optimizer_config.py", 404, "use_precision_aware_optimizer_no_fp8_or_ds_fp8"),
+        ("core/optimizer/distrib_optimizer.py", 1690, "def sharded_param_state_fully_reshardable"),
+    ],
+)
+def test_a_line_of_megatron_that_the_page_names_is_that_line(file, line, words):
+    assert words in megatron_source(file).read_text().splitlines()[line - 1]
+    text = prose()
+    assert file.rpartition("/")[2] in text and re.search(rf"lines? {line}\b", text)
+
+
+def test_the_lines_of_stock_megatron_are_those_of_the_recorded_runs():
+    """Each flag in them stands in the command of its record, and each flag of data parallelism there in them."""
+    (block,) = re.findall(r"```bash\n(.*?)```", prose(), flags=re.DOTALL)
+    words = dict(re.findall(r'^(\w+)="(.*)"', block, flags=re.MULTILINE))
+    launches = re.findall(r"^torchrun .* (\$\w+)(.*?)  #", block, flags=re.MULTILINE)
+    names = ("gpt2_xl_30_ddp2_stock", "gpt2_xl_32_distopt2_stock", "gpt2_xl_32_fsdp2_stock")
+    for (start, rest), name in zip(launches, names, strict=True):
+        said = set(re.findall(r"--[\w-]+", words[start[1:]].replace("$stock", words["stock"]) + rest))
+        ran = runs.recorded("h200", f"sharded/{name}").command
+        assert said <= set(re.findall(r"--[\w-]+", ran)), name
+        theirs = set(re.findall(r"--(?:use|overlap|ckpt|data-parallel|calculate|init-model)-[\w-]+", ran))
+        assert theirs <= said, name

@@ -49,4 +49,16 @@ def test_what_loads_continues_within_rounding_and_what_does_not_says_why():
 
 def test_without_a_record_it_says_so(monkeypatch, tmp_path):
     monkeypatch.setattr(record, "RECORD", tmp_path / "none.json")
-    assert "recorded yet" in str(record.table()) and record.reasons() == []
+    assert "recorded yet" in str(record.table()) and "recorded yet" in str(record.reasons())
+
+
+def test_each_error_has_a_number_and_a_reason_and_the_table_has_that_number():
+    reasons, table, read = record.reasons(), record.table(), record.read()
+    assert list(reasons.index) == list(range(1, len(reasons) + 1))
+    assert not reasons["stands in the way"].str.contains("not understood").any()
+    for there, found in read.items():
+        for here, move in found.items():
+            if "says" in move:
+                number = int(table.loc[there, here].rpartition("(")[2].rstrip(")"))
+                assert reasons.loc[number, "Megatron stops with"] == move["says"]
+    assert table.loc["DP2", "DP2+FSDP"] == "✗ format (2)"
