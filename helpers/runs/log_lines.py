@@ -77,7 +77,8 @@ def log_line(run: Results, step: int | None = None):
     launches = [list(STEP_LINE.finditer(text)) for text in run.log_text.split(LAUNCH_MARK)]
     found = {int(match[2]): (match, launch) for launch in launches for match in launch}
     if not found:
-        raise ValueError(f"The log of {run.recipe_name} has no line of a step yet.")
+        yet = " yet" if run.state == "running" else ""
+        raise ValueError(run.why_no_log() or f"The log of {run.recipe_name} has no line of a step{yet}.")
     step = max(found) if step is None else step
     if step not in found:
         there = f"{min(found)} to {max(found)}"

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from helpers.machine import PROJECT, Machine, cache_root, given, runs_root
+from helpers.machine import PROJECT, Machine, cache_root, given, given_folder, runs_root
 from helpers.processes import control
 from helpers.processes.run_directory import why_no_name
 from helpers.recipes import Recipe
@@ -155,21 +155,22 @@ def record(run: Run, name: str, recorded_dir: Path = RECORDED) -> Path:
     """Keep a run for readers on other machines, as `notebooks/recorded/<label of this machine>/<name>.json`.
 
     Raises:
-        ValueError: that is no name for a file, or the run has nothing to keep.
+        ValueError: that is no name for a file, no folder to keep it in, or the run has nothing to keep.
     """
     if why := why_no_name(name):
         raise ValueError(f"runs.record(name={as_typed(name)}): it names one file: {run.recipe_name!r}, say. {why}")
     if "machine" not in run.environment:
         raise ValueError(f"{run.headline}. It has no environment.json, so nothing was started there.")
-    target = recorded_dir / run.environment["machine"]["label"] / f"{name}.json"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    return Path(shutil.copyfile(write_result(run.path), target))
+    folder = given_folder(recorded_dir, "runs.record(recorded_dir={})") / run.environment["machine"]["label"]
+    written = write_result(run.path)
+    folder.mkdir(parents=True, exist_ok=True)
+    return Path(shutil.copyfile(written, folder / f"{name}.json"))
 
 
 def keep(path: Path, content: dict, digits: int = 3) -> Path:
     """Write a record of another kind as JSON, its numbers rounded to so many digits behind the point."""
     rounded = json.loads(json.dumps(content), parse_float=lambda number: round(float(number), digits))
-    path.parent.mkdir(parents=True, exist_ok=True)
+    given_folder(path.parent, "recorded_dir, {}").mkdir(parents=True, exist_ok=True)
     path.write_text(without_paths(json.dumps(rounded, indent=1, ensure_ascii=False), RECORDED) + "\n")
     return path
 

@@ -1,5 +1,6 @@
 """What can be asked of a run, wherever it ran: losses, speeds, memory, and what sets several runs apart."""
 
+import difflib
 import math
 
 from helpers.machine import GPU, Machine
@@ -7,7 +8,12 @@ from helpers.recipes import Layout, Recipe, accounting
 from helpers.recipes.settings import Model, Speed
 from helpers.show import frames
 from helpers.show.arguments import checked
-from helpers.show.numbers import shown
+from helpers.show.numbers import as_typed, shown
+
+TAGS = (  # of Megatron's scalars, those that most runs have
+    "lm loss", "lm loss validation", "learning-rate", "grad-norm", "iteration-time", "throughput",
+    "mem-allocated-bytes", "mem-max-allocated-bytes",
+)  # fmt: skip
 
 
 class Results:
@@ -73,11 +79,17 @@ class Results:
 
     @checked
     def series(self, tag: str):
-        """One scalar of TensorBoard by step, as a pandas Series; empty if the run never wrote it."""
+        """One scalar of TensorBoard by step, as a pandas Series; empty if it is one of TAGS that the run never wrote.
+
+        Raises:
+            ValueError: neither has this run such a scalar, nor is it one of TAGS.
+        """
         import pandas as pd
 
         table = self.scalars
         if tag not in table:
+            if tag not in TAGS:
+                raise ValueError(f"run.series({as_typed(tag)}): {_no_such('scalar', tag, {*table, *TAGS})}")
             return pd.Series(dtype=float, name=tag, index=pd.Index([], name="step", dtype=int))
         return table[tag].dropna()
 
@@ -103,13 +115,17 @@ class Results:
         tokens = (self.tokens_per_step or math.nan) / self.layout.world_size
         return (tokens / self.series("iteration-time")).rename("tokens/s/GPU")
 
+    @checked
     def measured(self, figure: str) -> float:
         """One of the `figures` that is needed to go on.
 
         Raises:
-            ValueError: it was not measured, in a run without a step, say.
+            ValueError: there is no such figure, or it was not measured, in a run without a step, say.
         """
-        value = self.figures()[figure]
+        figures = self.figures()
+        if figure not in figures:
+            raise ValueError(f"run.measured({as_typed(figure)}): {_no_such('figure', figure, figures)}")
+        value = figures[figure]
         if value is None:
             raise ValueError(f"{self.headline}. It has no {figure} to go on with: take a run that has trained.")
         return value
@@ -171,6 +187,12 @@ class Results:
 
         table = frames.to_html(pd.DataFrame([{name: shown(v) for name, v in self._told().items()}]), index=False)
         return f"<p><b>{html.escape(self.headline)}</b></p>{table}"
+
+
+def _no_such(what: str, name: str, known) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f"Did you mean {close[0]!r}? " if close else ""
+    return f"there is no such {what}. {hint}There are: {', '.join(sorted(known))}."
 
 
 def after_warm_up(series):

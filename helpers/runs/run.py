@@ -6,8 +6,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from helpers.machine import given, given_folder, runs_root
-from helpers.processes import checkpoints, control, slurm
+from helpers.machine import given, given_folder, runs_root, short_path
+from helpers.processes import checkpoints, control, logs, slurm
 from helpers.processes.run_directory import why_no_name
 from helpers.processes.run_files import FILES, read_json, read_text, why_closed, why_damaged
 from helpers.runs import events
@@ -23,6 +23,9 @@ class Run(Results):
     """A run directory; every question is answered from its files as they are now."""
 
     path: Path
+
+    def __post_init__(self):
+        object.__setattr__(self, "path", given(self.path, "runs.Run({})"))
 
     @property
     def described(self) -> dict:
@@ -82,9 +85,12 @@ class Run(Results):
 
         Raises:
             ValueError: `last` is below 0.
+            FileNotFoundError: the run has had a log, and has none now.
         """
         if last < 0:
             raise ValueError(f"last={last}: it counts lines from the end of the log, so it is 0 or more.")
+        if why := self.why_no_log():
+            raise FileNotFoundError(why)
         found = [line for line in self.log_text.splitlines() if containing in line]
         return Text("\n".join(found[len(found) - min(last, len(found)) :]))
 
@@ -92,6 +98,23 @@ class Run(Results):
     def log_tail(self, lines: int = 30) -> str:
         """The last lines of `log.txt`."""
         return self.log(last=lines)
+
+    def why_no_log(self) -> str | None:
+        """Why a run that was started has no `log.txt`, in a sentence; None where it has one, or none yet."""
+        log = self.path / "log.txt"
+        if log.is_dir():
+            return f"{log} is a folder: what the run printed is not there."
+        if log.exists() or "launch" not in control.read_status(self.path):
+            return None
+        return f"{log} is gone: the run wrote one, and it was removed or moved away since."
+
+    def steps_without_scalars(self) -> tuple[int, int]:
+        """How many of the steps that the log tells of TensorBoard's files lack, and how many those are in all.
+
+        While a run is going on they come later than the log's lines.
+        """
+        told = {step.step for line in self.log_text.splitlines() if (step := logs.parse_step(line))}
+        return len(told.difference(self.scalars.index)), len(told)
 
     @property
     def job(self) -> Text | None:
@@ -146,6 +169,11 @@ class Run(Results):
             node = f" on {status['failing_node']}" if status.get("failing_node") else ""
             who = "" if status.get("failing_rank") is None else f"rank {status['failing_rank']}{node} "
             words += f" ({who}{status.get('reason') or 'its supervisor was killed'})"
+        lacking, told = (0, 0) if self.state == "running" else self.steps_without_scalars()
+        if lacking:
+            which = f"{lacking:,} of its {told:,} steps" if lacking < told else f"all of its {told:,} steps"
+            where = short_path(self.path / "tensorboard")
+            return f"{words}, but {which} stand in log.txt alone: {where}, where curves come from, lacks them"
         return words if len(self.losses) else f"{words}, without a single step"
 
 
@@ -170,7 +198,8 @@ def load(path) -> Run:
     except ValueError as odd:
         why = f"{path / 'recipe.json'} is damaged: {odd}."
     if why:
-        raise ValueError(f"{why} Its log may be whole ({path / 'log.txt'}); the run cannot be shown or picked up.")
+        log = f"Its log may be whole ({path / 'log.txt'}); t" if os.path.isfile(path / "log.txt") else "T"
+        raise ValueError(f"{why} {log}he run cannot be shown or picked up.")
     return run
 
 

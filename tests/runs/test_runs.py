@@ -98,6 +98,63 @@ def test_an_event_file_cut_off_by_a_kill_is_read_as_far_as_it_goes(tmp_path):
     assert run.losses.tolist() == [1.0 * step for step in range(1, 100)]
 
 
+STEP_LINE = (
+    " [2026-11-26 12:00:00] iteration {:8d}/      20 | consumed samples: 8 | elapsed time per iteration (ms): 500.0 | "
+    "learning rate: 1E-3 | global batch size:     8 | lm loss: 1.0E+00 |\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("files", "which"),
+    [(slice(0), "all of its 20 steps"), (slice(1), "8 of its 20 steps"), (slice(2), None)],
+    ids=["both gone", "the second gone", "both there"],
+)
+def test_steps_that_only_the_log_has_are_told(files, which, tmp_path):
+    """ "finished, without a single step" stood there, or fewer losses in silence."""
+    run = make_run(tmp_path / "a", scalars={"lm loss": dict.fromkeys(range(1, 13), 1.0)})
+    write_events(run.path / "tensorboard", {"lm loss": dict.fromkeys(range(13, 21), 1.0)}, ".two")
+    (run.path / "log.txt").write_text("".join(STEP_LINE.format(step) for step in range(1, 21)))
+    kept = [next((run.path / "tensorboard").glob(f"*{suffix}")) for suffix in (".one", ".two")][files]
+    for path in (run.path / "tensorboard").iterdir():
+        if path not in kept:
+            path.unlink()
+    told = f"finished, but {which} stand in log.txt alone: {run.path}/tensorboard, where curves come from, lacks them"
+    assert repr(run).splitlines()[0] == f"gpt3_345m, a: {told if which else 'finished'}"
+    control.write_status(run.path, state="running")
+    with control.held(run.path):
+        assert "log.txt" not in run.headline, "it may be written later than the log"
+
+
+def test_a_log_that_is_gone_is_not_told_as_one_to_come(tmp_path):
+    run = make_run(tmp_path / "a")
+    control.write_status(run.path, launch=1)
+    for ask in (lambda: runs.log_line(run), run.log, run.log_tail):
+        with pytest.raises((ValueError, FileNotFoundError), match="log.txt is gone: the run wrote one"):
+            ask()
+    (run.path / "log.txt").mkdir()
+    for ask in (lambda: runs.log_line(run), run.log):
+        with pytest.raises((ValueError, FileNotFoundError), match="log.txt is a folder"):
+            ask()
+    with pytest.raises(ValueError, match="log.txt is damaged: it is a folder. The run cannot be shown"):
+        runs.load(run.path)
+    (run.path / "log.txt").rmdir()
+    (run.path / "log.txt").write_text("a line\n")
+    with pytest.raises(ValueError, match="has no line of a step.$"):
+        runs.log_line(run)
+
+
+def test_a_run_that_nobody_loaded_shows_itself(tmp_path):
+    assert repr(runs.Run("nope")).startswith("run, nope: never started, without a single step")
+
+
+def test_a_record_that_cannot_be_written_leaves_no_folder(tmp_path):
+    run = make_run(tmp_path / "a")
+    (run.path / "status.json").write_text("[]")
+    with pytest.raises(ValueError, match="status.json is damaged"):
+        runs.record(run, "x", tmp_path / "kept")
+    assert not (tmp_path / "kept").exists()
+
+
 def test_peak_memory_is_the_fullest_rank_of_log_and_tensorboard(tmp_path):
     run = make_run(tmp_path / "a")
     line = "[Rank {}] (after 2 iterations) memory (MB) | allocated: 1.00 | max allocated: {} | reserved: 2.00"
@@ -356,6 +413,14 @@ def test_the_last_lines_of_a_log_are_counted_from_zero(tmp_path):
         (lambda run: runs.read_result(run.path / "recipe.json"), "holds something else: it lacks 'environment'"),
         (lambda run: runs.read_result(run.path / "nowhere.json"), "There is no file"),
         (lambda run: runs.record(run, "../x"), "it names one file"),
+        (lambda run: runs.record(run, "x", run.path / "recipe.json"), "recipe.json is a file, and no folder can lie"),
+        (lambda run: run.measured("x"), "run.measured('x'): there is no such figure. There are: MFU, TFLOP/s/GPU, "),
+        (lambda run: run.measured(""), "run.measured(''): there is no such figure."),
+        (lambda run: run.measured(None), "(figure=None): it takes a text"),
+        (lambda run: run.measured("last loss"), "Did you mean 'first loss'?"),
+        (lambda run: run.series("unknown"), "run.series('unknown'): there is no such scalar. There are: grad-norm, "),
+        (lambda run: run.series("lm-loss"), "Did you mean 'lm loss'?"),
+        (lambda run: runs.Run(None), "runs.Run(None): it takes a path"),
         (lambda run: runs.latest("x", run.path / ("n" * 300)), "255 bytes"),
         (lambda run: runs.load("~nosuchuser/x"), "the home that ~ stands for is not known"),
         (lambda run: runs.load(""), "an empty path names nothing"),
