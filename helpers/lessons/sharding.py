@@ -1,6 +1,7 @@
 """Data parallelism from DDP to FSDP: runs that are listened to, their sums, and exercises checked by such a run."""
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -251,8 +252,8 @@ def bytes_sent(recipe: Recipe, data, factor, machine: Machine | None = None) -> 
 def recorded(model: Literal["gpt2_xl", "llama3_8b"]):
     """The recorded runs of one model, data-parallel and, for the Llama, split otherwise, machine by machine (pandas).
 
-    The peak is of PyTorch's tensors, not of the whole GPU. The bytes a parameter are what one GPU has allocated once a
-    step is over, for each parameter of the whole model. Beside GPT2-XL stands what others measured.
+    The peak is of PyTorch's tensors. The bytes a parameter are what one GPU has allocated once a step is over, for each
+    parameter of the whole model. Beside GPT2-XL stands what others measured, with the memory of the whole GPU.
     """
     import pandas as pd
 
@@ -268,8 +269,8 @@ def recorded(model: Literal["gpt2_xl", "llama3_8b"]):
 
 
 HIDDEN = {
-    "gpt2_xl": ["precision", "recomputed", "launched"],  # bf16, nothing, one by one
-    "llama3_8b": ["samples a step", "others: ms", "others: GB of the whole GPU"],  # four samples
+    "gpt2_xl": ["precision", "recomputed", "CUDA graph"],  # bf16, nothing, none
+    "llama3_8b": ["samples a step", "others' ms", "others' GB"],  # four samples
 }
 
 
@@ -277,18 +278,18 @@ def _row(run) -> dict:
     recipe = run.recipe
     theirs = THEIRS.get(run.recipe_name, ("–", "–")) or ("out of memory", "–")
     return {
-        "recorded on": run.measured_on.removeprefix("recorded on "),
+        "recorded on": re.sub(r"recorded on | ?NVIDIA| 80GB HBM3", "", run.measured_on).strip(),
         "layout": recipe.layout.name,
-        "precision": recipe.precision.name,
+        "precision": "FP8" if recipe.precision.fp8_format else recipe.precision.dtype,
         "recomputed": "layers" if recipe.batch.recompute == "full" else "–",
-        "launched": "as a CUDA graph" if recipe.speed.cuda_graph else "one by one",
+        "CUDA graph": "whole step" if recipe.speed.cuda_graph else "–",
         "samples a step": recipe.batch.global_batch_size,
         "step ms": f"{run.step_milliseconds:,.0f}",
-        "peak GB of tensors": f"{run.figures()['peak memory GB']:.1f}",
-        "bytes a parameter between steps": f"{_between_steps(run):.1f}",
+        "peak GB": f"{run.figures()['peak memory GB']:.1f}",
+        "bytes a parameter": f"{_between_steps(run):.1f}",
         "tokens/s/GPU": f"{run.measured('tokens/s/GPU'):,.0f}",
-        "others: ms": str(theirs[0]),
-        "others: GB of the whole GPU": str(theirs[1]),
+        "others' ms": str(theirs[0]),
+        "others' GB": str(theirs[1]),
         "record": run.recipe_name.removesuffix("_stock"),
     }
 

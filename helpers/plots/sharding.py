@@ -187,20 +187,22 @@ def zero_stages(table: "pd.DataFrame", room: float = 80) -> Picture:  # noqa: F8
             label = "gradients once more in fp32" if place == len(table) - 1 else None
             look = {"fc": "white", "ec": MEMORY_PARTS["gradients"], "hatch": "////", "lw": 0.8, "label": label}
             keeps.barh(place, row["fp32 gradients"], 0.6, left=left, **look)
-            words = f"{left:.3g}" + (f" + {row['fp32 gradients']:.2g}" if row["fp32 gradients"] else "")
+            words = f"{left:.4g}" + (f" + {row['fp32 gradients']:.2g}" if row["fp32 gradients"] else "")
             keeps.text(left + row["fp32 gradients"] + 2, place, words, va="center", fontsize=9, color=INK)
             for number, column in enumerate(travels):
                 at, share = place + 0.25 * (number - (len(travels) - 1) / 2), (1 + number) / len(travels)
                 look = {"fc": tint(COLOURS["data"], share), "ec": COLOURS["data"]}
                 sends.barh(at, row[column], 0.23, label=None if place else column.removeprefix("sends, "), **look)
-                sends.text(row[column] + 2, at, f"{row[column]:.3g}", va="center", fontsize=8, color=INK)
+                sends.text(row[column] + 2, at, f"{row[column]:.4g}", va="center", fontsize=8, color=INK)
             spoken.append(
-                f"{name}: keeps {left:.3g} GB; " + ", ".join(f"{column} {row[column]:.3g} GB" for column in travels)
+                f"{name}: keeps {left:.4g} GB; " + ", ".join(f"{column} {row[column]:.4g} GB" for column in travels)
             )
         keeps.axvline(room, **REFERENCE)
         keeps.text(room + 1, 3.42, f"{room:g} GB", color=FAINT, fontsize=9, va="bottom")
         style.name_rows(keeps, dict(enumerate(table.index)))
         keeps.invert_yaxis()
+        sends.grid(axis="y", visible=False)
+        sends.tick_params(axis="y", length=0)
         keeps.set(xlabel="GB that a rank keeps", xlim=(0, 1.15 * table[list(STATES)].sum(axis=1).max()))
         sends.set(xlabel="GB that a rank sends in a step, m micro-batches", xlim=(0, 1.15 * table[travels].max().max()))
         drawn.suptitle(f"{table.index.name}, bf16", fontsize=11)
