@@ -214,6 +214,10 @@ def latest(name: str, runs_dir: Path | str | None = None) -> Run:
     if why := why_no_name(name):
         raise ValueError(f"runs.latest({as_typed(name)}): it takes the name of a recipe. {why}")
     root = runs_root() if runs_dir is None else given_folder(runs_dir, "runs.latest(runs_dir={})")
+    if os.path.isfile(root / name):
+        raise FileNotFoundError(
+            f"{root / name} is a file, where a folder with the runs of {name} belongs. Move it away."
+        )
     _refuse_what_is_closed(root / name)
     found = sorted(path.parent for path in (root / name).glob("*/recipe.json"))
     if not found:

@@ -13,8 +13,8 @@ from datetime import datetime
 from pathlib import Path
 
 from helpers.lessons import catalogue
-from helpers.machine import PROJECT, UnsupportedPlatform, here, runs_root, switches
-from helpers.processes.run_directory import new_directory
+from helpers.machine import PROJECT, UnsupportedPlatform, cache_root, here, runs_root, switches
+from helpers.processes.run_directory import new_directory, scratch
 from helpers.tour import page
 from helpers.tour.execute import Chapter, Interrupted, Screen, Tour
 
@@ -175,9 +175,11 @@ def main(arguments: list[str] | None = None) -> int:
         machine = here()
         for name in switches.SWITCHES:
             switches.is_on(name)
+        root, _ = runs_root(), cache_root()  # what is wrong with them is told before anything takes time
         if options.check:
+            scratch("check").rmdir()
             return check_machine()
-        paths, directory = chosen(options.notebooks, options.all), new_directory(runs_root() / "tour")
+        paths, directory = chosen(options.notebooks, options.all), new_directory(root / "tour")
     except (UnsupportedPlatform, ValueError, OSError) as error:
         print(error)
         return 2

@@ -537,8 +537,11 @@ def test_a_place_with_a_line_break_is_refused(tmp_path):
 
 
 def test_a_directory_that_cannot_be_written_to(tmp_path, monkeypatch):
-    (tmp_path / "file").write_text("not a folder")
-    places = [tmp_path / "file" / "run", Path("/proc/run")]  # root may write anywhere but into /proc
+    (tmp_path / "small").write_text("not a folder")
+    for place in (tmp_path / "small", tmp_path / "small" / "new"):
+        message = refusal(SMALL, None, CPU, place)
+        assert f"{tmp_path / 'small'} is a file, and a folder of that name" in message and "Move it away" in message
+    places = [Path("/proc/run")]  # root may write anywhere but into /proc
     if os.geteuid() != 0:
         (tmp_path / "closed").mkdir(mode=0o500)
         places.append(tmp_path / "closed" / "run")

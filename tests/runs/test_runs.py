@@ -422,6 +422,8 @@ def test_the_last_lines_of_a_log_are_counted_from_zero(tmp_path):
         (lambda run: run.series("lm-loss"), "Did you mean 'lm loss'?"),
         (lambda run: runs.Run(None), "runs.Run(None): it takes a path"),
         (lambda run: runs.latest("x", run.path / ("n" * 300)), "255 bytes"),
+        (lambda run: runs.latest("log.txt", run.path), "No run of log.txt lies under"),
+        (lambda run: runs.latest("recipe.json", run.path), "recipe.json is a file, where a folder with the runs of"),
         (lambda run: runs.load("~nosuchuser/x"), "the home that ~ stands for is not known"),
         (lambda run: runs.load(""), "an empty path names nothing"),
         (lambda run: runs.trust(""), "an empty path names nothing"),

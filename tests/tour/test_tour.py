@@ -131,6 +131,9 @@ def test_a_notebook_is_named_by_its_number_its_file_or_its_path(notebooks, monke
         ([], {"MEGATRON_CPU": "yes"}, "MEGATRON_CPU='yes' in the environment: it is 1 or 0."),
         ([], {"MEGATRON_TOUR_RUNS": __file__}, "test_tour.py is a file, and no folder can lie there."),
         ([], {"MEGATRON_TOUR_RUNS": "/proc"}, "Nothing can be written in /proc/tour"),
+        (["--check"], {"MEGATRON_TOUR_RUNS": __file__}, "test_tour.py is a file, and no folder can lie there."),
+        (["--check"], {"MEGATRON_TOUR_RUNS": "/proc"}, "Nothing can be written in /proc/.ranks"),
+        (["--check"], {"MEGATRON_TOUR_CACHE": __file__}, "test_tour.py is a file, and no folder can lie there."),
     ],
 )
 def test_what_cannot_be_asked_for_is_told_before_a_notebook_starts(
@@ -148,6 +151,7 @@ def test_what_cannot_be_asked_for_is_told_before_a_notebook_starts(
         machine.here.cache_clear()
     said = capsys.readouterr()
     assert words in said.out + said.err and "it has started" not in said.out
+    assert len(said.out.splitlines()) <= 1, "nothing else was done first"
 
 
 def start_tour(notebooks: Path) -> subprocess.Popen:

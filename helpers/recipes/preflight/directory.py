@@ -55,6 +55,10 @@ def directory(
         )
         yield error(f"run directory {run_directory}", why, "fresh=True starts a run directory of its own.")
     parent = next(path for path in (run_directory, *run_directory.parents) if path.exists())
+    if parent.is_file():
+        why = f"{parent} is a file, and a folder of that name is to hold the runs."
+        yield error(f"run directory {run_directory}", why, "Move it away, or recipe.with_(name=…).")
+        return
     try:
         with tempfile.TemporaryFile(dir=parent):
             pass
