@@ -1,17 +1,25 @@
 """Jobs of many nodes that others ran: what a GPU holds, what it sends inside its node and to others, and the step."""
 
-from helpers import planner, runs
-from helpers.recipes import costs
-from helpers.show import message
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
 
-INSIDE, BETWEEN = "sent in the node", "sent to other nodes"
+from helpers import planner, runs
+from helpers.machine import Machine
+from helpers.recipes import Recipe, costs
+from helpers.show import message
+from helpers.show.arguments import checked
+
+INSIDE, BETWEEN = "one GPU sends in its node, a step", "one GPU sends to other nodes, a step"
+SAMPLES_A_GPU = 4  # a step
+IN_BF16 = {"fp8_format": None, "fp8_param_gather": False, "cuda_graph": False, "overlap_communication": True}
 
 
 def table():
-    """NVIDIA's Llamas on 64 and 1,024 H100s: planned memory and step, their step, bytes a GPU and step (pandas)."""
+    """NVIDIA's Llamas on 64 and 1,024 H100s, a column each: planned memory and step, their step, bytes (pandas)."""
     import pandas as pd
 
-    rows = {}
+    columns = {}
     for row in planner.elsewhere.nvidia():
         gpus, recipe = len(row.machine.gpus), row.recipe
         if row.machine.nodes == 1:
@@ -20,17 +28,51 @@ def table():
         sent = sum(costs.sent_bytes(recipe).values()) / gpus
         crossing = sum(costs.crossing_bytes(recipe, gpus // row.machine.nodes).values()) / gpus
         seconds = row.milliseconds / 1e3
-        rows[f"{row.name}, {gpus:,} GPUs"] = {
+        name, _, layout = row.name.partition(", ")
+        columns[f"{name}, {gpus:,} GPUs"] = {
+            "layout": layout,
             "GB a GPU, planned": f"{plan.gigabytes:.0f}",
             "step, planned": f"{plan.step.seconds:.1f} s",
             "step, NVIDIA's": f"{seconds:.1f} s",
             INSIDE: f"{(sent - crossing) / 1e9:,.0f} GB",
             BETWEEN: f"{crossing / 1e9:,.0f} GB",
-            "which is, all step long": f"{8 * crossing / 1e9 / seconds:.0f} Gbit/s",
+            "average rate of that": f"{8 * crossing / 1e9 / seconds:.0f} Gbit/s",
         }
-    if not rows:
+    if not columns:
         return message.nothing_recorded("job of many nodes")
-    return pd.DataFrame.from_dict(rows, orient="index")
+    return pd.DataFrame(columns)
+
+
+@checked
+def predicted(models: Iterable[Recipe], machine: Machine, layouts: Iterable[Mapping[str, Any]]):
+    """What the planner expects of each model in each layout on all GPUs of a machine, none of it measured (pandas).
+
+    In bf16, SAMPLES_A_GPU samples a GPU and step, with the distributed optimizer, sequence parallelism where there is
+    TP, and collectives overlapped.
+
+    Args:
+        layouts: changes for `with_`, such as {"tensor_parallel": 4, "pipeline_parallel": 2}; the rest is DP.
+
+    Raises:
+        PreflightError: a layout that the model cannot have; the message says why.
+    """
+    import pandas as pd
+
+    gpus, rows = len(machine.gpus), {}
+    room, layouts = min(gpu.memory_bytes for gpu in machine.gpus) / 1e9, list(layouts)
+    for model in models:
+        for layout in layouts:
+            split = {"sequence_parallel": layout.get("tensor_parallel", 1) > 1, "distributed_optimizer": True}
+            changes = IN_BF16 | {"processes": gpus, "global_batch_size": SAMPLES_A_GPU * gpus} | split | dict(layout)
+            plan = planner.predict(replace(model, stock=False).with_(**changes), machine)
+            crossing = sum(costs.crossing_bytes(plan.recipe, gpus // machine.nodes).values()) / gpus
+            name = plan.recipe.layout.name.partition("+")[0]
+            rows[plan.recipe.name, name] = {
+                "GB a GPU": f"{plan.gigabytes:,.0f}",
+                "step": f"{plan.step.seconds:.1f} s" if plan.fits else f"does not fit in {room:.0f} GB",
+                "GB to other nodes, a GPU and step": f"{crossing / 1e9:,.1f}" if plan.fits else "–",
+            }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(["model", f"on {machine.name}, predicted"])
 
 
 def without_nvlink():

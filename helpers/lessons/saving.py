@@ -5,7 +5,6 @@ import random
 from collections.abc import Iterable
 
 from helpers.lessons.exercises import told
-from helpers.show import numbers
 from helpers.show.arguments import checked
 from helpers.show.message import Message
 
@@ -13,6 +12,7 @@ from helpers.show.message import Message
 GPU_HOURS_BETWEEN_FAILURES = 16_384 * 54 * 24 / 419
 RESTART_SECONDS = 600  # from a failure to the next step: noticed, queued again, loaded
 DAYS = 30
+UNITS = ((86400, 4, "days"), (3600, 2, "h"), (60, 2, "min"))  # seconds of each, and from how many on it is used
 EXERCISE = {"gpus": 1024, "save_seconds": 45.0}
 WITHIN = 0.002  # of the run's time, from the best
 
@@ -27,15 +27,17 @@ def mean_time_between_failures(gpus: int) -> float:
 def lost_share(every: float, save_seconds: float, between_failures: float, restart: float = RESTART_SECONDS) -> float:
     """The share of time that is no progress: saving, the work since the last checkpoint, and starting again.
 
-    save ÷ every + (every ÷ 2 + restart) ÷ time between failures: to first order, Young 1974; Daly 2006. All in seconds;
+    1 − every ÷ (M e^(restart ÷ M) (e^((every + save) ÷ M) − 1)), M the time between failures: Daly
+    2006. To first order, where all else is small against M, save ÷ every + (every ÷ 2 + restart) ÷ M. All in seconds;
     `save_seconds` is how long training stands still for a checkpoint.
     """
-    return save_seconds / every + (every / 2 + restart) / between_failures
+    failing = between_failures
+    return 1 - every / (failing * math.exp(restart / failing) * math.expm1((every + save_seconds) / failing))
 
 
 @checked
 def best_interval(save_seconds: float, between_failures: float) -> float:
-    """Seconds between two checkpoints with the least lost: √(2 × save × time between failures)."""
+    """Seconds between two checkpoints with the least lost, to first order: √(2 × save × time between failures)."""
     return math.sqrt(2 * save_seconds * between_failures)
 
 
@@ -52,14 +54,22 @@ def table(gpus: Iterable[int], save_seconds: Iterable[float]):
             rows.append(
                 {
                     "GPUs": f"{count:,}",
-                    "a failure every": numbers.duration(failing),
-                    "training waits": numbers.duration(seconds),
-                    "save every": numbers.duration(best),
+                    "a failure every": _in_words(failing),
+                    "a save stops training for": _in_words(seconds),
+                    "save every": _in_words(best),
                     "lost": f"{lost_share(best, seconds, failing):.1%}",
                     "lost, saving every 4 h": f"{lost_share(4 * 3600, seconds, failing):.1%}",
                 }
             )
-    return pd.DataFrame(rows).set_index(["GPUs", "a failure every", "training waits"])
+    return pd.DataFrame(rows).set_index(["GPUs", "a failure every", "a save stops training for"])
+
+
+def _in_words(seconds: float) -> str:
+    """One unit, two digits: "60 s", "5.6 min", "49 h", "33 days"."""
+    for size, least, unit in UNITS:
+        if (count := seconds / size) >= least:
+            return f"{count:.{int(count < 10)}f} {unit}"
+    return f"{seconds:.0f} s"
 
 
 @checked

@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +55,7 @@ class Wire(threading.Thread):
             self.counted.append((time.time(), self.hosts.sent_bytes()))
             for line in tail.read().splitlines():
                 if step := logs.parse_step(line):
-                    self.steps[step.step] = (_logged(line), step.milliseconds)
+                    self.steps[step.step] = (logs.written_at(line), step.milliseconds)
             phase = max(0, (max(self.steps, default=0) - STARTS) // STEPS)
             if phase > at and phase < len(self.rates):
                 at = phase
@@ -244,26 +243,20 @@ def on_cpu() -> Machine:
 
 @checked
 def table(measured: Mapping[str, Any]):
-    """A row a layout: MB a step counted at the interfaces and by formula, milliseconds a step at each rate (pandas)."""
+    """A column a layout: MB a step, counted at the interfaces and by formula, and ms at each rate (pandas)."""
     import pandas as pd
 
     if not measured["layouts"]:
         return message.nothing_recorded("measurement of a wire between two hosts")
-    rows = {}
+    columns = {}
     for name, one in measured["layouts"].items():
-        rows[name] = {"MB a step, counted": f"{one['sent_bytes'] / 1e6:.1f}"}
-        rows[name]["by formula"] = f"{one['expected_bytes'] / 1e6:.1f}"
-        rows[name] |= {f"ms a step, {rate}": f"{ms:,.0f}" for rate, ms in one["step_ms"].items()}
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(f"on {measured['measured_on']}")
+        columns[name] = {"MB a step, counted": f"{one['sent_bytes'] / 1e6:.1f}"}
+        columns[name]["MB a step, by formula"] = f"{one['expected_bytes'] / 1e6:.1f}"
+        columns[name] |= {f"ms a step, {rate}": f"{ms:,.0f}" for rate, ms in one["step_ms"].items()}
+    return pd.DataFrame(columns).rename_axis(f"on {measured['measured_on']}")
 
 
 def _named(megabits: float | None) -> str:
     if megabits is None:
         return "free"
     return f"{megabits / 1000:g} Gbit/s" if megabits >= 1000 else f"{megabits:g} Mbit/s"
-
-
-def _logged(line: str) -> float:
-    """When Megatron wrote a line, in seconds since 1970: "[2026-11-26 15:34:52.072593]"."""
-    start = line.index("[20") + 1
-    return datetime.strptime(line[start : line.index("]", start)], "%Y-%m-%d %H:%M:%S.%f").timestamp()

@@ -22,6 +22,7 @@ MODEL_PARTS["output"] = RUN_COLOURS[0]
 MAX_IN_A_STAGE = 128
 MAX_RANKS = 16_384  # the grid of so many is there within seconds
 MAX_ROWS, MAX_COLUMNS, MAX_COPIES = 8, 16, 8  # ranks drawn at most; what is left out is said in the figure
+MAX_ON_NODES = 128  # ranks of a picture of nodes, of which none is left out
 
 
 @checked
@@ -95,6 +96,66 @@ def rank_grid(layout: Layout, rank: Annotated[int, bounds.PLACE] = 0) -> Picture
     spoken = [f"{d} parallel with {_listing(partners[d])}" for d in used if partners[d]]
     many = f"{layout.world_size} rank" + "s" * (layout.world_size > 1)
     return Picture(figure, f"Grid of {many}, {layout.name}. Rank {rank} is " + ("; ".join(spoken) or "alone") + ".")
+
+
+@checked
+def ranks_on_nodes(
+    layout: Layout, ranks_per_node: Annotated[int, bounds.RANKS], rank: Annotated[int, bounds.PLACE] = 0
+) -> Picture:
+    """The nodes of a run, each with its ranks, and whom one of them talks to, in the colour of the dimension.
+
+    Ranks count node by node, as torchrun numbers them. Tinted: the tensor-parallel groups. An arrow joins neighbouring
+    nodes that share a group, in the colour of its dimension; dimensions without arrows stay inside their nodes.
+
+    Raises:
+        ValueError: as `rank_grid`, or the ranks do not fill whole nodes, or are more than a figure shows.
+    """
+    require(layout, rank)
+    if layout.world_size % ranks_per_node or layout.world_size > MAX_ON_NODES:
+        whole = f"{layout.name} has {layout.world_size} ranks, {ranks_per_node} on each node"
+        raise ValueError(f"{whole}: it takes whole nodes, and {MAX_ON_NODES} ranks at most. Change processes.")
+    groups = rank_groups(layout)
+    partners = {d: [r for r in _group_of(groups[d], rank) if r != rank] for d in groups}
+    used = [d for d in EXCHANGES if max(map(len, groups[d])) > 1]
+    nodes, tensors = layout.world_size // ranks_per_node, layout.tensor_parallel
+    columns = 8 if ranks_per_node % 8 == 0 and tensors == 8 else min(4, ranks_per_node)
+    rows = -(-ranks_per_node // columns)
+    stage = layout.world_size // layout.pipeline_parallel
+    in_a_line = tensors if tensors > ranks_per_node else stage  # a group that leaves its node, or a stage
+    beside = min(nodes, MAX_COLUMNS // columns)
+    if 1 < in_a_line // ranks_per_node < beside:
+        beside = in_a_line // ranks_per_node
+    lines = -(-nodes // beside)
+    box, gap, head, left, top = 0.4, 0.55, 0.32, 0.2, 0.15
+    wide, high = max(1.6, box * columns + 0.16), box * rows + head + 0.12
+    below = top + lines * (high + gap) - gap
+    width, height = max(left + beside * (wide + gap) - gap + 0.2, 7.4), below + 0.3 * max(1, len(used)) + 0.3
+    corner = {n: (left + n % beside * (wide + gap), top + n // beside * (high + gap)) for n in range(nodes)}
+    with style.apply():
+        figure, axes = canvas(width, height)
+        for node, (x, y) in corner.items():
+            rounded(axes, x, y, wide, high, PALE, "#BBBBBB")
+            named = layout.pipeline_parallel > 1 and stage % ranks_per_node == 0
+            text = f"node {node}" + f", stage {node * ranks_per_node // stage}" * named
+            axes.text(x + 0.1, y + 0.19, text, va="center", fontsize=10.5, color=INK)
+            at = {
+                r: (x + 0.1 + box * (i % columns), y + head + box * (i // columns))
+                for i, r in enumerate(range(node * ranks_per_node, (node + 1) * ranks_per_node))
+            }
+            for group in groups["tensor"] if tensors > 1 else ():
+                if here := [at[r] for r in group if r in at]:
+                    (x0, y0), (x1, y1) = here[0], here[-1]
+                    size = x1 - x0 + 0.94 * box, y1 - y0 + 0.94 * box
+                    rounded(axes, x0 - 0.03 * box, y0 - 0.03 * box, *size, tint(COLOURS["tensor"], 0.2), "none")
+            for r, (left_edge, upper_edge) in at.items():
+                _rank_box(axes, left_edge + 0.02, upper_edge + 0.02, box * 0.9, r, rank, partners)
+        crossing = _between_nodes(axes, corner, (wide, high, beside), used, groups, ranks_per_node)
+        _exchanges(axes, (0.2, below + 0.2), False, used, groups, rank, partners)
+    inside = [d for d in used if d not in crossing]
+    said = "; ".join(f"{d} parallel with {_listing(partners[d])}" for d in used) or "alone"
+    alt = f"{nodes} nodes of {ranks_per_node} ranks, {layout.name}. Rank {rank} is {said}."
+    alt += f" Between nodes: {', '.join(crossing) or 'nothing'}; inside: {', '.join(inside) or 'nothing'}."
+    return Picture(figure, alt)
 
 
 def require(layout: Layout, rank: int) -> None:
@@ -173,6 +234,26 @@ def _between(axes, corner, step, shape, used):
             middle, edge = y + step * (contexts - 0.12) / 2, x + step * (tensors + 0.08)
             ends = (edge, middle), (edge + step * 0.52, middle)
             axes.annotate("", *ends, arrowprops=dict(arrow, color=COLOURS["data"]))
+
+
+def _between_nodes(axes, corner, shape, used, groups, ranks_per_node) -> list[str]:
+    """An arrow a dimension between neighbours that share a group of it; the dimensions that leave a node."""
+    wide, high, beside = shape
+    spread = {d: [{r // ranks_per_node for r in group} for group in groups[d]] for d in used}
+    crossing = [d for d in used if any(len(nodes) > 1 for nodes in spread[d])]
+    for node, (x, y) in corner.items():
+        right, below = (node + 1, (x + wide, y + high / 2), (1, 0)), (node + beside, (x + wide / 2, y + high), (0, 1))
+        for other, (start_x, start_y), (across, down) in (right, below):
+            if other not in corner or (across and other % beside == 0):
+                continue
+            shared = [d for d in crossing if any({node, other} <= nodes for nodes in spread[d])]
+            for place, dimension in enumerate(shared):
+                aside = 0.24 * (place - (len(shared) - 1) / 2)
+                start = (start_x + 0.04 * across + aside * down, start_y + 0.04 * down + aside * across)
+                end = (start[0] + 0.47 * across, start[1] + 0.47 * down)
+                arrow = {"arrowstyle": "<|-|>", "shrinkA": 0, "shrinkB": 0, "lw": 2.2, "mutation_scale": 11}
+                axes.annotate("", start, end, arrowprops=arrow | {"color": COLOURS[dimension]})
+    return crossing
 
 
 def _exchanges(axes, corner, beside, used, groups, rank, partners):

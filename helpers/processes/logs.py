@@ -3,6 +3,7 @@
 import json
 import re
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 STEP = re.compile(
@@ -61,6 +62,12 @@ def parse_step(line: str) -> Step | None:
         return None
     loss = LOSS.search(line)
     return Step(int(step), int(train_iters), spent, int(batch), number(loss[1]) if loss else None)
+
+
+def written_at(line: str) -> float:
+    """When Megatron wrote a line, in seconds since 1970: "[2026-11-26 15:34:52.072593]"."""
+    start = line.index("[20") + 1
+    return datetime.strptime(line[start : line.index("]", start)], "%Y-%m-%d %H:%M:%S.%f").timestamp()
 
 
 def number(text: str | None) -> float | None:

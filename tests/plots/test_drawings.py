@@ -115,6 +115,29 @@ def test_there_is_no_rank_beyond_the_layout():
         plots.rank_grid(Layout(tensor_parallel=2), 2)
 
 
+@pytest.mark.parametrize(
+    ("sizes", "between"),
+    [
+        ({"tensor_parallel": 4, "pipeline_parallel": 2}, "Between nodes: data, pipeline; inside: tensor."),
+        ({"tensor_parallel": 16}, "Between nodes: tensor, data; inside: nothing."),
+        ({"tensor_parallel": 8}, "Between nodes: data; inside: tensor."),
+        (
+            {"tensor_parallel": 2, "pipeline_parallel": 4, "context_parallel": 2},
+            "pipeline; inside: tensor, context, data.",
+        ),
+    ],
+)
+def test_nodes_show_every_rank_and_which_groups_leave_them(sizes, between):
+    picture = plots.ranks_on_nodes(Layout(32, **sizes), ranks_per_node=8)
+    assert looks_right(picture) and between in picture.alt
+    assert sorted(int(text) for text in texts(picture) if text.isdigit()) == list(range(32))
+
+
+def test_nodes_are_whole():
+    with pytest.raises(ValueError, match="DP12 has 12 ranks, 8 on each node: it takes whole nodes"):
+        plots.ranks_on_nodes(Layout(12), 8)
+
+
 # ---- sizes -------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("recipe", [recipes.gpt3_345m(), recipes.llama3_8b(), recipes.gpt3_857m()])
 def test_sizes_stack_to_the_whole(recipe):
