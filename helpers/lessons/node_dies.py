@@ -99,6 +99,7 @@ def happened(alone: Run, data, job, after_step: int) -> dict:
     return found | {"measured_on": machine.kind}
 
 
+@checked
 def by_start(log: str, began: float) -> list[dict]:
     """Of each start that took a step: its "steps" and the checkpoints it "saved", as [step, seconds since `began`]."""
     starts = []
@@ -114,6 +115,7 @@ def by_start(log: str, began: float) -> list[dict]:
     return starts
 
 
+@checked
 def came_back(first: dict, second: dict) -> tuple[float, str]:
     """When the second start had done its first step, and what that says."""
     step, seconds = second["steps"][0]

@@ -1,11 +1,13 @@
 """What notebooks 00, 03 and 11 quote of Megatron stands so in the installed one."""
 
 import re
+import subprocess
 
 import nbformat
 import pytest
 
 from helpers.machine import PROJECT, megatron_source
+from helpers.machine.megatron_flags import FLAG, known
 
 PAGE = PROJECT / "notebooks" / "00_environment_check.ipynb"
 FILES = {"args.": "training/arguments.py", "local_rank": "training/config/common_config.py"}
@@ -49,6 +51,8 @@ def test_the_order_of_collectives_and_gemms_is_megatrons():
     [
         ("training/arguments.py", 143, "os.getenv('RANK'"),
         ("training/arguments.py", 144, "WORLD_SIZE"),
+        ("training/config/common_config.py", 85, '"LOCAL_RANK"'),
+        ("training/config/training_config.py", 82, "exit_signal: signal.Signals = signal.SIGTERM"),
         ("training/initialize.py", 352, "torch.distributed.init_process_group("),
         ("core/parallel_state.py", 617, '"tp-cp-ep-dp-pp"'),
         ("training/arguments.py", 1740, "args.async_save"),
@@ -62,3 +66,14 @@ def test_a_line_of_megatron_that_notebook_11_names_is_that_line(file, line, word
     page = PROJECT / "notebooks" / "11_many_nodes.ipynb"
     text = "\n".join(cell.source for cell in nbformat.read(page, 4).cells if cell.cell_type == "markdown")
     assert file.rpartition("/")[2] in text and str(line) in text
+
+
+def test_the_batch_script_of_notebook_11_is_one():
+    """Its shell is parsed, each of Megatron's flags known; what it does was rehearsed (benchmarks/slurm_by_hand.py)."""
+    text = (PROJECT / "notebooks" / "11_many_nodes.ipynb").read_text()
+    page = "\n".join(cell.source for cell in nbformat.reads(text, 4).cells if cell.cell_type == "markdown")
+    (script,) = re.findall(r"```bash\n(#!/usr/bin/env bash\n#SBATCH.*?)```", page, flags=re.DOTALL)
+    parsed = subprocess.run(["bash", "-n"], input=script, text=True, capture_output=True)
+    assert parsed.returncode == 0 and not parsed.stderr
+    flags = set(FLAG.findall(script[script.index("torchrun Megatron-LM") :])) | {"--tensor-model-parallel-size"}
+    assert {"--exit-signal-handler", "--exit-signal", "--save", "--load"} < flags <= known()
