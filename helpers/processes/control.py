@@ -21,7 +21,7 @@ from pathlib import Path
 import psutil
 
 from helpers.machine import PROJECT
-from helpers.processes import locks, logs, slurm
+from helpers.processes import hang, locks, logs, slurm
 from helpers.processes.locks import Busy, held
 from helpers.processes.status import begin, read_status, write_status
 
@@ -31,6 +31,7 @@ STOP = "stop"  # in the directory of a run on Slurm: its ranks were told to save
 SAVE = "USR1"  # the signal that tells them, and that Slurm sends before the time limit
 JOB_SECONDS = 60  # what Slurm takes to end a job that is cancelled, its KillWait included
 SUSPENDED = "the run's supervisor is stopped (SIGSTOP): run.stop() ends the run, SIGCONT lets it go on"
+SILENT_SECONDS = 3  # of the log, before its ranks are looked at one by one
 GONE_SECONDS = 10  # what the kernel takes to bury killed processes on a busy machine, at most
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
 
@@ -103,6 +104,10 @@ def standstill(run_directory: Path) -> str | None:
         return "; ".join(filter(None, [str(job), last.get("queued_again") or without_a_word]))
     if suspended(run_directory):
         return SUSPENDED
+    with contextlib.suppress(OSError, psutil.NoSuchProcess):
+        silent_seconds = time.time() - (Path(run_directory) / "log.txt").stat().st_mtime
+        if not job and silent_seconds > SILENT_SECONDS and (supervisor := _supervisor(run_directory)):
+            return hang.stopped_by_a_signal(hang.ranks_among(supervisor.children(recursive=True)))
     return None
 
 

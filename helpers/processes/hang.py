@@ -15,6 +15,7 @@ QUIET_PHASE_SECONDS = 1200  # evaluating, or writing a checkpoint
 LINGER_SECONDS = 30  # after training, when all is evaluated and written: only the processes' end is left
 DUMP_SECONDS = 3  # for a hanging rank to print where it stands
 FRAME = re.compile(r'File "(.+?)", line (\d+)')
+OF_A_RANK = "TORCHELASTIC_RUN_ID"  # a variable that torchrun sets for each
 READS_GPU = re.compile(r"\.item\(\)|\.tolist\(\)|\.cpu\(\)|synchronize\(")
 PHASES = {"saving checkpoint": "successfully saved", "Evaluating on": " loss at iteration"}  # first and last words
 
@@ -90,6 +91,28 @@ def waits_for_others(stacks: str) -> bool:
         return True
     innermost = FRAME.search(main)
     return bool(innermost and READS_GPU.search(linecache.getline(innermost[1], int(innermost[2]))))
+
+
+def ranks_among(processes: Iterable[psutil.Process]) -> dict[int, psutil.Process]:
+    """Those that are ranks, by rank."""
+    ranks = {}
+    for process in processes:
+        with contextlib.suppress(psutil.Error, KeyError):
+            rank = int(process.environ()["RANK"])
+            if OF_A_RANK not in process.parent().environ():  # that is torchrun; a rank's own children have it, too
+                ranks[rank] = process
+    return ranks
+
+
+def stopped_by_a_signal(ranks: dict[int, psutil.Process]) -> str | None:
+    """Which ranks a signal (SIGSTOP) has stopped, and what to do, in words; None where none is."""
+    stopped = []
+    for rank, process in sorted(ranks.items()):
+        with contextlib.suppress(psutil.Error):
+            if process.status() == psutil.STATUS_STOPPED:
+                stopped.append(f"rank {rank} (process {process.pid})")
+    fix = "stopped by SIGSTOP, so the run stands still. SIGCONT lets it go on, run.stop() ends it"
+    return f"{', '.join(stopped)}: {fix}" if stopped else None
 
 
 def dump(ranks: dict[int, psutil.Process]) -> list[int]:

@@ -10,9 +10,7 @@ from collections.abc import Callable, Sequence
 
 import psutil
 
-from helpers.processes import control
-
-OF_A_RANK = "TORCHELASTIC_RUN_ID"  # a variable that torchrun sets for each
+from helpers.processes import control, hang
 
 
 class Owned:
@@ -88,13 +86,7 @@ class Owned:
 
 def ranks_of(command: Owned) -> dict[int, psutil.Process]:
     """The living rank processes by rank, of all torchruns that came of the command."""
-    ranks = {}
-    for process in command.living():
-        with contextlib.suppress(psutil.Error, KeyError):
-            rank = int(process.environ()["RANK"])
-            if OF_A_RANK not in process.parent().environ():  # that is torchrun; a rank's own children have it, too
-                ranks[rank] = process
-    return ranks
+    return hang.ranks_among(command.living())
 
 
 def _lives(process: psutil.Process) -> bool:

@@ -78,7 +78,7 @@ class Run:
         while self.torchrun.code is None and not self.stop_asked and not self.wrong_start and not hangs:
             self._wait()
             self._look()
-            hangs = self._hangs()
+            hangs = not self.stop_asked and self._hangs()
         if hangs and self.watch.is_over:
             self._log(f"training was done, but the ranks did not end: silent for {self.watch.allowed_seconds():.0f} s")
             self._end_processes()
@@ -171,13 +171,14 @@ class Run:
         damaged = loading.set_aside(self.launch_log(), self.checkpoints, self.goes_on_after) if did_not_load else []
         repaired = damaged + checkpoints.repair(self.checkpoints, 0)
         self.rank_logs.merge(final=True)
-        if self.stop_asked:
-            self._log(f"stopped: {self.stop_asked}")
+        stopped = self.stop_asked if state == "stopped" else None  # it may have ended by itself before it was asked to
+        if stopped:
+            self._log(f"stopped: {stopped}")
         if note or damaged:
             self._log("; ".join(filter(None, [note, *repaired])))
         if state == "finished":  # all of it is in log.txt
             shutil.rmtree(self.rank_directory, ignore_errors=True)
-        reason = self.stop_asked if failure is None else "; ".join(filter(None, [failure.reason, note, *damaged]))
+        reason = stopped if failure is None else "; ".join(filter(None, [failure.reason, note, *damaged]))
         ended = time.time()
         control.write_status(
             self.directory,

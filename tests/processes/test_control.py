@@ -9,6 +9,7 @@ import sys
 import tempfile
 import textwrap
 import time
+import types
 from pathlib import Path
 
 import checkpoint_files
@@ -19,6 +20,7 @@ from patience import HANG_SECONDS, wait_for
 from tiny_ranks import STEP_LINE, all_ranks, end_of, listening, log_of, nobody_lives, start, write_run
 
 from helpers.processes import control, hang, logs, programs, run_directory
+from helpers.processes import supervisor as supervising
 
 
 @pytest.fixture
@@ -216,14 +218,34 @@ def test_a_killed_supervisor_and_torchrun_leave_what_stop_finds(run):
 def test_a_supervisor_that_is_stopped_is_told_and_ends_when_it_is_asked_to(run):
     directory, supervisor = run("signal.signal(signal.SIGTERM, lambda *_: (print('goodbye'), sys.exit(1)))\nsteps()")
     ranks = all_ranks(directory)
-    assert not control.suspended(directory)
-    for process in [psutil.Process(control.read_status(directory)["torchrun_pid"]), *ranks, supervisor.process]:
+    assert not control.suspended(directory) and control.standstill(directory) is None
+    for rank in ranks:
+        rank.send_signal(signal.SIGSTOP)
+    told = wait_for(lambda: control.standstill(directory), "words on the ranks' stop")
+    assert told.startswith(f"rank 0 (process {ranks[0].pid}), rank 1 (process {ranks[1].pid}): stopped by SIGSTOP")
+    for process in [psutil.Process(control.read_status(directory)["torchrun_pid"]), supervisor.process]:
         process.send_signal(signal.SIGSTOP)
     wait_for(lambda: control.suspended(directory), "the supervisor's stop")
     assert control.state(directory) == "running"
     assert control.stop(directory) == "stopped", "it was woken and ended the run itself"
     assert log_of(directory).count("goodbye") == 2, "the stopped ranks were woken, too, and heard of it"
     assert nobody_lives(directory, [p.pid for p in ranks])
+
+
+@pytest.mark.parametrize(
+    ("state", "reason", "logged"),
+    [("stopped", "asked to by SIGTERM", "=== stopped: asked to by SIGTERM ===\n"), ("finished", None, "")],
+)
+def test_the_log_and_the_status_say_the_same_of_the_end(tmp_path, state, reason, logged):
+    """Of a run that ended while its supervisor was stopped by a signal the log said that it was stopped, too."""
+    control.write_status(tmp_path, state="running", launch=1, started=time.time())
+    options = supervising.parser().parse_args(["--run-directory", str(tmp_path), "--processes", "1"])
+    options.detached = True
+    run = supervising.Run(options)
+    run.torchrun, run.stop_asked = types.SimpleNamespace(code=0), "asked to by SIGTERM"
+    run._conclude(state, None)
+    status = control.read_status(tmp_path)
+    assert (status["state"], status["reason"], log_of(tmp_path)) == (state, reason, logged)
 
 
 def test_a_killed_torchrun_leaves_no_rank(run):
