@@ -110,11 +110,10 @@ def in_words(kind) -> str:
 
 def what_is_wrong(function: Callable, signature: inspect.Signature, arguments: tuple, named: dict) -> str | None:
     """The first argument that is of another kind, in a sentence; None where all are as annotated."""
-    name = _called(function)
     try:
         given = signature.bind(*arguments, **named).arguments
     except TypeError as error:
-        return f"{name}: {error}.{_meant(signature, named)} It takes {_without_kinds(signature)}."
+        return f"{_called(function)}: {error}.{_meant(signature, named)} It takes {_without_kinds(signature)}."
     kinds = _kinds(function)
     for parameter, value in given.items():
         kind, several = kinds.get(parameter, typing.Any), signature.parameters[parameter].kind
@@ -129,7 +128,7 @@ def what_is_wrong(function: Callable, signature: inspect.Signature, arguments: t
                     if _is_ours(value, kind) and not fits(value, kinds.get(other, types.NoneType))
                 ]
                 swapped = f" What stands at {there[0]} is one: they are swapped." if there else ""
-                return f"{name}({parameter}={_shown(one)}): it takes {in_words(kind)}{_but(one, kind)}.{swapped}"
+                return f"{_called(function)}({parameter}={_shown(one)}): it takes {in_words(kind)}{_but(one, kind)}.{swapped}"
     return None
 
 
