@@ -128,7 +128,8 @@ def what_is_wrong(function: Callable, signature: inspect.Signature, arguments: t
                     if _is_ours(value, kind) and not fits(value, kinds.get(other, types.NoneType))
                 ]
                 swapped = f" What stands at {there[0]} is one: they are swapped." if there else ""
-                return f"{_called(function)}({parameter}={_shown(one)}): it takes {in_words(kind)}{_but(one, kind)}.{swapped}"
+                asked = f"{_called(function)}({parameter}={_shown(one)})"
+                return f"{asked}: it takes {in_words(kind)}{_but(one, kind)}.{swapped}"
     return None
 
 

@@ -242,13 +242,13 @@ def kill_at(root: Path, step: int) -> threading.Thread:
 
 
 @pytest.mark.train
-def test_five_kills_leave_no_trace_in_the_losses(tiny_recipe, small_corpus, tmp_path, capsys):
-    """fp32 on the CPU: the losses of the run that was killed five times equal the other's to the last bit."""
+def test_three_kills_leave_no_trace_in_the_losses(tiny_recipe, small_corpus, tmp_path, capsys):
+    """fp32 on the CPU: the losses of the run that was killed three times equal the other's to the last bit."""
     recipe = tiny_recipe.with_(train_iters=STEPS, eval_interval=1000, save_interval=4)
     untouched = launch.train(recipe, small_corpus, runs_dir=tmp_path / "untouched", machine=CPU)
 
     seed = int(os.environ.get("KILL_SEED", "20260101"))
-    points = sorted(random.Random(seed).sample(range(2, STEPS - 2), 5))
+    points = sorted(random.Random(seed).sample(range(2, STEPS - 2), 3))
     for point in points:
         killer = kill_at(tmp_path / "killed", point)
         with pytest.raises(launch.TrainingFailed):
@@ -257,7 +257,7 @@ def test_five_kills_leave_no_trace_in_the_losses(tiny_recipe, small_corpus, tmp_
     killed = launch.train(recipe, small_corpus, runs_dir=tmp_path / "killed", machine=CPU)
 
     assert len(list((tmp_path / "killed" / recipe.name).iterdir())) == 1, "every launch took the same directory up"
-    assert (killed.path / "log.txt").read_text().count(logs.LAUNCH_MARK) == 6
+    assert (killed.path / "log.txt").read_text().count(logs.LAUNCH_MARK) == 4
     assert list(killed.losses.index) == list(range(1, STEPS + 1))
     assert killed.losses.to_dict() == untouched.losses.to_dict(), f"seed {seed}, killed at {points}"
     assert "Picking up the unfinished run" in capsys.readouterr().out

@@ -146,12 +146,11 @@ def test_torchs_own_sharding(folder):
 
 
 @pytest.mark.train
-def test_megatrons_own_sharding_and_its_resume(folder, one_rank):
-    """Saved half way, which hangs in Megatron itself, and picked up: the losses of one rank, and then its own again."""
+def test_megatrons_own_sharding(folder, one_rank):
+    """Saved half way, which hangs in Megatron itself; how it goes on from there is tested with `lessons.sharding`."""
     fsdp = words("--use-megatron-fsdp --ckpt-format fsdp_dtensor --calculate-per-token-loss")
     whole = train(folder, "fully sharded", 2, *fsdp, *saved(folder, "fully sharded"))
     assert len(whole) == STEPS and largest_difference(whole, one_rank) <= ROUNDING
-    assert train(folder, "fully sharded again", 2, *fsdp, *from_half(folder, "fully sharded")) == second_half(whole)
 
 
 PIPELINES = {

@@ -29,11 +29,7 @@ GPT = recipes.gpt3_345m().scaled_to("cpu").with_(**TINY)
 LLAMA = recipes.llama3_8b().scaled_to("cpu").with_(**TINY, ffn_hidden_size=96)
 
 WORKS = {
-    "TP2": (LLAMA, Layout(tensor_parallel=2)),
-    "TP2+SP": (GPT.with_(dtype="bf16"), Layout(tensor_parallel=2, sequence_parallel=True)),
-    "PP2": (GPT.with_(recompute="full"), Layout(pipeline_parallel=2)),
-    "PP2×VPP2": (GPT.with_(num_layers=4), Layout(pipeline_parallel=2, virtual_pipeline_chunks=2)),
-    "DP2": (GPT.with_(hidden_size=256, vocab_size=4096, save_interval=2), Layout(processes=2)),
+    "PP2×VPP2": (GPT.with_(num_layers=4, recompute="full"), Layout(pipeline_parallel=2, virtual_pipeline_chunks=2)),
     "DP2+DistOpt": (
         GPT.with_(hidden_size=256, vocab_size=4096, save_interval=2, dtype="bf16"),
         Layout(processes=2, distributed_optimizer=True),
