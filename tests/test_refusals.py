@@ -1,6 +1,7 @@
 """What a learner may type by mistake, on every face: told in a sentence, at once, and nothing is left behind."""
 
 import math
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -27,7 +28,14 @@ from helpers.recipes.layout import rank_groups
 from helpers.runs import timeline
 
 NAN = math.nan
-TELLING = (TypeError, ValueError, RuntimeError, LookupError, OSError, ImportError)
+TELLING = (TypeError, ValueError, RuntimeError, LookupError, OSError, ImportError, AttributeError)
+
+
+class Rude:
+    """A class of somebody's own, which cannot even be shown."""
+
+    def __repr__(self):
+        raise RuntimeError("no")
 
 
 def told(call) -> str:
@@ -56,6 +64,20 @@ def told(call) -> str:
         (lambda c: corpus.build_index("5", 64, split="8,1,1", count=5), "a corpus, such as corpus.prepare()"),
         (lambda c: corpus.build_index(c, None, split="8,1,1", count=5), "not None"),
         (lambda c: corpus.build_index(c, 64, split=None, count=5), "a text, not None"),
+        (lambda c: plots.split_parts(c, "8,1,1", sequence_length=0), "from 1 to 16,777,216"),
+        (lambda c: corpus.draw(c, 64, sed=1), "corpus.draw: it takes no 'sed'. Did you mean seed?"),
+        (
+            lambda c: corpus.prepare(tokeniser="gpt2"),
+            "corpus.prepare: it takes no 'tokeniser'. Did you mean tokenizer?",
+        ),
+        (lambda c: corpus.prepare(Rude()), "corpus.prepare(name=<Rude>): it takes a name, or a path"),
+        (lambda c: corpus.prepare("sotu", workers=Rude()), "workers=<Rude>"),
+        (lambda c: corpus.prepare("sotu", text_key=" "), "the key or column with the text"),
+        (lambda c: corpus.blend({c: 10**400, replace(c, fingerprint="x"): 1}), "the weight about 10**400, which is no"),
+        (lambda c: corpus.blend({Rude(): 1, c: 1}), "<Rude> is no prepared corpus"),
+        (lambda c: c.token, "Corpus has no 'token'. Did you mean tokens?"),
+        (lambda c: recipes.gpt3_345m().command(c, entry_script=""), "entry_script='': an empty path names nothing"),
+        (lambda c: recipes.gpt3_345m().command(c, run_directory="a\0b"), "no path has a NUL character"),
         (lambda c: corpus.order(c, 0), "from 1 to 16,777,216"),
         (lambda c: corpus.order(c, 64), "give a blend"),
         (lambda c: corpus.watch_build(c, "8,1,1", 64, seconds=NAN), "a number above 0"),
@@ -96,6 +118,11 @@ def test_of_a_corpus(small_corpus, call, words):
         ({"seed": -1}, "seed=0 or more"),
         ({"lr": 1e300}, "from 0 to 1e+30"),
         ({"rotary_base": 0}, "from 1 to"),
+        ({"lr": Rude()}, "lr=<Rude>"),
+        ({"tensor_parallel": Rude()}, "tensor_parallel=<Rude>"),
+        ({"name": Rude()}, "name=<Rude>"),
+        ({"scaled_for": 3}, "scaled_for=3"),
+        ({"extra_flags": (None, "--bf16")}, "extra_flags=('--bf16',)"),
         ({"train_iters": 10**9, "global_batch_size": 10**8}, "samples of the run takes"),
     ],
 )
@@ -135,6 +162,20 @@ def test_of_a_recipe(tiny_recipe, small_corpus, changes, words):
         (lambda: timeline.write(None, "x.json"), "the timeline of a step"),
         (lambda: timeline.reduce(None), "a path, or a text"),
         (lambda: layouts.beside(None, None), "the timeline of a step"),
+        (lambda: plots.narrow_wire({"layouts": {"TP2": {"step_ms": {"free": NAN}, "sent_bytes": 1}}}), "lessons.wires"),
+        (lambda: plots.narrow_wire({"layouts": {"TP2": {}}}), "lessons.wires.measure"),
+        (lambda: plots.signed_differences({"a": (None,)}), "tuple in it is a tuple of 1"),
+        (lambda: plots.data_parallel_cost(one for one in [None, 5]), "5 in it is an int"),
+        (lambda: planner.with_others(one for one in [5]), "5 in it is an int"),
+        (lambda: Layout(tp=2), "Layout: it takes no 'tp'. Did you mean tensor_parallel?"),
+        (lambda: recipes.Nodes(2, 8, adress="a"), "Nodes: it takes no 'adress'. Did you mean address?"),
+        (lambda: recipes.gpt3_345m().train_iter, "Recipe has no 'train_iter'. Did you mean schedule.train_iters?"),
+        (lambda: setattr(recipes.gpt3_345m(), "name", "x"), "with_(name=…) makes another one"),
+        (lambda: recipes.gpt3_345m().with_(model=Rude()), "model=<Rude>"),
+        (lambda: recipes.Recipe.from_json(None), "the recipe is None, where a dict of its fields belongs"),
+        (lambda: recipes.Recipe.from_json({"name": "x", "model": 5}), "model is 5"),
+        (lambda: runs.recorded("h200", "gpt3_345m_300_bf16").los, "Recorded has no 'los'. Did you mean loss"),
+        (lambda: environment.all_reduce(sizes=[]), "there is no size"),
         (lambda: plots.step_parts([]), "there is no plan to draw"),
         (lambda: plots.predicted_and_measured(), "there is no timed run"),
         (lambda: plots.rank_grid(Layout(3, tensor_parallel=2)), "3 is not a multiple of it. processes=4"),
@@ -285,7 +326,7 @@ def test_of_ranks_that_are_too_many_or_too_few_for_a_grid():
         (lambda r, c: launch.one_of_many(r, c, steps=0), "from 1 to"),
         (lambda r, c: launch.train(r, c, predict={(1, 2): 3}), "tuple in it is a tuple"),
         (lambda r, c: launch.train(r, c, predict={"loss": [3]}), "list in it is a list"),
-        (lambda r, c: launch.train(r, c, hang_timeout_seconds=NAN), "hang_timeout_seconds=600, say"),
+        (lambda r, c: launch.train(r, c, hang_timeout_seconds=-1), "hang_timeout_seconds=600, say"),
         (lambda r, c: launch.train(r.with_(extra_flags=("--wandb-entity", "a\0b")), c), "NUL character"),
         (lambda r, c: experiments.pull_the_plug(r, c, step=0), "from 1 to"),
         (lambda r, c: experiments.layouts(r, c, {"tensor_parallel": "2"}), "tensor_parallel='2'"),

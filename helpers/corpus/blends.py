@@ -11,6 +11,7 @@ import hashlib
 import html
 import json
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from numbers import Real
@@ -20,10 +21,13 @@ from helpers.corpus import tokenizer as tokenizers
 from helpers.corpus.corpus import Corpus, CorpusError
 from helpers.machine import short_path
 from helpers.show import frames
+from helpers.show.names import named, told
+from helpers.show.numbers import as_typed
 
 EXAMPLE = "corpus.blend({speeches: 0.7, code: 0.3})"
 
 
+@told
 @dataclass(frozen=True)
 class Blend:
     """Corpora of one tokenizer with a weight each; training takes it wherever it takes a Corpus.
@@ -114,6 +118,7 @@ class Blend:
         return f"<b>Blend {html.escape(self.name)}</b>{frames.to_html(self.table())}<pre>{line}</pre>"
 
 
+@named
 def blend(weights: Mapping[Corpus, float]) -> Blend:
     """Mix corpora: of all samples that a run takes, each member gives its weight's share.
 
@@ -151,16 +156,16 @@ def _require_corpus(member) -> None:
         )
     if not isinstance(member, Corpus):
         raise CorpusError(
-            f"{member!r} is no prepared corpus: blend what corpus.prepare(…) returns, such as "
+            f"{as_typed(member)} is no prepared corpus: blend what corpus.prepare(…) returns, such as "
             "speeches = corpus.prepare('sotu')."
         )
 
 
 def _require_weight(member: Corpus, weight) -> None:
-    number = isinstance(weight, Real) and not isinstance(weight, bool) and math.isfinite(weight)
+    number = isinstance(weight, Real) and not isinstance(weight, bool) and weight <= sys.float_info.max
     if not number or weight <= 0:
         why = "Leave a corpus out that is not to be read." if number else "Weights need not sum to 1: 7 and 3 do."
-        raise CorpusError(f"{member.name} has the weight {weight!r}, which is no positive number. {why}")
+        raise CorpusError(f"{member.name} has the weight {as_typed(weight)}, which is no positive number. {why}")
 
 
 def _require_different(mix: Blend) -> None:

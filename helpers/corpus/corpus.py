@@ -12,6 +12,7 @@ import hashlib
 import html
 import json
 import os
+import string
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -23,15 +24,18 @@ from helpers.corpus import encoder, files, hub, index, manifest, sources
 from helpers.corpus import tokenizer as tokenizers
 from helpers.show import bounds, numbers
 from helpers.show.arguments import checked, fits
+from helpers.show.names import named, told
 from helpers.show.tables import visible_spaces
 
 FORMAT = 1
+BLANK = string.whitespace + "\0"
 
 
 class CorpusError(ValueError):
     """This corpus cannot be used for what was asked; the message says why and what to change."""
 
 
+@told
 @dataclass(frozen=True)
 class Corpus:
     """A prepared corpus.
@@ -202,6 +206,7 @@ def _load(backend: Path):
     return Tokenizer.from_file(str(backend))
 
 
+@named
 def prepare(
     name: str = "auto",
     *,
@@ -228,18 +233,16 @@ def prepare(
         RuntimeError: a tokenizing process was killed, for memory perhaps.
     """
     if workers is not None and (not isinstance(workers, int) or isinstance(workers, bool) or workers < 1):
-        raise CorpusError(f"workers={workers!r}: a number of tokenizing processes, 1 or more; None is one per core.")
+        raise CorpusError(f"workers={numbers.as_typed(workers)}: processes, 1 or more; None is one per core.")
     for asked, value in (("name", name), ("tokenizer", tokenizer)):
         if not isinstance(value, str | os.PathLike):
             hint = " The one of a corpus is data.tokenizer_path." if hasattr(value, "tokenizer_path") else ""
             shown = type(value).__name__ if hint else numbers.as_typed(value)
             raise CorpusError(f"corpus.prepare({asked}={shown}): it takes a name, or a path.{hint * (asked != 'name')}")
-    if not fits(text_key, str):
-        raise CorpusError(f"text_key={text_key!r}: the key or column with the text, such as 'text'.")
-    if cache is not None:
-        cache = machine.given_folder(cache, "corpus.prepare(cache={})")
-    else:
-        cache = machine.cache_root() / "corpus"
+    if not fits(text_key, str) or not text_key.strip() or "\0" in text_key:
+        raise CorpusError(f"text_key={numbers.as_typed(text_key)}: the key or column with the text, such as 'text'.")
+    usual = cache is None
+    cache = machine.cache_root() / "corpus" if usual else machine.given_folder(cache, "corpus.prepare(cache={})")
     if isinstance(name, Path) and not name.parts:
         raise sources.SourceError(f'{name!r}: an empty path is the current folder. Write "." if that is meant.')
     source = sources.find(str(name), text_key, cache)
@@ -274,7 +277,7 @@ def _label(tokenizer: str | Path) -> str:
 
 
 def _build(source: sources.Source, prefix: Path, tokenizer: str, text_key: str, workers: int) -> dict:
-    if not any(encoder.texts(source.file, text_key)):
+    if not any(text.strip(BLANK) for text in encoder.texts(source.file, text_key)):
         raise CorpusError(f"{source.note} It holds no text at all: there is nothing to train on.")
     made = prefix.parent / "tokenizer"
     vocabulary = tokenizers.make(tokenizer, made, encoder.texts(source.file, text_key))

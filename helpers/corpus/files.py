@@ -145,7 +145,10 @@ def line_blocks(file: TextFile) -> Iterator[tuple[int, bytes]]:
 def located(path: Path, first_line: int, error: UnreadableText) -> UnreadableText:
     """The error of a block of lines, with the file's name and the line's number in it."""
     offset, message = str(error).split(" ", 1)
-    return UnreadableText(f"{path}, line {first_line + int(offset)}: {message}")
+    line = first_line + int(offset)
+    if line > 1:  # the key was in those before it
+        message = message.replace("Name the key", f"Mend line {line}, or name the key")
+    return UnreadableText(f"{path}, line {line}: {message}")
 
 
 def _pieces(file: TextFile) -> Iterator[bytes]:

@@ -16,10 +16,12 @@ from helpers.corpus.blends import Blend
 from helpers.corpus.corpus import Corpus, CorpusError
 from helpers.show import bounds, frames
 from helpers.show.arguments import checked
+from helpers.show.names import told
 
 MOST = 10**7  # samples: a few seconds
 
 
+@told
 @dataclass(frozen=True)
 class Order:
     """The first samples of a blend's part. Both arrays have shape [samples].
@@ -75,7 +77,7 @@ def order(
     data: Blend | Corpus,
     sequence_length: Annotated[int, bounds.TOKENS],
     *,
-    split: str = "969,30,1",
+    split: str = "90,5,5",
     part: samples.Part = "train",
     count: Annotated[int, bounds.SAMPLES] = 1000,
 ) -> Order:

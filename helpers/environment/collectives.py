@@ -93,6 +93,8 @@ def all_reduce(
     """
     from helpers.processes import programs
 
+    if sizes is not None and not sizes:
+        raise ValueError("environment.all_reduce(sizes=[]): there is no size. Leave it out, or give some in bytes.")
     if sizes and min(sizes) < (least := 4 * processes):
         raise ValueError(
             f"environment.all_reduce(sizes=[{min(sizes)}]): an all-gather takes a part from each of {processes} "

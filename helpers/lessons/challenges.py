@@ -12,6 +12,7 @@ from helpers.recipes.preflight import sizes
 from helpers.recipes.settings import Batch, Speed
 from helpers.runs.results import Results
 from helpers.show.message import Message, Text
+from helpers.show.numbers import as_typed
 
 BROKEN = PROJECT / "notebooks" / "recorded" / "broken"
 SMALL_GPU = Machine(gpus=(GPU("a GPU of 16 GB", 16 * 2**30, (8, 6)),), transformer_engine=True)
@@ -192,7 +193,7 @@ def diagnose(number: int, cause) -> Message:
     if cause is ... or cause is None:
         return Message("asked", f"{name}: put one of these names where the … is. {choices}.")
     if not isinstance(cause, str) or cause.strip().casefold() not in CAUSES:
-        return Message("wrong", f"{name}: {cause!r} is none of the names. {choices}.")
+        return Message("wrong", f"{name}: {as_typed(cause)} is none of the names. {choices}.")
     fault = FAULTS[number]
     if cause.strip().casefold() != fault.cause:
         return Message("wrong", f"{name}: not that. {fault.look}")

@@ -6,10 +6,14 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from numbers import Real
+from typing import Annotated
 
 from helpers.lessons.answers import ANSWERS
+from helpers.show import bounds
 from helpers.show.arguments import checked
 from helpers.show.message import EMPTY_BOX, WIDTH, Message, headless
+from helpers.show.names import nearest
 from helpers.show.numbers import as_typed, shown
 
 EXPONENT = r"(?:[eE][-+]?\d+)?"
@@ -31,7 +35,7 @@ class Predictions(dict):
         self.units: dict[str, str] = {}
 
     @told
-    def compare(self, name: str, measured: float | str | bool | tuple | None, run=None) -> Message:
+    def compare(self, name: str, measured: Real | str | tuple | None, run=None) -> Message:
         """A prediction beside the measurement.
 
         Args:
@@ -59,7 +63,9 @@ class Predictions(dict):
             text = f"{found} You predicted {_shown(predicted, unit)}" + (": right." if hit else ".")
             return Message("right" if hit else "plain", text)
         if not _is_number(predicted) or not math.isfinite(predicted):
-            return Message("wrong", f"{found} Your prediction {predicted!r} is no number: write it like 4.8 or 12500.")
+            return Message(
+                "wrong", f"{found} Your prediction {as_typed(predicted)} is no number: write it like 4.8 or 12500."
+            )
         return Message("plain", f"{found} You predicted {_shown(predicted, unit)}{_distance(predicted, measured)}.")
 
 
@@ -176,7 +182,9 @@ def number(text: str) -> float | Message | None:
 
 
 @told
-def check(name, answer, expected=None, tolerance: float = 0.01, hint: str = "") -> Message:
+def check(
+    name: str, answer, expected=None, tolerance: Annotated[float, bounds.SHARE] = 0.01, hint: str = ""
+) -> Message:
     """Say whether an answer is right; when it is not, give a hint, never the answer.
 
     Args:
@@ -187,8 +195,10 @@ def check(name, answer, expected=None, tolerance: float = 0.01, hint: str = "") 
         hint: one sentence that helps.
     """
     if expected is None:
-        if not isinstance(name, str) or name not in ANSWERS:
-            return Message("wrong", f"There is no exercise called “{name}”.")
+        if name not in ANSWERS:
+            meant = nearest(name, ANSWERS)
+            hint = f" Did you mean “{meant}”?" if meant else ""
+            return Message("wrong", f"There is no exercise called “{name}”.{hint}")
         known = ANSWERS[name]
         expected, tolerance, hint = known.value, known.tolerance, known.hint
     if answer is None or answer is ...:
@@ -230,7 +240,7 @@ def _unlike(answer, expected) -> str | None:
         return None if len(answer) == len(expected) else f"the answer has another number of entries than {len(answer)}."
     if isinstance(answer, str):
         return "the answer is a number: write it without quotes."
-    if isinstance(answer, int) and not _is_number(answer):
+    if isinstance(answer, int) and not isinstance(answer, bool) and not _is_number(answer):
         return f"{as_typed(answer)} is far too large."
     if not _is_number(answer):
         return f"the answer is one number, not {kind}."

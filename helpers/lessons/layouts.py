@@ -13,6 +13,7 @@ from helpers.runs.timeline import IDLE, Timeline
 from helpers.show import numbers
 from helpers.show.arguments import checked
 from helpers.show.message import Absence, Message
+from helpers.show.numbers import as_typed
 
 NEAR_BEST = 0.05
 MAY_CHANGE = {field.name for part in (Layout, Batch, Speed) for field in fields(part)} - {"global_batch_size"}
@@ -221,7 +222,7 @@ def wrong_part(timeline: Timeline | Absence, plan: Plan, answer) -> Message:
     if answer is ... or answer is None:
         return Message("asked", f"{name}: one of {', '.join(BESIDE)}.")
     if not isinstance(answer, str) or answer not in BESIDE:
-        return Message("wrong", f"{name}: {answer!r} is none of {', '.join(BESIDE)}.")
+        return Message("wrong", f"{name}: {as_typed(answer)} is none of {', '.join(BESIDE)}.")
     off = beside(timeline, plan)["difference"]
     worst = off.abs().idxmax()
     if answer != worst:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from helpers.lessons.exercises import told
 from helpers.show.arguments import checked
 from helpers.show.message import Message
+from helpers.show.numbers import as_typed
 
 # Llama Team 2024, "The Llama 3 Herd of Models", section 3.3.4: 419 unexpected interruptions in 54 days on 16,384 H100s.
 GPU_HOURS_BETWEEN_FAILURES = 16_384 * 54 * 24 / 419
@@ -95,7 +96,7 @@ def exercise(minutes) -> Message:
     if minutes is ...:
         return Message("asked", "Put a number of minutes where the … is and run the cell again.")
     if isinstance(minutes, bool) or not isinstance(minutes, int | float) or not 0 < minutes < 1e5:
-        return Message("wrong", f"The answer is a number of minutes, like 30, not {minutes!r}.")
+        return Message("wrong", f"The answer is a number of minutes, like 30, not {as_typed(minutes)}.")
     failing = mean_time_between_failures(EXERCISE["gpus"])
     best = best_interval(EXERCISE["save_seconds"], failing)
     yours, least = (_simulated(every, failing) for every in (minutes * 60, best))

@@ -14,6 +14,7 @@ from helpers.recipes.settings import Model, Speed
 from helpers.show import bounds, message, tables
 from helpers.show.arguments import checked
 from helpers.show.message import Message
+from helpers.show.numbers import as_typed
 
 MARK = "DATA_PARALLEL "  # before the JSON that the program prints
 STATES = ("weights", "gradients", "optimizer")
@@ -198,7 +199,7 @@ def bucket(recipe: Recipe, data, size, machine: Machine | None = None) -> Messag
     if size is ...:
         return Message("asked", "The puzzle: put a bucket size where the … is, in parameters, and run the cell again.")
     if not isinstance(size, int) or isinstance(size, bool) or size < 1:
-        return Message("wrong", f"A bucket size is a whole number of parameters, 1 or more, not {size!r}.")
+        return Message("wrong", f"A bucket size is a whole number of parameters, 1 or more, not {as_typed(size)}.")
     run = listen(recipe, data, {"yours": _overlapped(size)}, machine)["yours"]
     sizes = [one["bytes"] for one in run["collectives"] if one["collective"] == "all-reduce"]
     counts = accounting.parameter_counts(recipe.model)
@@ -221,7 +222,7 @@ def bytes_held(recipe: Recipe, data, answer, machine: Machine | None = None) -> 
     if answer is ...:
         return Message("asked", "Exercise 1: put a number of bytes where the … is and run the cell again.")
     if isinstance(answer, bool) or not isinstance(answer, int | float):
-        return Message("wrong", f"The answer is a number of bytes a parameter, like 12, not {answer!r}.")
+        return Message("wrong", f"The answer is a number of bytes a parameter, like 12, not {as_typed(answer)}.")
     change = {"processes": 2, "distributed_optimizer": True, "megatron_fsdp": True}
     optim = {"yours": change | {"extra_flags": ("--data-parallel-sharding-strategy", "optim")}}
     held = per_parameter(recipe, listen(recipe, data, optim, machine)).loc["yours"]
@@ -236,7 +237,7 @@ def bytes_sent(recipe: Recipe, data, factor, machine: Machine | None = None) -> 
     if factor is ...:
         return Message("asked", "Exercise 2: put a number where the … is and run the cell again.")
     if isinstance(factor, bool) or not isinstance(factor, int | float):
-        return Message("wrong", f"The answer is a number of times, like 3 or 1.5, not {factor!r}.")
+        return Message("wrong", f"The answer is a number of times, like 3 or 1.5, not {as_typed(factor)}.")
     change = {"processes": 2, "distributed_optimizer": True, "megatron_fsdp": True}
     batch = recipe.batch.micro_batch_size * 2
     several = {str(n): change | {"global_batch_size": n * batch} for n in (2, 4)}

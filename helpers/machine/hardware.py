@@ -1,4 +1,4 @@
-"""What is here: GPUs, cores, memory. Next to a leaf: every other module may import it."""
+"""What is here: GPUs, cores, memory. Next to a leaf: every wing above may import it."""
 
 import contextlib
 import math
@@ -7,13 +7,19 @@ import platform
 from dataclasses import dataclass, fields, replace
 from functools import cache
 from pathlib import Path
+from typing import Annotated
 
 import psutil
 
 from helpers.machine import cuda_libraries, data_sheets, switches
+from helpers.show import bounds
+from helpers.show.arguments import require_fields
+from helpers.show.names import named, told
+from helpers.show.numbers import as_typed
 
 CGROUP = Path("/sys/fs/cgroup")
 CPUINFO = Path("/proc/cpuinfo")
+MEMORY = range(1, 2**63)  # bytes
 
 # With all of one of these PyTorch multiplies bf16 matrices by oneDNN on a CPU, else in a plain loop: oneDNN's
 # cpu/platform.cpp (has_data_type_support) and cpu/x64/cpu_isa_traits.hpp, for Arm PyTorch's native/mkldnn/Utils.h.
@@ -30,20 +36,19 @@ class UnsupportedPlatform(RuntimeError):
     """Megatron runs on Linux only, and the recipes plan with whole GPUs."""
 
 
+@told
 @dataclass(frozen=True)
 class GPU:
     """One visible GPU. `memory_bytes` is all of its memory, used or not."""
 
+    IN_WORDS = 'a GPU, such as GPU("NVIDIA H100 80GB HBM3", 80 * 2**30, (9, 0))'
+
     name: str
-    memory_bytes: int
-    compute_capability: tuple[int, int]
+    memory_bytes: Annotated[int, MEMORY]
+    compute_capability: tuple[int, int]  # (9, 0) of an H100
 
     def __post_init__(self):
-        capability = self.compute_capability
-        if not isinstance(self.memory_bytes, int | float) or self.memory_bytes <= 0:
-            raise TypeError(f"GPU(memory_bytes={self.memory_bytes!r}): it is a number of bytes, 80 * 2**30 say.")
-        if not isinstance(capability, tuple) or not all(isinstance(number, int) for number in capability):
-            raise TypeError(f"GPU(compute_capability={capability!r}): it is two whole numbers, (9, 0) of an H100.")
+        require_fields(self)
 
     @property
     def supports_bf16(self) -> bool:
@@ -62,6 +67,7 @@ class GPU:
         return sheet and sheet.bf16_flops
 
 
+@told
 @dataclass(frozen=True)
 class Machine:
     """A machine as training sees it. Make one by hand to plan for a machine that is not here.
@@ -74,20 +80,17 @@ class Machine:
     IN_WORDS = "a machine (helpers.machine.here() is this one)"
 
     gpus: tuple[GPU, ...] = ()
-    cpu_count: int = 2
-    memory_bytes: int = 16 * 2**30
+    cpu_count: Annotated[int, bounds.COUNT] = 2
+    memory_bytes: Annotated[int, MEMORY] = 16 * 2**30
     system: str = "Linux"
     architecture: str = "x86_64"
     transformer_engine: bool = False
     fast_cpu_bf16: bool = True
-    nodes: int = 1
-    between_nodes_gbps: float | None = None
+    nodes: Annotated[int, bounds.RANKS] = 1
+    between_nodes_gbps: Annotated[float, bounds.Above(100_000)] | None = None
 
     def __post_init__(self):
-        if not isinstance(self.gpus, tuple) or not all(isinstance(gpu, GPU) for gpu in self.gpus):
-            raise TypeError(
-                f"Machine(gpus={self.gpus!r}): it is a tuple of GPUs: (GPU(name, bytes, (9, 0)),) * 8, say."
-            )
+        require_fields(self)
 
     @classmethod
     def from_json(cls, described: dict) -> "Machine":
@@ -191,6 +194,7 @@ def within_container(cpu_count: int, memory_bytes: int, cgroup: Path = CGROUP) -
     return cpu_count, memory_bytes
 
 
+@named
 def for_ranks(count: int) -> Machine:
     """The machine that can run `count` ranks: this one, or its CPU when it has GPUs but fewer than that, or no
     Transformer Engine, without which GPUs have no sequence parallelism.
@@ -211,7 +215,7 @@ def require_whole(what: str, number) -> None:
         ValueError: it is none.
     """
     if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-        raise ValueError(f"{number!r} {what}: a whole number from 1.")
+        raise ValueError(f"{as_typed(number)} {what}: a whole number from 1.")
 
 
 def visible_gpus() -> tuple[GPU, ...]:

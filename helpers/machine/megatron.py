@@ -14,6 +14,9 @@ from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 
+from helpers.show.names import named
+from helpers.show.numbers import as_typed
+
 
 @contextlib.contextmanager
 def quietly():
@@ -38,6 +41,7 @@ def quietly():
                 gc.enable()
 
 
+@named
 def megatron_source(path: str) -> Path:
     """A file of the installed Megatron: `megatron_source("training/training.py")`; nothing of it is imported.
 
@@ -45,7 +49,9 @@ def megatron_source(path: str) -> Path:
         ModuleNotFoundError: there is no such package in it. TypeError: that is no text.
     """
     if not isinstance(path, str):
-        raise TypeError(f'megatron_source({path!r}): it takes a file of Megatron\'s, "training/training.py" say.')
+        raise TypeError(
+            f'megatron_source({as_typed(path)}): it takes a file of Megatron\'s, "training/training.py" say.'
+        )
     package, _, inside = path.partition("/")
     found = importlib.util.find_spec(f"megatron.{package}") if package.isidentifier() else None
     if found is None or not found.submodule_search_locations:

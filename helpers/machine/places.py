@@ -3,6 +3,9 @@
 import os
 from pathlib import Path
 
+from helpers.show.names import named
+from helpers.show.numbers import as_typed
+
 PROJECT = Path(__file__).resolve().parents[2]
 DEFAULT_CACHE = "~/.cache/megatron-tour"
 NAME_BYTES, PATH_BYTES = 255, 4095  # of one file or folder, of a whole path, on Linux
@@ -31,7 +34,7 @@ def given(path, asked: str) -> Path:
         TypeError: it is no path. ValueError: it is empty, no path can be so, or its ~ is nobody's home.
     """
     if not isinstance(path, str | os.PathLike):
-        shown = repr(path) if isinstance(path, int | float | bytes | None) else type(path).__name__
+        shown = as_typed(path) if isinstance(path, int | float | bytes | None) else type(path).__name__
         raise TypeError(f"{asked.format(shown)}: it takes a path, as a text or a pathlib.Path.")
     asked = asked.format(_shown(path))
     if path == "":
@@ -76,6 +79,7 @@ def _shown(path) -> str:
     return words if len(words) <= SHOWN else f"{words[:SHOWN]} …"
 
 
+@named
 def short_path(path: Path | str) -> str:
     """A path as a reader wants it: from the project on where it lies inside, "~" for the home directory.
 
@@ -83,7 +87,7 @@ def short_path(path: Path | str) -> str:
         TypeError: it is no path.
     """
     if not isinstance(path, str | os.PathLike):
-        raise TypeError(f"short_path({path!r}): it takes a path, as a text or a pathlib.Path.")
+        raise TypeError(f"short_path({as_typed(path)}): it takes a path, as a text or a pathlib.Path.")
     path = Path(path)
     if path.is_relative_to(PROJECT):
         return str(path.relative_to(PROJECT))

@@ -14,6 +14,7 @@ from helpers.runs import Run, one_rank, records
 from helpers.runs.results import after_warm_up
 from helpers.show import frames
 from helpers.show.arguments import checked
+from helpers.show.names import told
 
 FOLDERS = (
     "h200",
@@ -69,6 +70,7 @@ class Compared:
         return None if self.measured_gb is None else self.predicted_gb / self.measured_gb - 1
 
 
+@told
 @dataclass(frozen=True, repr=False)
 class Comparison:
     """Many runs, in the order in which they were measured."""

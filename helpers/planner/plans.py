@@ -15,6 +15,7 @@ from helpers.recipes.preflight import precision
 from helpers.recipes.recipe import Recipe
 from helpers.show import bounds, frames, numbers
 from helpers.show.arguments import checked
+from helpers.show.names import told
 from helpers.show.tables import whole_sentences
 
 ROOM = 0.95  # of a GPU's memory: what the allocator loses in gaps is not planned
@@ -22,6 +23,7 @@ SHOWN = 11
 MOST_DOUBLINGS = 12  # of the machine, in search of one that would do
 
 
+@told
 @dataclass(frozen=True, repr=False)
 class Plan:
     """One layout with what it would take: `step` by part, `memory` by part in bytes on the fullest rank."""

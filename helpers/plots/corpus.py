@@ -260,7 +260,7 @@ def token_bytes(data: Corpus, count: Annotated[int, range(1, 201)] = 16) -> Pict
 
 
 @checked
-def split_parts(data: Corpus, *splits: str, sequence_length: int = 1024) -> Picture:
+def split_parts(data: Corpus, *splits: str, sequence_length: Annotated[int, bounds.TOKENS] = 1024) -> Picture:
     """What each `--split` makes of a corpus: one row per split, the documents in their order, one colour per part."""
     parts = {text: data_split.parts(data.open_index(), text, sequence_length) for text in splits}
     total = data.open_index().sequences

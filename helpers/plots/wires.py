@@ -5,8 +5,9 @@ from typing import Any
 
 from helpers.plots import shapes
 from helpers.show import message, style
-from helpers.show.arguments import checked
+from helpers.show.arguments import checked, fits
 from helpers.show.message import Absence
+from helpers.show.numbers import as_typed
 from helpers.show.style import COLOURS, GREY, INK, REFERENCE, Picture
 
 DIMENSION = {"PP": "pipeline", "DP": "data", "TP": "tensor"}
@@ -17,9 +18,10 @@ SECONDS_OF_BITS = 8e-3  # milliseconds × Mbit/s ÷ bytes
 def narrow_wire(measured: Mapping[str, Any]) -> Picture | Absence:
     """Milliseconds a step at each rate of the wire, a panel a layout, from `lessons.wires.measure`. The dashed line is
     the free wire's step and, on top of it, what sending takes: half of the bytes go each way, at the same time."""
-    if not measured["layouts"]:
+    if not (layouts := measured.get("layouts")):
         return message.nothing_recorded("measurement of a wire between two hosts")
-    layouts = measured["layouts"]
+    if not fits(layouts, Mapping[str, Mapping]) or not all(map(_is_measured, layouts.values())):
+        raise ValueError(f"plots.narrow_wire: {as_typed(layouts)} is nothing that lessons.wires.measure(…) returns.")
     rates = list(next(iter(layouts.values()))["step_ms"])
     with style.apply():
         figure, axes = style.new_figure(1, len(layouts), 9.0, 3.4, sharey=True, squeeze=False)
@@ -50,6 +52,10 @@ def narrow_wire(measured: Mapping[str, Any]) -> Picture | Absence:
         for name, one in layouts.items()
     ]
     return Picture(figure, f"Milliseconds a step by the rate of the wire. {'; '.join(spoken)}.")
+
+
+def _is_measured(one: Mapping) -> bool:
+    return bool(one.get("step_ms")) and fits(one["step_ms"], Mapping[str, float]) and fits(one.get("sent_bytes"), float)
 
 
 def _with_sending(one: Mapping[str, Any], rates: list[str]) -> list[float]:

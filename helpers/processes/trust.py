@@ -11,10 +11,12 @@ import stat
 from pathlib import Path
 
 from helpers.machine.places import given, state_root
+from helpers.show.names import named
 
 WHERE = ("", "checkpoints/", "*/checkpoints/", "*/*/checkpoints/")  # of a run, a recipe's runs, all runs
 
 
+@named
 def trust(folder) -> None:
     """Say that you know who wrote the checkpoints in a folder, and below: loading one runs what its author put in it.
 

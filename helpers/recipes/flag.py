@@ -1,7 +1,9 @@
 """One Megatron flag with its reason, and the groups of a recipe's flags."""
 
-import difflib
 from typing import NamedTuple
+
+from helpers.show.names import nearest
+from helpers.show.numbers import as_typed
 
 GROUPS = (
     "model", "parallelism", "precision", "batch and schedule", "data", "device", "logging and checkpoints", "speed",
@@ -37,6 +39,6 @@ def require_group(group) -> None:
     """
     if group is None or group in GROUPS:
         return
-    close = difflib.get_close_matches(str(group), GROUPS, n=1)
-    change = f"Did you mean {close[0]!r}?" if close else f"There are: {', '.join(GROUPS)}."
-    raise ValueError(f"group={group!r}: a recipe's flags have no such group. {change}")
+    meant = nearest(group, GROUPS) if isinstance(group, str) else None
+    change = f"Did you mean {meant!r}?" if meant else f"There are: {', '.join(GROUPS)}."
+    raise ValueError(f"group={as_typed(group)}: a recipe's flags have no such group. {change}")

@@ -6,8 +6,10 @@ from math import lcm
 from helpers.machine import megatron_definitions
 from helpers.recipes import pipeline_layout
 from helpers.recipes.flag import Flag
+from helpers.recipes.names import told
 
 
+@told
 @dataclass(frozen=True)
 class Layout:
     """Sizes of the parallel groups (Megatron's `parallel_state.py`).

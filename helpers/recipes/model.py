@@ -3,8 +3,10 @@
 from dataclasses import dataclass
 
 from helpers.recipes.flag import Flag
+from helpers.recipes.names import told
 
 
+@told
 @dataclass(frozen=True)
 class Model:
     """A decoder-only transformer. Sizes in elements; `vocab_size` counts the embedding's rows, padding included.

@@ -1,5 +1,9 @@
 """What others call a recipe's fields: Megatron's flags, and the short names of papers and other programs."""
 
+from functools import partial
+
+from helpers.show import names
+
 OTHERS = {
     "tensor_parallel": "tp tensor_model_parallel_size tensor_parallel_size",
     "pipeline_parallel": "pp pipeline_model_parallel_size pipeline_parallel_size",
@@ -51,3 +55,4 @@ OTHERS = {
     "cross_entropy_fusion": "cross_entropy_loss_fusion cross_entropy_fusion_impl",
 }
 OURS = {other: ours for ours, others in OTHERS.items() for other in others.split()}
+told = partial(names.told, also=OURS)  # of a recipe, and of its parts

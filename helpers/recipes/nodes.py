@@ -1,12 +1,13 @@
 """The hosts of a run, beside its recipe: how many, how many ranks on each, and where they find each other."""
 
 import re
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 from helpers.machine import Machine
 from helpers.show import bounds
-from helpers.show.arguments import fits, in_words
+from helpers.show.arguments import require_fields
+from helpers.show.names import told
 from helpers.show.numbers import as_typed
 
 EXAMPLES = {"address": '"node1" or "10.0.0.1"', "interface": '"eth0" or "ib0"'}
@@ -16,6 +17,7 @@ PORT = 29500  # torchrun's own --master-port
 WORD = re.compile(r"[\w.:-]+")  # of a host's name, an IP address, an interface
 
 
+@told
 @dataclass(frozen=True)
 class Nodes:
     """`count` hosts with `processes_per_node` ranks each; the recipe's layout says how these share the work.
@@ -41,12 +43,11 @@ class Nodes:
     interface: str | None = None
 
     def __post_init__(self):
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if not fits(value, field.type):
-                raise TypeError(f"Nodes({field.name}={as_typed(value)}): it is {in_words(field.type)}.")
-            if isinstance(value, str) and not WORD.fullmatch(value):
-                raise ValueError(f"Nodes({field.name}={as_typed(value)}): one word, such as {EXAMPLES[field.name]}.")
+        require_fields(self)
+        for name, example in EXAMPLES.items():
+            value = getattr(self, name)
+            if value is not None and not WORD.fullmatch(value):
+                raise ValueError(f"Nodes({name}={as_typed(value)}): one word, such as {example}.")
 
     @property
     def world_size(self) -> int:

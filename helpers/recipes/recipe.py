@@ -1,6 +1,5 @@
 """A training run as a value: model, layout, precision, speed, batch and schedule, and the command they give."""
 
-import difflib
 import hashlib
 from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
@@ -22,13 +21,14 @@ from helpers.recipes.command import (
 )
 from helpers.recipes.flag import Flag, require_group
 from helpers.recipes.layout import Layout
-from helpers.recipes.names import OURS
+from helpers.recipes.names import OURS, told
 from helpers.recipes.nodes import Nodes
 from helpers.recipes.preflight import ranges
 from helpers.recipes.settings import PARTS, Batch, Checkpoints, Logging, Model, Precision, Schedule, Speed
 from helpers.show import frames
 from helpers.show.arguments import checked, fits, in_words
 from helpers.show.message import Absence
+from helpers.show.names import nearest
 from helpers.show.numbers import as_typed
 from helpers.show.tables import whole_sentences
 
@@ -36,6 +36,7 @@ ENTRY_SCRIPT = PROJECT / "helpers" / "ranks" / "pretrain_gpt.py"
 RUN_DIRECTORY = "runs/<run>"
 
 
+@told
 @dataclass(frozen=True, repr=False)
 class Recipe:
     """A training run as a value: nothing happens until `launch.train(recipe, data)`.
@@ -90,7 +91,7 @@ class Recipe:
         for name, value in changes.items():
             if name in PARTS and not isinstance(value, PARTS[name]):
                 hint = f"with_({fields(PARTS[name])[0].name}=…) changes one field of it."
-                raise TypeError(f"{name}={value!r}: this part of a recipe is a {PARTS[name].__name__}. {hint}")
+                raise TypeError(f"{name}={as_typed(value)}: this part of a recipe is a {PARTS[name].__name__}. {hint}")
             if name == "pretrained" and value is not None:
                 own[name] = str(checkpoints.folder_of(given(value, "recipe.with_(pretrained={})")))
             elif name in parts:
@@ -98,9 +99,8 @@ class Recipe:
             elif name in owners:
                 updates.setdefault(owners[name], {})[name] = value
             else:
-                known = OURS.get(name.lower().lstrip("-").replace("-", "_"))
-                close = [known] if known else difflib.get_close_matches(name, [*owners, *parts], n=1)
-                hint = f" Did you mean {close[0]}?" if close else f" There are: {', '.join(sorted(owners))}."
+                meant = nearest(name, [*owners, *parts], OURS)
+                hint = f" Did you mean {meant}?" if meant else f" There are: {', '.join(sorted(owners))}."
                 raise TypeError(f"A recipe has no {name!r}.{hint}")
         for part, values in updates.items():
             own[part] = replace(own.get(part, parts[part]), **values)
@@ -137,6 +137,9 @@ class Recipe:
     ) -> dict[str, list[Flag]]:
         """Every flag of the run with its reason, by subject. `data` is a corpus, a blend, or None for `--mock-data`."""
         preflight.require_values(self)
+        for asked, path in (("run_directory", run_directory), ("entry_script", entry_script)):
+            if path is not None:
+                given(path, f"{asked}={{}}")
         machine = machine or here()
         groups = {
             "model": self.model.flags(),
@@ -272,6 +275,10 @@ class Recipe:
 
 def _from_json(kind: type, described: dict, within: str) -> dict:
     """The fields of a recipe, or of one of its parts, by name, each of the kind that it must be."""
+    if not isinstance(described, dict):
+        raise ValueError(
+            f"{within.rstrip('.') or 'the recipe'} is {as_typed(described)}, where a dict of its fields belongs"
+        )
     found = {}
     for field_ in fields(kind):
         name, part = field_.name, PARTS.get(field_.name)
@@ -283,6 +290,6 @@ def _from_json(kind: type, described: dict, within: str) -> dict:
         if part and isinstance(value, dict):
             value = part(**_from_json(part, value, f"{name}."))
         if not fits(value, field_.type if not within else field_.type | None):
-            raise ValueError(f"{within}{name} is {value!r}, where {in_words(field_.type)} belongs")
+            raise ValueError(f"{within}{name} is {as_typed(value)}, where {in_words(field_.type)} belongs")
         found[name] = value
     return found

@@ -7,10 +7,12 @@ from helpers.machine import PROJECT
 from helpers.recipes.flag import Flag
 from helpers.recipes.layout import Layout
 from helpers.recipes.model import Model
+from helpers.recipes.names import told
 
 TENSOR_PARALLEL_OVERLAP = PROJECT / "helpers" / "ranks" / "tensor_parallel_overlap.yaml"
 
 
+@told
 @dataclass(frozen=True)
 class Precision:
     """Number formats: `dtype` is "bf16", "fp16" or "fp32"; `fp8_format` None, "hybrid" (E4M3 and E5M2) or "e4m3"."""
@@ -50,6 +52,7 @@ class Precision:
         return flags
 
 
+@told
 @dataclass(frozen=True)
 class Speed:
     """What makes a GPU faster and leaves the mathematics alone; a CPU has none of it.
@@ -95,6 +98,7 @@ class Speed:
         return flags
 
 
+@told
 @dataclass(frozen=True)
 class Batch:
     """Samples per forward pass on one rank, samples per optimizer step over all ranks, and what is recomputed.
@@ -120,6 +124,7 @@ class Batch:
         return flags
 
 
+@told
 @dataclass(frozen=True)
 class Schedule:
     """Steps and learning rate. `exit_interval` ends the run early at that step without changing the schedule.
@@ -174,6 +179,7 @@ class Schedule:
         return flags
 
 
+@told
 @dataclass(frozen=True)
 class Checkpoints:
     """`save_interval` None saves nothing; `keep` is how many checkpoints stay on disk."""
@@ -192,6 +198,7 @@ class Checkpoints:
         ]
 
 
+@told
 @dataclass(frozen=True)
 class Logging:
     """TensorBoard is always on. W&B is off unless `wandb_project` is named; `wandb_mode` is "offline" or "online".

@@ -14,6 +14,7 @@ from helpers.runs import records
 from helpers.show import message
 from helpers.show.arguments import checked
 from helpers.show.message import Absence
+from helpers.show.names import told
 
 MARK = "MICRO_BATCHES "  # before the JSON that the program prints
 FOLDER = "micro_batches"  # beside the recorded runs of a machine
@@ -31,6 +32,7 @@ class Size:
     busy_milliseconds: float | None
 
 
+@told
 @dataclass(frozen=True)
 class MicroBatches:
     """A model's micro-batches on one machine, launched kernel by kernel.

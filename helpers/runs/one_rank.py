@@ -15,6 +15,7 @@ from helpers.runs import records
 from helpers.show import message
 from helpers.show.arguments import checked
 from helpers.show.message import Absence
+from helpers.show.names import told
 from helpers.show.numbers import decimal_bytes, shown
 from helpers.show.tables import Table
 
@@ -23,6 +24,7 @@ FOLDER = "one_of_many"  # beside the recorded runs of a machine
 WAITS = 0.9  # a GPU that is busy for less of a step waits for its host
 
 
+@told
 @dataclass(frozen=True, repr=False)
 class OneRank(Table):
     """A rank of a pipeline stage, alone: no collective of it took time, and no loss of it means anything.

@@ -18,6 +18,7 @@ from helpers.runs.results import Results
 from helpers.show import bounds, message
 from helpers.show.arguments import checked
 from helpers.show.message import Absence
+from helpers.show.names import told
 
 PASSES = "passes"  # in a run directory: what the ranks wrote
 FOLDER = "schedules"  # beside the recorded runs of a machine
@@ -38,6 +39,7 @@ class Pass:
     end: float
 
 
+@told
 @dataclass(frozen=True)
 class PipelineSchedule:
     """One step of a pipeline. `kind` says where its times come from:

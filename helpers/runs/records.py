@@ -22,6 +22,7 @@ from helpers.runs import events
 from helpers.runs.results import Results
 from helpers.runs.run import Run, load
 from helpers.show.arguments import checked, fits, in_words
+from helpers.show.names import lacks, named
 from helpers.show.numbers import as_typed
 
 RECORDED = PROJECT / "notebooks" / "recorded"
@@ -50,7 +51,7 @@ class Recorded(Results):
             raise AttributeError(
                 f"A recorded run has no {name}: it keeps its curves and figures. Ask a run that is here."
             )
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        raise AttributeError(lacks(self, name), name=name)
 
     @property
     def state(self) -> str:
@@ -122,6 +123,7 @@ WRITE_RESULT = (
 )
 
 
+@named
 def write_result(run_directory) -> Path:
     """Write a run's `result.json`: figures, recipe, command, versions, machine, series; it names no path.
 

@@ -15,9 +15,11 @@ from helpers.runs.results import Results
 from helpers.show import numbers
 from helpers.show.arguments import checked
 from helpers.show.message import Text
+from helpers.show.names import named, told
 from helpers.show.numbers import as_typed
 
 
+@told
 @dataclass(frozen=True, repr=False)
 class Run(Results):
     """A run directory; every question is answered from its files as they are now."""
@@ -177,6 +179,7 @@ class Run(Results):
         return words if len(self.losses) else f"{words}, without a single step"
 
 
+@named
 def load(path) -> Run:
     """The run of a run directory.
 
@@ -203,6 +206,7 @@ def load(path) -> Run:
     return run
 
 
+@named
 def latest(name: str, runs_dir: Path | str | None = None) -> Run:
     """The newest run of a recipe in `runs_dir` (the project's `runs/` if not given).
 

@@ -21,6 +21,7 @@ from helpers.runs.results import Results, after_warm_up
 from helpers.show import message
 from helpers.show.arguments import checked
 from helpers.show.message import Absence
+from helpers.show.names import told
 
 TRACE = Path("torch_profile") / "rank-0.json.gz"
 FOLDER = "timelines"  # beside the recorded runs of a machine
@@ -40,6 +41,7 @@ EVENT = re.compile(
 )
 
 
+@told
 @dataclass(frozen=True)
 class Timeline:
     """One step of rank 0. `milliseconds` holds the exposed time of each category and of "idle": they add up to it.

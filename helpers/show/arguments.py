@@ -3,25 +3,28 @@
 Otherwise a text in the place of a recipe ends in an AttributeError somewhere below.
 """
 
-import difflib
 import functools
 import importlib
 import inspect
+import math
 import numbers
 import os
 import re
 import sys
 import types
 import typing
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import fields
+from itertools import islice
 
-from helpers.show.message import quiet
+from helpers.show.names import called, misnamed, refuse
 from helpers.show.numbers import as_typed, unquoted
 
 NAMES = {  # of the kinds that Python brings along; a class of ours says it itself, as IN_WORDS
     str: "a text",
     int: "a whole number",
     float: "a number",
+    numbers.Real: "a number",  # nan, too
     bool: "True or False",
     dict: "a dict",
     os.PathLike: "a path",
@@ -30,20 +33,15 @@ NAMES = {  # of the kinds that Python brings along; a class of ours says it itse
 }
 PLAIN = (str, bytes, int, float, types.NoneType, os.PathLike)
 IMPORTED_LATE = {"torch": "torch", "pd": "pandas"}  # names in annotations of modules that import them in functions
+LONGEST = 100_000  # of what a generator is drawn for: some never end
 HALF = re.compile("[\ud800-\udfff]")  # of a character that takes two: it cannot be written as UTF-8
-
-
-def refuse(wrong: str):
-    """Raise the sentence; Jupyter shows it without the frames of our modules."""
-    error = TypeError(wrong)
-    quiet(error, f"TypeError: {wrong}")
-    raise error
 
 
 def checked(function: Callable, refuse: Callable[[str], object] = refuse) -> Callable:
     """The function, which hands what is of another kind than its annotations say to `refuse`, in words.
 
-    A parameter without an annotation takes anything. `Iterable[X]` and `Mapping[K, V]` are looked into, and
+    A parameter without an annotation takes anything. `Iterable[X]` and `Mapping[K, V]` are looked into, a generator is
+    drawn for that and handed on as a tuple, and
     `Annotated[int, range(1, 9)]` is a whole number of that range: `show.bounds` has those that several share. A text is
     one that can be written down: half a character is none. A number of NumPy's is handed on as Python's own.
 
@@ -55,14 +53,33 @@ def checked(function: Callable, refuse: Callable[[str], object] = refuse) -> Cal
     @functools.wraps(function)
     def call(*arguments, **named):
         arguments, named = tuple(map(_plain, arguments)), {name: _plain(value) for name, value in named.items()}
-        wrong = what_is_wrong(function, signature, arguments, named)
-        return refuse(wrong) if wrong else function(*arguments, **named)
+        given, wrong = None, None
+        try:
+            given = signature.bind(*arguments, **named)
+        except TypeError as error:
+            wrong = misnamed(function, signature, named, str(error))
+        if given:
+            wrong = what_is_wrong(function, signature, _drawn(given.arguments, _kinds(function)))
+        return refuse(wrong) if wrong else function(*given.args, **given.kwargs)
 
     return call
 
 
+def require_fields(value) -> None:
+    """Nothing for a dataclass whose fields are of the kinds that their annotations say; for its `__post_init__`.
+
+    Raises:
+        TypeError: one of them is of another kind, in words.
+    """
+    for field in fields(value):
+        given, kind = getattr(value, field.name), field.type
+        if not fits(given, kind):
+            it_takes = f"it takes {in_words(kind)}{_but(given, kind)}"
+            refuse(f"{type(value).__name__}({field.name}={_shown(given)}): {it_takes}.")
+
+
 def fits(value, kind) -> bool:
-    """Whether a value is of an annotation's kind. True and False are no numbers."""
+    """Whether a value is of an annotation's kind. True and False are no numbers, nor are nan and inf."""
     origin, parts = typing.get_origin(kind), typing.get_args(kind)
     if kind is typing.Any:
         return True
@@ -72,8 +89,12 @@ def fits(value, kind) -> bool:
         return fits(value, parts[0]) and (int(value) if isinstance(parts[1], range) else value) in parts[1]
     if origin in (types.UnionType, typing.Union):
         return any(fits(value, part) for part in parts)
-    if kind in (int, float):
-        return isinstance(value, numbers.Integral if kind is int else numbers.Real) and not isinstance(value, bool)
+    if origin is tuple and ... not in parts:
+        return isinstance(value, tuple) and len(value) == len(parts) and all(map(fits, value, parts))
+    if kind is int:
+        return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    if kind is float:
+        return isinstance(value, numbers.Real) and not isinstance(value, bool) and -math.inf < value < math.inf
     if kind is bool:
         return isinstance(value, bool) or type(value).__name__ == "bool"  # NumPy's own
     if kind is str:
@@ -93,7 +114,7 @@ def in_words(kind) -> str:
         within = f"from {bound.start} to {bound.stop - 1:,}" if isinstance(bound, range) else str(bound)
         return f"{in_words(parts[0])} {within}"
     if origin in (types.UnionType, typing.Union):
-        return ", or ".join(dict.fromkeys(map(in_words, parts)))
+        return ", or ".join(dict.fromkeys(map(in_words, sorted(parts, key=_is_list))))  # a dict's own kinds come last
     if origin is Callable:
         return "a function"
     if origin is not None and issubclass(origin, Mapping):
@@ -101,19 +122,17 @@ def in_words(kind) -> str:
         return f"a dict, each key {in_words(parts[0])}{values}" if parts else "a dict"
     if kind is typing.Any:
         return "anything"
+    if origin is tuple and ... not in parts:
+        return f"a tuple of {len(parts)}: {', '.join(dict.fromkeys(map(in_words, parts)))}"
     if origin is not None:
-        return f"a list, each of it {in_words(parts[0])}"
+        return f"a {'tuple' if origin is tuple else 'list'}, each of it {in_words(parts[0])}"
     if issubclass(kind, os.PathLike):
         kind = os.PathLike
     return NAMES.get(kind) or getattr(kind, "IN_WORDS", _with_article(kind.__name__))
 
 
-def what_is_wrong(function: Callable, signature: inspect.Signature, arguments: tuple, named: dict) -> str | None:
-    """The first argument that is of another kind, in a sentence; None where all are as annotated."""
-    try:
-        given = signature.bind(*arguments, **named).arguments
-    except TypeError as error:
-        return f"{_called(function)}: {error}.{_meant(signature, named)} It takes {_without_kinds(signature)}."
+def what_is_wrong(function: Callable, signature: inspect.Signature, given: Mapping) -> str | None:
+    """The first argument of a call that is of another kind, in a sentence; None where all are as annotated."""
     kinds = _kinds(function)
     for parameter, value in given.items():
         kind, several = kinds.get(parameter, typing.Any), signature.parameters[parameter].kind
@@ -128,9 +147,17 @@ def what_is_wrong(function: Callable, signature: inspect.Signature, arguments: t
                     if _is_ours(value, kind) and not fits(value, kinds.get(other, types.NoneType))
                 ]
                 swapped = f" What stands at {there[0]} is one: they are swapped." if there else ""
-                asked = f"{_called(function)}({parameter}={_shown(one)})"
+                asked = f"{called(function)}({parameter}={_shown(one)})"
                 return f"{asked}: it takes {in_words(kind)}{_but(one, kind)}.{swapped}"
     return None
+
+
+def _drawn(given: dict, kinds: Mapping) -> dict:
+    """The arguments of a call, where a list is annotated with a tuple in the place of a generator."""
+    for name, value in given.items():
+        if isinstance(value, Iterator) and any(map(_is_list, _either(kinds.get(name, typing.Any)))):
+            given[name] = tuple(islice(value, LONGEST))
+    return given
 
 
 def _plain(value):
@@ -138,24 +165,21 @@ def _plain(value):
     return value.item() if isinstance(value, numbers.Number) and type(value).__module__ == "numpy" else value
 
 
-def _meant(signature: inspect.Signature, named: dict) -> str:
-    """The parameter that the first unknown name may stand for, asked in a sentence."""
-    unknown = [name for name in named if name not in signature.parameters]
-    close = difflib.get_close_matches(unknown[0], signature.parameters, n=1) if unknown else []
-    return f" Did you mean {close[0]}?" if close else ""
+def _either(kind) -> tuple:
+    """The kinds of a union; of another one itself."""
+    return typing.get_args(kind) if typing.get_origin(kind) in (types.UnionType, typing.Union) else (kind,)
 
 
-def _without_kinds(signature: inspect.Signature) -> inspect.Signature:
-    empty = inspect.Parameter.empty
-    parameters = [one for name, one in signature.parameters.items() if name != "self"]
-    return inspect.Signature([one.replace(annotation=empty) for one in parameters])
+def _is_list(kind) -> bool:
+    """Whether a kind is one that is looked into."""
+    origin = typing.get_origin(kind)
+    return isinstance(origin, type) and issubclass(origin, Iterable)
 
 
 def _odd_ones(value, kind) -> list:
-    """What lies in a list or dict and should not. A generator is not looked into: that would use it up."""
+    """What lies in a list or dict and should not."""
     origin, parts = typing.get_origin(kind), typing.get_args(kind)
-    looked_into = isinstance(value, Collection) and not isinstance(value, str | bytes)
-    if not (isinstance(origin, type) and issubclass(origin, Iterable) and looked_into):
+    if not _is_list(kind) or not isinstance(value, Collection) or isinstance(value, str | bytes):
         return []
     odd = [one for one in value if not fits(one, parts[0])]
     return odd + [one for one in value.values() if not fits(one, parts[1])] if issubclass(origin, Mapping) else odd
@@ -163,7 +187,9 @@ def _odd_ones(value, kind) -> list:
 
 def _but(value, kind) -> str:
     """What the value is instead."""
-    for part in typing.get_args(kind) if typing.get_origin(kind) in (types.UnionType, typing.Union) else [kind]:
+    if isinstance(value, float) and not math.isfinite(value):
+        return ""
+    for part in _either(kind):
         origin, parts = typing.get_origin(part), typing.get_args(part)
         if origin is typing.Annotated and fits(value, parts[0]):
             return ""
@@ -173,9 +199,10 @@ def _but(value, kind) -> str:
             return f"; {HALF.search(value).group()!r} in it is half a character, which cannot be written"
         if isinstance(origin, type) and isinstance(value, origin) and (odd := _odd_ones(value, part)):
             return f"; {_shown(odd[0])} in it is {_kind_of(odd[0])}"
-        listed = isinstance(origin, type) and issubclass(origin, Iterable) and not issubclass(origin, Mapping)
-        if listed and fits(value, parts[0]):
-            return ". One alone is put in brackets: [it]"
+        if _is_list(part) and not issubclass(origin, Mapping) and fits(value, parts[0]):
+            return f". One alone is put in brackets: {'(it,)' if origin is tuple else '[it]'}"
+        if origin is tuple and isinstance(value, tuple):
+            return f", not one of {len(value)}"
     return f", not {_kind_of(value)}"
 
 
@@ -199,45 +226,28 @@ def _kinds(function: Callable) -> dict:
     return kinds
 
 
-def _called(function: Callable) -> str:
-    """What a caller writes: "launch.train", "recipe.explain", "sums.mfu"."""
-    owner, _, name = function.__qualname__.rpartition(".")
-    if name == "__init__":
-        return _class_called(function) or owner
-    if owner:
-        return f"{owner.lower()}.{name}"
-    packages = function.__module__.split(".")[:-1]
-    for face in [part for part in sys.modules if part.startswith("helpers.") and part.count(".") == 1] + [
-        ".".join(packages)
-    ]:
-        if getattr(getattr(sys.modules.get(face), name, None), "__wrapped__", None) is function:
-            return f"{face.rpartition('.')[2]}.{name}"
-    return f"{function.__module__.rpartition('.')[2]}.{name}"
-
-
-def _class_called(constructor: Callable) -> str | None:
-    """The class of a constructor as the face of its wing hands it on: "cluster.slurm"."""
-    face = ".".join(constructor.__module__.split(".")[:-1])
-    for name, value in vars(sys.modules.get(face)).items():
-        if isinstance(value, type) and getattr(value.__init__, "__wrapped__", None) is constructor:
-            return f"{face.rpartition('.')[2]}.{name}"
-    return None
-
-
 def _shown(value) -> str:
     """The value as it was typed, or its class: a run's own repr would read its files."""
     if not isinstance(value, PLAIN):
-        return getattr(value, "__name__", type(value).__name__)
+        return value.__name__ if _has_name(value) else type(value).__name__
     return as_typed(value)
 
 
 def _kind_of(value) -> str:
     if isinstance(value, type):
         return "the class itself"
-    if callable(value) and hasattr(value, "__name__"):
+    if _has_name(value):
         return "the function itself: call it, with ()"
+    if isinstance(value, tuple):
+        return f"a tuple of {len(value)}"
+    if isinstance(value, float) and not math.isfinite(value):
+        return "no number"
     plain = _with_article(type(value).__name__)
     return "None" if value is None else re.split(r",| \(", getattr(type(value), "IN_WORDS", plain))[0]
+
+
+def _has_name(value) -> bool:
+    return isinstance(value, type) or inspect.isroutine(value)
 
 
 def _with_article(name: str) -> str:

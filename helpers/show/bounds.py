@@ -20,6 +20,20 @@ class Above:
 
 
 @dataclass(frozen=True)
+class From:
+    """Numbers from `least` to `most`."""
+
+    least: float
+    most: float
+
+    def __contains__(self, value) -> bool:
+        return self.least <= value <= self.most
+
+    def __str__(self) -> str:
+        return f"from {self.least:,} to {self.most:,}"
+
+
+@dataclass(frozen=True)
 class Characters:
     """Texts of so many characters at most."""
 
@@ -58,6 +72,7 @@ PROCESSES = range(1, 257)  # of one host
 PORT = range(1, 2**16)
 BANDWIDTH = Above(10**15)  # bytes/s
 BYTES = range(4, 2**30 + 1)  # that a collective sends: a number to a GB
+SHARE = From(0, 1)
 SECONDS = Above(30 * 24 * 3600)
 TEXT = Characters(100_000)
 LINE = Characters(300)  # that a figure shows

@@ -13,7 +13,10 @@ def as_typed(value) -> str:
     """A value as it was typed, on one line at most; of a number that is longer its size: "about 10**400"."""
     if isinstance(value, int) and abs(value) >= 10**LINE:
         return f"about {'-' * (value < 0)}10**{int(abs(value).bit_length() * math.log10(2))}"
-    words = " ".join(repr(value).split())
+    try:
+        words = " ".join(repr(value).split())
+    except Exception:  # somebody's own class has one that fails; a list holds a number of a million digits
+        words = f"<{type(value).__name__}>"
     return words if len(words) <= LINE else f"{words[:LINE]} …"
 
 

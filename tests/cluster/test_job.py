@@ -82,7 +82,7 @@ def test_an_odd_folder_is_quoted_for_sbatch_and_for_the_shell(tmp_path, two_rank
         ({"time": 30}, "it takes a text"),
         (
             {"node": 2},
-            r"^cluster.slurm: got an unexpected keyword argument 'node'. Did you mean nodes\? It takes \(nodes",
+            r"^cluster.slurm: it takes no 'node'. Did you mean nodes\?",
         ),
         ({"gpus": 8}, r"argument 'gpus'. It takes \(nodes, time, partition=None"),
         ({"partition": "gpu\n#SBATCH --uid=0"}, "one word"),

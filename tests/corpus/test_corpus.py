@@ -240,7 +240,10 @@ BAD_LINES = {
     "not an object": ("[1]", r"line 3: it is a list, and each line is an object: \{"),
     "a text alone": ('"a"', "line 3: it is a text, and each line is an object"),
     "an empty object": ("{}", "line 3: no 'text' in it, it is empty"),
-    "other key": ('{"body": "x", "id": 1}', r"line 3: no 'text' in it, only body, id\. Name the key: text_key"),
+    "other key": (
+        '{"body": "x", "id": 1}',
+        r"line 3: no 'text' in it, only body, id\. Mend line 3, or name the key: text_key",
+    ),
     "no text": ('{"text": 5}', "line 3: 'text' is the number 5, not text. A text has quotes"),
     "text elsewhere": ('{"text": 5, "body": "x"}', "line 3: 'text' is the number 5, not text. text_key='body' takes"),
     "null": ('{"text": null}', "line 3: 'text' is null, not text"),

@@ -68,6 +68,20 @@ def test_each_of_several_that_are_equally_good_is_right(live):
     assert live.compare("best", ("blockwise", "mxfp8")).kind == "plain"
 
 
+@pytest.mark.parametrize(
+    ("answered", "words"),
+    [
+        (lambda: check("mine", 1, 1, tolerance=-1), "(tolerance=-1): it takes a number from 0 to 1."),
+        (lambda: check("mine", 1, 1, tolerance=math.nan), "(tolerance=nan): it takes a number from 0 to 1."),
+        (lambda: check("mine", True, 1), "the answer is one number, not bool"),
+        (lambda: check("all-reduces", 1), "There is no exercise called “all-reduces”. Did you mean “all-reduce”?"),
+        (lambda: check(None, 1), "(name=None): it takes a text, not None"),
+    ],
+)
+def test_an_odd_question_is_answered_in_words(answered, words):
+    assert answered().kind == "wrong" and words in str(answered())
+
+
 def test_a_saved_page_keeps_the_question_and_an_empty_box_and_no_remark(live, monkeypatch):
     monkeypatch.setenv("MEGATRON_TOUR_HEADLESS", "1")
     asked = predict("final loss", "What will the loss be?", unit="nats")
@@ -104,7 +118,7 @@ def test_predictions_written_down_by_hand_get_words_whatever_they_are(live):
         live["loss"] = odd
         assert live.compare("loss", 4.5).text.endswith("is no number: write it like 4.8 or 12500.")
         assert box_of(predict("loss", "The loss?")).value == "" or math.isinf(odd) or math.isnan(odd)
-    assert check(["loss"], 1).text == "There is no exercise called “['loss']”."
+    assert check(["loss"], 1).text == "exercises.check(name=list): it takes a text, not a list."
 
 
 def test_predictions_kept_with_a_run_count_after_a_restart(live):

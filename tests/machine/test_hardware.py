@@ -204,11 +204,17 @@ def test_importing_brings_no_torch():
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: GPU("mine", "80GB", (9, 0)), "GPU(memory_bytes='80GB'): it is a number of bytes"),
-        (lambda: GPU("mine", 0, (9, 0)), "GPU(memory_bytes=0)"),
-        (lambda: GPU("mine", 80 * 2**30, "9.0"), "GPU(compute_capability='9.0'): it is two whole numbers"),
-        (lambda: Machine(gpus=8), "Machine(gpus=8): it is a tuple of GPUs"),
-        (lambda: Machine(gpus=("H100",)), "Machine(gpus=('H100',)): it is a tuple of GPUs"),
+        (lambda: GPU("mine", "80GB", (9, 0)), "GPU(memory_bytes='80GB'): it takes a whole number from 1"),
+        (lambda: GPU("mine", 0, (9, 0)), "GPU(memory_bytes=0): it takes a whole number from 1"),
+        (lambda: GPU("mine", 80 * 2**30, "9.0"), "GPU(compute_capability='9.0'): it takes a tuple of 2"),
+        (lambda: Machine(gpus=8), "Machine(gpus=8): it takes a tuple, each of it a GPU"),
+        (lambda: Machine(gpus=H200), "One alone is put in brackets: (it,)."),
+        (lambda: Machine(gpus=("H100",)), "'H100' in it is a str."),
+        (lambda: Machine(cpu_count=-1), "Machine(cpu_count=-1): it takes a whole number from 1"),
+        (lambda: Machine(memory_bytes="8GB"), "Machine(memory_bytes='8GB'): it takes a whole number from 1"),
+        (lambda: Machine(between_nodes_gbps=float("nan")), "between_nodes_gbps=nan): it takes a number above 0"),
+        (lambda: Machine(cpus=3), "Machine: it takes no 'cpus'. Did you mean gpus?"),
+        (lambda: machine.described("8 × H100 80GB", node=2), "described: it takes no 'node'. Did you mean nodes?"),
     ],
 )
 def test_a_machine_made_by_hand_of_something_else_is_refused(make, words):

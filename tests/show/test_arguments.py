@@ -54,6 +54,26 @@ def change(changes: Mapping[str, Any]):
     return "changed"
 
 
+@checked
+def seat(pairs: Mapping[str, tuple[Guest | None, Guest | None]], shares: Mapping[str, float | None] | None = None):
+    return "seated"
+
+
+class Rude:
+    """A class of somebody's own."""
+
+    def __repr__(self):
+        raise RuntimeError("no")
+
+    def __getattr__(self, name):
+        raise RuntimeError("no")
+
+
+def endless():
+    while True:
+        yield Dish()
+
+
 def listen(hear: Callable[[str], None] | None):
     return hear
 
@@ -105,6 +125,21 @@ def test_what_fits_passes(call):
         (lambda: lay(9), "(plates=9): it takes a whole number from 1 to 8."),
         (lambda: lay("2"), "(plates='2'): it takes a whole number from 1 to 8; '2' is a text: write 2."),
         (lambda: lay("9"), "(plates='9'): it takes a whole number from 1 to 8, not a str."),
+        (lambda: serve(dishes=Dish()), "serve: it takes no 'dishes'. Did you mean dish?"),
+        (lambda: serve(Rude()), "(dish=Rude): it takes a dish, such as soup(), not a Rude."),
+        (lambda: serve(Dish(), cups=[10**5000]), "(cups=list): it takes a whole number, not a list."),
+        (lambda: serve(Dish(), spoons=float("nan")), "(spoons=nan): it takes a number."),
+        (lambda: serve(Dish(), spoons=float("inf")), "(spoons=inf): it takes a number."),
+        (lambda: count(one for one in [Dish(), 5]), "; 5 in it is an int."),
+        (lambda: count(Rude() for _ in range(3)), "; Rude in it is a Rude."),
+        (
+            lambda: seat({"a": (None,)}),
+            "each value a tuple of 2: a guest (nobody() is one), or None; tuple in it is a tup",
+        ),
+        (
+            lambda: seat({}, shares=5),
+            "it takes None, or a dict, each key a text, each value a number, or None, not an int",
+        ),
         (lambda: pair(Dish(), "x"), "(other='x'): it takes a dish, such as soup(), not a str."),
         (lambda: change("x"), "(changes='x'): it takes a dict, each key a text, not a str."),
         (lambda: lay(1, 0), "(forks=0): it takes a whole number from 1 to 2,147,483,647, or None."),
@@ -123,6 +158,10 @@ def test_another_kind_is_told_in_a_sentence(call, words):
     assert words in str(refused.value)
     assert "\n" not in str(refused.value) and len(str(refused.value)) < 300
     assert refused.value._render_traceback_() == [f"TypeError: {refused.value}"], "no frames of ours in a cell"
+
+
+def test_a_generator_that_never_ends_is_drawn_so_far():
+    assert count(endless()) == arguments.LONGEST
 
 
 def test_a_call_is_named_as_it_is_written():

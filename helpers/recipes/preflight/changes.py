@@ -7,6 +7,7 @@ from helpers.machine import Machine
 from helpers.ranks.repairs import table
 from helpers.recipes.changes import stock_asked
 from helpers.recipes.preflight.problem import Problem, error, warning
+from helpers.show.numbers import as_typed
 
 if TYPE_CHECKING:
     from helpers.recipes.recipe import Recipe
@@ -15,10 +16,12 @@ if TYPE_CHECKING:
 def changes(recipe: "Recipe", machine: Machine) -> Iterator[Problem]:
     """`stock` and `without` against the table of our changes."""
     if not isinstance(recipe.stock, bool):
-        yield error(f"stock={recipe.stock!r}", "It is a switch.", "stock=True makes none of our changes to Megatron.")
+        yield error(
+            f"stock={as_typed(recipe.stock)}", "It is a switch.", "stock=True makes none of our changes to Megatron."
+        )
     if set(recipe.without) - set(table.CHANGES):
         why = f"It is a tuple of names of changes that we make to Megatron: {', '.join(table.CHANGES)}."
-        yield error(f"without={recipe.without!r}", why, 'without=("gelu",), say.')
+        yield error(f"without={as_typed(recipe.without)}", why, 'without=("gelu",), say.')
         return
     left_out = recipe.stock or "placement" in recipe.without
     if machine.device == "cuda" and recipe.model.use_cpu_initialization and left_out:

@@ -11,6 +11,7 @@ from helpers.corpus.tokenizer import TokenizerError, training_vocabulary
 from helpers.machine import Machine, shared_memory
 from helpers.recipes.preflight.problem import Problem, error
 from helpers.show import numbers
+from helpers.show.numbers import as_typed
 
 GPT2 = 50257  # token ids
 
@@ -74,7 +75,7 @@ def _parts(recipe: "Recipe", found: index.Index, of_which: str) -> Iterator[Prob
     try:
         parts = {part["part"]: part for part in data_split.parts(found, s.split, length)}
     except ValueError as invalid:
-        yield error(f"split={s.split!r}", str(invalid), 'split="90,5,5".')
+        yield error(f"split={as_typed(s.split)}", str(invalid), 'split="90,5,5".')
         return
     shortest = min((part["tokens"] for part in parts.values() if part["tokens"]), default=2)
     needed = {"train": True, "valid": s.eval_iters > 0, "test": False}

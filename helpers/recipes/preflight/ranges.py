@@ -33,7 +33,9 @@ def values(recipe: "Recipe") -> Iterator[Problem]:
     wrong = {name: (value, kind) for name, (value, kind) in parts.items() if not isinstance(value, kind)}
     for name, (value, kind) in wrong.items():
         why = f"This part of a recipe is a recipes.{kind.__name__}."
-        yield error(f"{name}={value!r}", why, f"recipe.with_({fields(kind)[0].name}=…) changes one field of it.")
+        yield error(
+            f"{name}={as_typed(value)}", why, f"recipe.with_({fields(kind)[0].name}=…) changes one field of it."
+        )
     if wrong:
         return
     if broken := [problem for part, _ in parts.values() for problem in of_part(part)]:
@@ -43,7 +45,7 @@ def values(recipe: "Recipe") -> Iterator[Problem]:
     try:
         data_split.parse(s.split)
     except ValueError as odd:
-        yield error(f"split={s.split!r}", str(odd), 'split="90,5,5".')
+        yield error(f"split={as_typed(s.split)}", str(odd), 'split="90,5,5".')
     if s.eval_interval is None:
         why = "Megatron divides by it even when it never evaluates, and stops at the first step."
         yield error("eval_interval=None", why, f"eval_interval={s.train_iters} looks once, at the end.")
@@ -78,16 +80,16 @@ def _value(name: str, value, kind) -> Iterator[Problem]:
     if name in KNOWN:
         if value not in KNOWN[name]:
             choices = ", ".join(repr(choice) for choice in KNOWN[name])
-            yield error(f"{name}={value!r}", "Megatron has no such choice.", f"{name} is one of {choices}.")
+            yield error(f"{name}={as_typed(value)}", "Megatron has no such choice.", f"{name} is one of {choices}.")
     elif value is None and may_be_none:
         return
     elif bool in kinds:
         if not isinstance(value, bool):
-            yield error(f"{name}={value!r}", "It is a switch.", f"{name}=True or {name}=False.")
+            yield error(f"{name}={as_typed(value)}", "It is a switch.", f"{name}=True or {name}=False.")
     elif str in kinds:
         if not isinstance(value, str):
             change = f"{name}={EXAMPLES.get(name, 'my_name')!r}, say" + (", or None." if may_be_none else ".")
-            yield error(f"{name}={value!r}", "It is a string.", change)
+            yield error(f"{name}={as_typed(value)}", "It is a string.", change)
     elif name in _COUNTS:
         words, bound = _COUNTS[name]
         if not _is_whole(value) or value not in bound:
@@ -101,7 +103,7 @@ def _value(name: str, value, kind) -> Iterator[Problem]:
     elif name in _SHARES:
         if not _is_number(value) or not 0 <= value < 1:
             why, change = _SHARES[name]
-            yield error(f"{name}={value!r}", why, change)
+            yield error(f"{name}={as_typed(value)}", why, change)
     elif not _is_number(value) or not 0 <= value <= MOST:
         why = f"{_NUMBERS[name]} is a number from 0 to {MOST:g}."
         yield error(f"{name}={as_typed(value)}", why, f"{name}=0 or more.")

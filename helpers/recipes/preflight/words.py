@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 def name(recipe: "Recipe") -> Iterator[Problem]:
     """A name that cannot be a folder's."""
     if isinstance(recipe.name, str) and (why := why_no_name(recipe.name)):
-        yield error(f"name={recipe.name!r}", why, 'name="my_run", say.')
+        yield error(f"name={as_typed(recipe.name)}", why, 'name="my_run", say.')
 
 
 def words(recipe: "Recipe") -> Iterator[Problem]:
@@ -56,22 +56,26 @@ def words(recipe: "Recipe") -> Iterator[Problem]:
         why = "It is what corpus.prepare(tokenizer=…) takes: a name or a path, as a text."
         named = "str(data.tokenizer_path)" if hasattr(recipe.tokenizer, "tokenizer_path") else '"gpt2"'
         yield error(f"tokenizer={as_typed(recipe.tokenizer)}", why, f"tokenizer={named}, say.")
+    for field in ("scaled_for", "pretrained"):
+        if not isinstance(value := getattr(recipe, field), str | None):
+            yield error(f"{field}={as_typed(value)}", "It is a text, or None.", f"{field}=None.")
     flags = recipe.extra_flags
     if not isinstance(flags, tuple) or not all(isinstance(word, str) for word in flags):
         why = "It is a tuple of the words of a command line, each one a string."
         given = flags.split() if isinstance(flags, str) else flags if isinstance(flags, list | tuple) else ()
-        yield error(f"extra_flags={flags!r}", why, f"extra_flags={tuple(map(str, given))}.")
+        words = tuple(str(word) for word in given if isinstance(word, str | int | float))
+        yield error(f"extra_flags={as_typed(flags)}", why, f"extra_flags={words}.")
     elif odd := next((word for word in flags if why_no_word(word)), None):
         yield error(f"extra_flags {as_typed(odd)}", why_no_word(odd), "Take it out.")
     if not isinstance(recipe.without, tuple) or not all(isinstance(word, str) for word in recipe.without):
         why = "It is a tuple of names of changes that we make to Megatron."
-        yield error(f"without={recipe.without!r}", why, 'without=("gelu",), say, or without=().')
+        yield error(f"without={as_typed(recipe.without)}", why, 'without=("gelu",), say, or without=().')
     for field in ("wandb_project", "wandb_entity", "wandb_run_name"):
         value = getattr(recipe.logging, field, None)
         if isinstance(value, str) and not (WANDB_PROJECT if field == "wandb_project" else ONE_LINE).fullmatch(value):
             why = "It is one line of up to 128 characters that does not begin with a -"
             why += r", and W&B takes none of / \ # ? % : in a project's name." if field == "wandb_project" else "."
-            yield error(f"{field}={value!r}", why, f'{field}="my_project", say.')
+            yield error(f"{field}={as_typed(value)}", why, f'{field}="my_project", say.')
 
 
 def extra_flags(
