@@ -64,6 +64,7 @@ def told(call) -> str:
         (lambda c: corpus.build_index("5", 64, split="8,1,1", count=5), "a corpus, such as corpus.prepare()"),
         (lambda c: corpus.build_index(c, None, split="8,1,1", count=5), "not None"),
         (lambda c: corpus.build_index(c, 64, split=None, count=5), "a text, not None"),
+        (lambda c: plots.split_parts(c), "there is no split"),
         (lambda c: plots.split_parts(c, "8,1,1", sequence_length=0), "from 1 to 16,777,216"),
         (lambda c: corpus.draw(c, 64, sed=1), "corpus.draw: it takes no 'sed'. Did you mean seed?"),
         (
@@ -175,6 +176,10 @@ def test_of_a_recipe(tiny_recipe, small_corpus, changes, words):
         (lambda: recipes.Recipe.from_json(None), "the recipe is None, where a dict of its fields belongs"),
         (lambda: recipes.Recipe.from_json({"name": "x", "model": 5}), "model is 5"),
         (lambda: runs.recorded("h200", "gpt3_345m_300_bf16").los, "Recorded has no 'los'. Did you mean loss"),
+        (lambda: plots.layers_on_stages(8, 2, ()), "there is no number of chunks"),
+        (lambda: plots.held(recipes.gpt3_345m(), {"DDP": {"held": [{"weights": NAN}]}}), "'DDP' has no held"),
+        (lambda: plots.data_parallel_steps({"DDP": {"phases": [{}]}}), "'DDP' has no phases"),
+        (lambda: Layout(2, pipeline_parallel=2).require_stage("1"), "has no pipeline stage '1'"),
         (lambda: environment.all_reduce(sizes=[]), "there is no size"),
         (lambda: plots.step_parts([]), "there is no plan to draw"),
         (lambda: plots.predicted_and_measured(), "there is no timed run"),

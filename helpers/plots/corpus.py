@@ -262,6 +262,8 @@ def token_bytes(data: Corpus, count: Annotated[int, range(1, 201)] = 16) -> Pict
 @checked
 def split_parts(data: Corpus, *splits: str, sequence_length: Annotated[int, bounds.TOKENS] = 1024) -> Picture:
     """What each `--split` makes of a corpus: one row per split, the documents in their order, one colour per part."""
+    if not splits:
+        raise ValueError('plots.split_parts: there is no split. It takes some: plots.split_parts(data, "90,5,5").')
     parts = {text: data_split.parts(data.open_index(), text, sequence_length) for text in splits}
     total = data.open_index().sequences
     figure, axes = style.new_figure(width=8.2, height=0.75 + 0.72 * len(splits))

@@ -99,6 +99,8 @@ def layers_on_stages(
     Raises:
         ValueError: the layers do not go into so many equal pieces.
     """
+    if not chunks:
+        raise ValueError("plots.layers_on_stages(chunks=()): there is no number of chunks. chunks=(1, 2), say.")
     if odd := [v for v in chunks if v < 1 or layers % (pipeline_parallel * v)]:
         raise ValueError(f"{layers} layers do not go into {pipeline_parallel} stages × {odd[0]} chunks, all alike.")
     with style.apply():

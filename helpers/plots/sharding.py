@@ -1,18 +1,23 @@
 """What the ranks of a data-parallel run hold and send in one step, as `lessons.sharding.listen` heard it."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from helpers.plots.shapes import tint
 from helpers.recipes import Recipe, accounting
 from helpers.show import style
-from helpers.show.arguments import checked
+from helpers.show.arguments import checked, fits
 from helpers.show.numbers import decimal_bytes
 from helpers.show.style import COLOURS, FAINT, INK, MEMORY_PARTS, REFERENCE, Picture
 
 SHADES = {"all-reduce": 0.5, "all-gather": 0.12, "reduce-scatter": 1.0}  # of the colour of data parallelism
 GROUNDS = {"forward": "#F4F4F4", "backward": "#DDDDDD", "optimizer": "#F3E6C4"}
 STATES = ("weights", "gradients", "optimizer")
+HEARD = {  # what each part of a hearing has, all but the first of them numbers
+    "held": ("weights", *STATES),
+    "phases": ("phase", "start", "end"),
+    "collectives": ("collective", "milliseconds", "bytes"),
+}
 STAGES = {"distributed optimizer": "ZeRO-1", "FSDP, weights whole": "ZeRO-2", "FSDP": "ZeRO-3"}
 
 
@@ -90,9 +95,18 @@ def _look(collective: str) -> dict:
     return {"fc": tint(COLOURS["data"], SHADES.get(collective, 0.5)), "ec": COLOURS["data"]}
 
 
+def _is_heard(rows, names: tuple[str, ...]) -> bool:
+    numbers = (row[name] for row in rows for name in names[1:]) if _have(rows, names) else [None]
+    return all(fits(number, float) for number in numbers)
+
+
+def _have(rows, names: tuple[str, ...]) -> bool:
+    return fits(rows, Sequence[Mapping]) and all(name in row for row in rows for name in names)
+
+
 def _require(heard: Mapping[str, Mapping], *names: str) -> None:
     for name, run in heard.items():
-        if missing := [one for one in names if not run.get(one)]:
+        if missing := [one for one in names if not run.get(one) or not _is_heard(run[one], HEARD[one])]:
             raise ValueError(
                 f"{name!r} has no {missing[0]}: it is nothing that lessons.sharding.listen(recipe, data, …) returns."
             )

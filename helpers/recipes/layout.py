@@ -7,6 +7,8 @@ from helpers.machine import megatron_definitions
 from helpers.recipes import pipeline_layout
 from helpers.recipes.flag import Flag
 from helpers.recipes.names import told
+from helpers.show.arguments import fits
+from helpers.show.numbers import as_typed
 
 
 @told
@@ -119,8 +121,10 @@ class Layout:
         Raises:
             ValueError: there is none of that number.
         """
-        if not 0 <= rank < self.pipeline_parallel:
-            raise ValueError(f"{self.name} has no pipeline stage {rank}: they are 0 to {self.pipeline_parallel - 1}.")
+        if not fits(rank, int) or not 0 <= rank < self.pipeline_parallel:
+            raise ValueError(
+                f"{self.name} has no pipeline stage {as_typed(rank)}: they are 0 to {self.pipeline_parallel - 1}."
+            )
 
     def flags(self) -> list[Flag]:
         flags = [

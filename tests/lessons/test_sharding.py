@@ -190,7 +190,11 @@ def test_a_collective_stands_in_its_pass_and_between_them_in_the_wait():
     phases = [{"phase": name, "start": start, "end": end} for name, start, end in passes]
     calls = [("reduce-scatter", 20, 800), ("all-reduce", 40, 400), ("all-gather", 70, 800)]
     collectives = [{"collective": kind, "milliseconds": at, "bytes": size} for kind, at, size in calls]
-    run = {"phases": phases, "collectives": collectives, "held": [{}, {}]}
+    run = {
+        "phases": phases,
+        "collectives": collectives,
+        "held": [dict.fromkeys(("weights", "gradients", "optimizer"), 8)] * 2,
+    }
     picture = plots.data_parallel_steps({"one": run})
     (lane,) = picture.figure.axes
     grounds, bars = lane.patches[:3], lane.patches[3:]
