@@ -41,11 +41,14 @@ def named(function: Callable, also: Mapping[str, str] = NONE) -> Callable:
     @functools.wraps(function)
     def call(*arguments, **given):
         try:
-            signature.bind(*arguments, **given)
-        except TypeError as error:
-            wrong = misnamed(function, signature, given, str(error), also)
-        else:
             return function(*arguments, **given)
+        except TypeError:  # of the call, or of what the function does: binding tells, and takes longer than a layout
+            try:
+                signature.bind(*arguments, **given)
+            except TypeError as error:
+                wrong = misnamed(function, signature, given, str(error), also)
+            else:
+                raise
         refuse(wrong)
 
     return call
