@@ -100,6 +100,15 @@ def test_two_tokenizers_are_refused_and_the_words_work(members, small_jsonl, sma
     assert corpus.blend({first: 1, mended: 1}).vocab_size == 512
 
 
+def test_a_blend_of_which_nothing_is_held_out_is_told_before_megatron_stops(small_blend, members, tiny_recipe):
+    """`assert self.total_samples > 0` (megatron/training/datasets/data_samplers.py), in a blend alone."""
+    never = tiny_recipe.with_(eval_iters=0)
+    (problem,) = preflight.check(never, small_blend, CPU)
+    assert problem.asked.startswith("eval_iters=0 with ") and "no sample to consume" in problem.why
+    assert preflight.check(never.with_(split="100,0,0"), small_blend, CPU) == []
+    assert preflight.check(never, members[0], CPU) == []
+
+
 def test_each_member_passes_preflight_by_itself(small_blend, members, tiny_recipe):
     problems = preflight.check(tiny_recipe.with_(split="96,3,1"), small_blend, CPU)
     assert [problem.asked for problem in problems] == ['split="96,3,1" of 20 documents of backwards']

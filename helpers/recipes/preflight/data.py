@@ -48,6 +48,9 @@ def corpus_problems(recipe: "Recipe", data: "Corpus | Blend", machine: Machine) 
     blended = len(data.members) > 1
     found = [list(_member(recipe, member, f" of {member.name}" if blended else "")) for member in data.members]
     yield from dict.fromkeys(itertools.chain(*found))  # a split that is none is told once
+    if blended and not recipe.schedule.eval_iters and not any(found) and _has_held_out(recipe, data):
+        why = "Megatron makes a validation part of no samples out of a blend, and stops: no sample to consume."
+        yield error(f"eval_iters=0 with {data.name}", why, 'eval_iters=1, or split="100,0,0".')
     if not any(found):
         yield from _samples(recipe, data, machine)
 
@@ -103,6 +106,12 @@ def _parts(recipe: "Recipe", found: index.Index, of_which: str) -> Iterator[Prob
             )
             change = f"A larger weight for {name}, a larger corpus, or sequence_length={_power_below(shortest)}."
             yield error(asked, why, change)
+
+
+def _has_held_out(recipe: "Recipe", data: "Blend") -> bool:
+    """Whether validation and test part have a share: those without one are not built at all."""
+    parts = data_split.parts(data.members[0].open_index(), recipe.schedule.split, recipe.model.sequence_length)
+    return any(part["weight"] for part in parts[1:])
 
 
 def _samples(recipe: "Recipe", data: "Corpus | Blend", machine: Machine) -> Iterator[Problem]:
