@@ -245,8 +245,10 @@ class LiveFigure:
             self.loss_axes.axhline(self.guessing, **style.REFERENCE)
             at = {"xycoords": self.loss_axes.get_yaxis_transform(), "ha": "right", "va": "bottom", "fontsize": 9}
             self.loss_axes.annotate("ln V", (0.99, self.guessing), **at)
-        self.loss_axes.set(title="loss (nats per token)", xlabel="step")
-        self.speed_axes.set(title="tokens/s of all ranks", xlabel="step")
+        self.loss_axes.set_title("loss (nats per token)")
+        self.speed_axes.set_title("tokens/s of all ranks")
+        style.count_steps(self.loss_axes)
+        style.count_steps(self.speed_axes)
         self.speed_axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
 
     def draw(self, progress: Progress) -> style.Picture:
