@@ -290,7 +290,7 @@ def test_a_damaged_run_directory_is_told_in_words(name, content, words, tmp_path
     [
         ({"model": {}}, "model.num_layers is missing"),
         ({"schedule": {"train_iters": "x"}}, "schedule.train_iters is 'x', where a whole number"),
-        ({"extra_flags": 5}, "extra_flags is 5, where a list"),
+        ({"extra_flags": 5}, "extra_flags is 5, where a tuple"),
         ({"name": None}, "name is None, where a text belongs"),
     ],
 )
@@ -304,8 +304,8 @@ def test_a_value_of_another_kind_in_a_recipe_is_named(change, words, tmp_path, t
 @pytest.mark.parametrize(
     ("odd", "words"),
     [
-        ({"predict": 5}, r"\(predict=5\): it takes a dict"),
-        ({"predict": ["loss"]}, r"\(predict=list\): it takes a dict"),
+        ({"predict": 5}, r"\(predict=5\): it takes None, or a dict"),
+        ({"predict": ["loss"]}, r"\(predict=list\): it takes None, or a dict"),
         ({"hang_timeout_seconds": "x"}, r"\(hang_timeout_seconds='x'\): it takes a number"),
         ({"hang_timeout_seconds": None}, r"\(hang_timeout_seconds=None\): it takes a number"),
         ({"hang_timeout_seconds": math.nan}, "hang_timeout_seconds=nan"),
