@@ -17,7 +17,7 @@ from helpers.show import bounds
 from helpers.show.arguments import checked
 from helpers.show.numbers import as_typed
 
-TIME = re.compile(r"\d+|\d+:[0-5]\d(:[0-5]\d)?|\d+-([01]?\d|2[0-3])(:[0-5]\d){0,2}")  # sbatch(1), --time
+TIME = re.compile(r"\d+|\d+:[0-5]\d(:[0-5]\d)?|\d+-([01]?\d|2[0-3])(:[0-5]\d){0,2}", re.ASCII)  # sbatch(1), --time
 WORD = re.compile(r"[^\s\"'\\#]+")  # of a partition, an account, a constraint: "h100&ib"
 FIRST_PORT, PORTS = 20_000, 10_000
 ON_TIME = [
@@ -68,6 +68,8 @@ class Slurm:
         if not TIME.fullmatch(self.time):
             form = '"30" minutes, "4:00:00" or "2-12:00:00", minutes and seconds up to 59, hours of a day up to 23'
             raise ValueError(f"cluster.slurm(time={as_typed(self.time)}): {form}.")
+        if not self.time_seconds:
+            raise ValueError(f"cluster.slurm(time={as_typed(self.time)}): to Slurm 0 is no limit at all. Name one.")
 
     @property
     def time_seconds(self) -> int:

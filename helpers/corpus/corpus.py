@@ -233,7 +233,8 @@ def prepare(
         RuntimeError: a tokenizing process was killed, for memory perhaps.
     """
     if workers is not None and (not isinstance(workers, int) or isinstance(workers, bool) or workers < 1):
-        raise CorpusError(f"workers={numbers.as_typed(workers)}: a number of tokenizing processes, 1 or more; None takes one a core.")
+        asked = f"workers={numbers.as_typed(workers)}"
+        raise CorpusError(f"{asked}: a number of tokenizing processes, 1 or more; None takes one a core.")
     for asked, value in (("name", name), ("tokenizer", tokenizer)):
         if not isinstance(value, str | os.PathLike):
             hint = " The one of a corpus is data.tokenizer_path." if hasattr(value, "tokenizer_path") else ""

@@ -44,7 +44,7 @@ def training_vocabulary(name: str) -> int | None:
     Raises:
         TokenizerError: N is below 257 (the 256 bytes and the end-of-document token) or above 1,000,000.
     """
-    match = re.fullmatch(r"bpe-(\d+)", name)
+    match = re.fullmatch(r"bpe-([0-9]+)", name)
     if not match:
         return None
     size = int(match[1])

@@ -7,9 +7,9 @@ from helpers.machine.hardware import GPU, Machine, require_whole
 from helpers.show.names import named
 from helpers.show.numbers import as_typed
 
-COUNT = re.compile(r"(?:(\d+)\s*(?:[×x*]\s*|\s))?\s*([a-z].*)", re.I)
-COUNT_BEHIND = re.compile(r"([a-z].*?)\s*[×x*]\s*(\d+)", re.I)  # "H100 × 8"
-NODES = re.compile(r"(\d+)\s*nodes?\s*(?:of|with|[×x*])?\s*(.*)", re.I)
+COUNT = re.compile(r"(?:([0-9]+)\s*(?:[×x*]\s*|\s))?\s*([a-z].*)", re.I)
+COUNT_BEHIND = re.compile(r"([a-z].*?)\s*[×x*]\s*([0-9]+)", re.I)  # "H100 × 8"
+NODES = re.compile(r"([0-9]+)\s*nodes?\s*(?:of|with|[×x*])?\s*(.*)", re.I)
 PLAIN = re.compile("NVIDIA|GEFORCE|TENSOR|CORE|GPUS?|DGX|HGX|SXM\\d?|HBM\\d?E?")  # words that change nothing
 HOW = (
     'a number of GPUs and their name, "8 × H100 80GB"; several nodes: described("8 × H100 80GB", nodes=2, '

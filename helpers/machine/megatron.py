@@ -56,6 +56,8 @@ def megatron_source(path: str) -> Path:
     found = importlib.util.find_spec(f"megatron.{package}") if package.isidentifier() else None
     if found is None or not found.submodule_search_locations:
         raise ModuleNotFoundError(f"Megatron, as it is installed here, has no package {package!r}.")
+    if ".." in Path(inside).parts:
+        raise ModuleNotFoundError(f"megatron_source({as_typed(path)}) leaves Megatron: no '..' is taken.")
     return Path(found.submodule_search_locations[0]) / inside
 
 
@@ -72,4 +74,6 @@ def megatron_definitions(path: str, *names: str) -> SimpleNamespace:
             kept.append(statement)
     module = ast.Module(kept, type_ignores=[])
     exec(compile(module, path, "exec", flags=__future__.annotations.compiler_flag), known)
+    if missing := [name for name in names if name not in known]:
+        raise AttributeError(f"megatron/{path} defines no {', '.join(missing)}.")
     return SimpleNamespace(**{name: known[name] for name in names})

@@ -96,6 +96,9 @@ def evaluate(
         corpus.CorpusError: the part is empty.
         launch.TrainingFailed: a rank failed.
     """
+    if data is None and (part != "valid" or (samples or 0) > 0):
+        asked = f"part={part!r}" if part != "valid" else f"samples={samples}"
+        raise WeightsError(f"{asked} chooses from a corpus: weights.evaluate(run, data, {asked}).")
     saved, layout = _ready(source, samples, step, layout)
     if data is None:
         named = f"validation at step {saved.step}", _looked_at(source, saved)

@@ -15,6 +15,7 @@ from helpers.weights import checkpoint, text
 from helpers.weights.error import WeightsError
 
 MARK, END = "TOKEN {", "DONE {"  # what the program prints before its JSON
+LEAST_TEMPERATURE = 0.001  # the likeliest token in all but name; far below, fp32 overflows
 
 
 @dataclass(frozen=True)
@@ -177,10 +178,10 @@ def _settings(prompts, tokens, temperature, top_k, top_p, seed) -> None:
         raise WeightsError("prompt=[]: give a text, or a list of some.")
     if tokens < 1:
         raise WeightsError(f"tokens={tokens}: how many to add, 1 or more.")
-    if temperature is not None and not 0 < temperature < float("inf"):
+    if temperature is not None and not LEAST_TEMPERATURE <= temperature < float("inf"):
         raise WeightsError(
-            f"temperature={temperature:g}: the logits are divided by it, so it is above 0, such as 0.8. None takes the "
-            "likeliest token each time."
+            f"temperature={temperature:g}: the logits are divided by it, so it is {LEAST_TEMPERATURE} or more, such as "
+            "0.8. None takes the likeliest token each time."
         )
     if top_k is not None and top_k < 1:
         raise WeightsError(f"top_k={top_k}: among how many tokens to draw, 1 or more.")

@@ -54,6 +54,8 @@ def test_ranks_run_in_a_container_and_the_supervisor_outside(tmp_path, two_ranks
     image = "nvcr.io#nvidia/pytorch:25.10-py3"
     with pytest.raises(ValueError, match="container_image"):
         cluster.slurm(nodes=2, time="1", container_image="an image; rm -r ~")
+    with pytest.raises(ValueError, match="0 is no limit at all"):
+        cluster.slurm(nodes=2, time="00:00:00")
     image = "/images/pytorch+25.10.sqsh"
     text = written(tmp_path, two_ranks, container_image=image, container_mounts="/shared:/shared")
     srun = next(line for line in text.splitlines() if line.lstrip().startswith("srun "))

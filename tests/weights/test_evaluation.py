@@ -87,6 +87,10 @@ def test_what_cannot_be_evaluated(tiny_recipe):
         weights.evaluate(tiny_recipe, part="held-out")
     with pytest.raises(weights.WeightsError, match="samples=0: how many"):
         weights.evaluate(tiny_recipe, samples=0)
+    with pytest.raises(weights.WeightsError, match="part='train' chooses from a corpus"):
+        weights.evaluate(tiny_recipe, part="train")
+    with pytest.raises(weights.WeightsError, match="samples=2 chooses from a corpus"):
+        weights.evaluate(tiny_recipe, samples=2)
     with pytest.raises(weights.WeightsError, match="corpora=\\[\\]"):
         weights.evaluate_each(tiny_recipe, [])
 

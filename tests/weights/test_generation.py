@@ -88,6 +88,7 @@ def test_half_a_character_waits_for_its_other_half():
         ({"tokens": 0}, "tokens=0: how many to add"),
         ({"temperature": 0}, "temperature=0: the logits are divided by it"),
         ({"temperature": -1.5}, "temperature=-1.5"),
+        ({"temperature": 1e-300}, "it is 0.001 or more"),
         ({"temperature": 1, "top_k": 0}, "top_k=0"),
         ({"temperature": 1, "top_p": 1.5}, "top_p=1.5: a share"),
         ({"temperature": 1, "top_p": 0}, "top_p=0: a share"),
