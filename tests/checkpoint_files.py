@@ -8,13 +8,22 @@ from pathlib import Path
 
 from helpers.processes import checkpoints
 
+COMMON = "common_state/shard_0_1"  # what is no tensor, as Megatron 0.19 names it
+
 
 def write(
-    directory: Path, iteration: int, whole: bool = True, bytes_: int = 1000, ranks: int = 2, torchs: bool = False
+    directory: Path,
+    iteration: int,
+    whole: bool = True,
+    bytes_: int = 1000,
+    ranks: int = 2,
+    torchs: bool = False,
+    common: bool = True,
 ) -> Path:
     """`iter_<iteration>` under `directory`, one shard a rank; without `whole` the last files are missing.
 
-    With `torchs` it is as torch writes it without Megatron (--ckpt-format torch_dcp, fsdp_dtensor).
+    With `torchs` it is as torch writes it without Megatron (--ckpt-format torch_dcp, fsdp_dtensor), without `common` as
+    an earlier Megatron did, which kept what is no tensor in a common.pt.
     """
     from torch.distributed.checkpoint.filesystem import _StorageInfo
     from torch.distributed.checkpoint.metadata import Metadata, MetadataIndex
@@ -27,7 +36,9 @@ def write(
         half = bytes_ // 2
         (path / name).write_bytes(_archive(half) + _archive(bytes_ - half))
         stored[MetadataIndex(f"weight.{rank}")] = _StorageInfo(name, 0, half)
-        stored[MetadataIndex(f"bias.{rank}")] = _StorageInfo(name, half, bytes_ - half)
+        stored[MetadataIndex(COMMON if common and not rank else f"bias.{rank}")] = _StorageInfo(
+            name, half, bytes_ - half
+        )
     if whole:
         flattened = {"model.weight": ("model", "weight")} if torchs else None
         (path / ".metadata").write_bytes(pickle.dumps(Metadata({}, flattened, stored)))

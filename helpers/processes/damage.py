@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import pickle
 import time
 import zipfile
@@ -10,6 +11,7 @@ from pathlib import Path
 
 MEGATRONS_LAST = "metadata.json"  # written when all else is (megatron/core/dist_checkpointing/serialization.py, `save`)
 LEGACY = "mp_rank_*/*.pt"
+EARLIER = "common.pt"  # where an earlier Megatron kept what lies in a shard now
 UNFINISHED = "it was never finished"
 SMALL_BYTES, CHUNK_BYTES = 2**16, 2**20
 
@@ -18,7 +20,9 @@ def of(checkpoint: Path) -> str | None:
     """Why this checkpoint cannot be loaded, in words; None where it is whole as far as its files' sizes tell.
 
     The format torch_dist lists in `.metadata` which bytes of which file each tensor is
-    (torch/distributed/checkpoint/filesystem.py, `_StorageInfo`); the legacy format is one zip archive a rank.
+    (torch/distributed/checkpoint/filesystem.py, `_StorageInfo`); the legacy format is one zip archive a rank. A
+    `common.pt` beside a state that lies in a shard is not Megatron's, which reads it first all the same
+    (megatron/core/dist_checkpointing/serialization.py, `load_common_state_dict`).
     """
     checkpoint = Path(checkpoint)
     if legacy := sorted(checkpoint.glob(LEGACY)):
@@ -34,6 +38,7 @@ def of(checkpoint: Path) -> str | None:
         return f"{MEGATRONS_LAST} cannot be read"
     try:
         needed = _needed_bytes(checkpoint / ".metadata")
+        is_foreign = os.path.lexists(checkpoint / EARLIER) and _has_common_state(checkpoint / ".metadata")
     except FileNotFoundError:
         return ".metadata, the list of what lies where, is missing"
     except Exception:  # a damaged pickle raises whatever it likes
@@ -45,7 +50,7 @@ def of(checkpoint: Path) -> str | None:
             return f"{name} is missing"
         if there < size:
             return f"{name} has {there:,} of {size:,} bytes"
-    return None
+    return f"{EARLIER} was not written with it, and Megatron would read it first" if is_foreign else None
 
 
 def inside(checkpoint: Path, seconds: float) -> str | None:
@@ -106,6 +111,12 @@ def _listed(metadata: Path) -> Iterator["_Bag"]:
     """What `.metadata` says of each tensor: relative_path, offset, length."""
     with open(metadata, "rb") as file:
         yield from _Inert(file).load().storage_data.values()
+
+
+def _has_common_state(metadata: Path) -> bool:
+    """Whether all that is no tensor lies in a shard, too."""
+    with open(metadata, "rb") as file:
+        return any(index.fqn.startswith("common_state/") for index in _Inert(file).load().storage_data)
 
 
 def _archives(checkpoint: Path) -> Iterator[tuple[Path, int, int]]:

@@ -103,6 +103,22 @@ def test_a_checkpoint_that_torch_wrote_by_itself_is_kept(tmp_path):
     assert damage.of(path) == "it was never finished"
 
 
+def test_a_foreign_common_pt_is_damage_and_the_one_before_is_taken(tmp_path):
+    """Megatron read it in the place of its own state, and every start ended in "holds Python objects"."""
+    checkpoint_files.write(tmp_path, 10)
+    torch.save(tmp_path, checkpoint_files.write(tmp_path, 20) / "common.pt")
+    step, wrong = checkpoints.loaded_next(tmp_path)
+    assert step == 10 and "common.pt was not written with it" in checkpoints.passed_over(step, wrong)
+    assert checkpoints.repair(tmp_path)[0].endswith("It is set aside as damaged_iter_0000020")
+    assert checkpoints.latest(tmp_path) == 10
+
+
+def test_a_common_pt_of_an_earlier_megatron_is_its_own(tmp_path):
+    path = checkpoint_files.write(tmp_path, 10, common=False)
+    torch.save({"iteration": 10}, path / "common.pt")
+    assert damage.of(path) is None
+
+
 def test_a_legacy_checkpoint_cut_in_half_is_damaged(tmp_path):
     file = tmp_path / "iter_0000010" / "mp_rank_00" / "model_optim_rng.pt"
     file.parent.mkdir(parents=True)
