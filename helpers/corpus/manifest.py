@@ -48,8 +48,9 @@ def what_is_wrong(prefix: Path, cache: Path) -> str | None:
 
 
 def _content(directory: Path) -> dict:
+    path = directory / NAME
     try:
-        content = json.loads((directory / NAME).read_text())
+        content = json.loads(path.read_text()) if path.is_file() else {}  # of a pipe there might be no end
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) and content.keys() >= FACTS else {}

@@ -196,6 +196,11 @@ def overwrite(path: Path) -> None:
         file.write(b"\x01" * 8)
 
 
+def as_pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
 DAMAGE = {  # of which file, how, what is told
     "cut": (".bin", lambda path: os.truncate(path, 100), " has 100 of"),
     "overwritten": (".bin", overwrite, " holds other bytes than were written to it"),
@@ -204,6 +209,7 @@ DAMAGE = {  # of which file, how, what is told
     "cut tokenizer": ("tokenizer/tokenizer.json", lambda path: os.truncate(path, 100), " has 100 of"),
     "no facts": ("corpus.json", Path.unlink, ", which says what it is, cannot be read"),
     "cut facts": ("corpus.json", lambda path: os.truncate(path, 20), ", which says what it is, cannot be read"),
+    "a pipe as facts": ("corpus.json", as_pipe, ", which says what it is, cannot be read"),
     "empty facts": ("corpus.json", lambda path: path.write_text("{}"), ", which says what it is, cannot be read"),
 }
 
