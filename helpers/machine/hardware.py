@@ -13,7 +13,7 @@ import psutil
 
 from helpers.machine import cuda_libraries, data_sheets, switches
 from helpers.show import bounds
-from helpers.show.arguments import require_fields
+from helpers.show.arguments import checked, require_fields
 from helpers.show.names import named, told
 from helpers.show.numbers import as_typed
 
@@ -93,11 +93,17 @@ class Machine:
         require_fields(self)
 
     @classmethod
+    @checked
     def from_json(cls, described: dict) -> "Machine":
-        """A machine from what a run's environment.json says of it, whatever else that says."""
-        gpus = [GPU(g["name"], g["memory_bytes"], tuple(g["compute_capability"])) for g in described.get("gpus", ())]
+        """A machine from what a run's environment.json says of it, whatever else that says.
+
+        Raises:
+            TypeError: a value in it is of another kind than its field.
+        """
         known = {f.name: described[f.name] for f in fields(cls) if f.name in described}
-        return cls(**known | {"gpus": tuple(gpus)})
+        if isinstance(gpus := known.get("gpus"), list | tuple):
+            known["gpus"] = tuple(_from_json(gpu) if isinstance(gpu, dict) else gpu for gpu in gpus)
+        return cls(**known)
 
     @property
     def device(self) -> str:
@@ -138,6 +144,13 @@ class Machine:
     def processes(self) -> int:
         """How many ranks a notebook may start here: one per GPU; on a CPU two, however few the cores."""
         return len(self.gpus) or 2
+
+
+def _from_json(gpu: dict) -> GPU:
+    capability = gpu.get("compute_capability")
+    return GPU(
+        gpu.get("name"), gpu.get("memory_bytes"), tuple(capability) if isinstance(capability, list) else capability
+    )
 
 
 CPU = Machine(cpu_count=2, memory_bytes=8 * 2**30)

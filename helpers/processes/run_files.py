@@ -9,11 +9,13 @@ from typing import Literal
 from helpers.machine import Machine
 from helpers.processes.checkpoints import TRACKER
 from helpers.show.arguments import fits, in_words
+from helpers.show.numbers import as_typed
 
 WRITTEN = ("recipe.json", "environment.json", "predictions.json", "command.sh")  # before the start
 FILES = (*WRITTEN, "job.sh", "job.json", "status.json", "log.txt", "result.json", ".lock")
 FOLDERS = ("checkpoints", "tensorboard", "ranks")
 PARTS = ("model", "layout", "batch", "schedule")  # of a recipe.json that holds a recipe
+OTHERS = ("precision", "speed", "checkpoints", "logging")  # of those that were not always there
 STATUS = {  # what status.json may hold, and of which kind
     "state": Literal["running", "finished", "failed", "stopped"],
     "launch": int,
@@ -38,6 +40,18 @@ def read_json(path: Path) -> dict:
     except (OSError, ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
+
+
+def read_checked(path: Path) -> dict:
+    """The object in recipe.json, status.json or environment.json, as `read_json` has it.
+
+    Raises:
+        ValueError: it has not the shape that a run gives it.
+    """
+    known = read_json(path)
+    if why := known and LOOKS[path.name](known):
+        raise ValueError(f"{path} is damaged: it {why}.")
+    return known
 
 
 def read_text(path: Path) -> str:
@@ -66,8 +80,7 @@ def why_damaged(directory: Path) -> str | None:
     wrong = {name: _no_file(directory / name) for name in (*FILES, f"checkpoints/{TRACKER}")}
     for name in FOLDERS:
         wrong[name] = "is no folder" if os.path.lexists(directory / name) and not (directory / name).is_dir() else None
-    looks = {"recipe.json": _recipe, "status.json": _status, "environment.json": _environment}
-    for name, look in looks.items():
+    for name, look in LOOKS.items():
         wrong[name] = wrong[name] or ((directory / name).exists() and _content(directory / name, look)) or None
     return next((f"{directory / name} is damaged: it {why}." for name, why in wrong.items() if why), None)
 
@@ -91,24 +104,28 @@ def _content(path: Path, look) -> str | None:
 
 
 def _recipe(known: dict) -> str | None:
-    if "model" not in known:
-        return None if isinstance(known.get("name", ""), str) else f"holds name={known['name']!r}, which is no text"
-    odd = [part for part in PARTS if not isinstance(known.get(part), dict)]
+    if not isinstance(known.get("name", ""), str):
+        return f"holds name={as_typed(known['name'])}, which is no text"
+    there = (part for part in (*PARTS, *OTHERS) if part in known or part in PARTS and "model" in known)
+    odd = [part for part in there if not isinstance(known.get(part), dict)]
     return odd and (f"lacks its {odd[0]}" if odd[0] not in known else f'has no object as its "{odd[0]}"') or None
 
 
 def _status(known: dict) -> str | None:
     for name, kind in STATUS.items():
         if name in known and not (fits(known[name], kind) and known[name] != float("inf")):
-            return f"holds {name}={known[name]!r}, where {in_words(kind)} belongs"
+            return f"holds {name}={as_typed(known[name])}, where {in_words(kind)} belongs"
     return None
 
 
 def _environment(known: dict) -> str | None:
     try:
         Machine.from_json(known.get("machine", {}))
-    except (AttributeError, KeyError, TypeError):
-        return f"holds machine={known['machine']!r}, which describes none"
+    except TypeError:
+        return f"holds machine={as_typed(known['machine'])}, which describes none"
     names = {name: known.get("machine", {}).get(name, "") for name in ("name", "label")}
     odd = next((name for name, value in names.items() if not isinstance(value, str)), None)
-    return odd and f"holds machine.{odd}={names[odd]!r}, where a text belongs"
+    return odd and f"holds machine.{odd}={as_typed(names[odd])}, where a text belongs"
+
+
+LOOKS = {"recipe.json": _recipe, "status.json": _status, "environment.json": _environment}

@@ -9,7 +9,7 @@ from pathlib import Path
 from helpers.machine import given, given_folder, runs_root, short_path
 from helpers.processes import checkpoints, control, logs, slurm
 from helpers.processes.run_directory import why_no_name
-from helpers.processes.run_files import FILES, read_json, read_text, why_closed, why_damaged
+from helpers.processes.run_files import FILES, read_checked, read_json, read_text, why_closed, why_damaged
 from helpers.runs import events
 from helpers.runs.results import Results
 from helpers.show import numbers
@@ -31,11 +31,11 @@ class Run(Results):
 
     @property
     def described(self) -> dict:
-        return read_json(self.path / "recipe.json")
+        return read_checked(self.path / "recipe.json")
 
     @property
     def environment(self) -> dict:
-        return read_json(self.path / "environment.json")
+        return read_checked(self.path / "environment.json")
 
     @property
     def predictions(self) -> dict:
@@ -60,7 +60,7 @@ class Run(Results):
     @property
     def wall_seconds(self) -> float | None:
         """Seconds of all launches together, imports included; None before the first."""
-        status = control.read_status(self.path)
+        status = read_checked(self.path / "status.json")
         if "started" not in status:
             return None
         now = time.time() - status["started"] if self.state == "running" else 0

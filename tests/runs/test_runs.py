@@ -16,7 +16,7 @@ import pytest
 from other_users import as_nobody, only_root, open_folder
 from records import RECIPE, TOKENS_PER_STEP, curves, make_run, write_events
 
-from helpers import machine, runs
+from helpers import machine, plots, runs
 from helpers.machine import PROJECT
 from helpers.processes import control
 from helpers.processes.checkpoints import size_bytes
@@ -55,6 +55,18 @@ def test_summary_by_hand(tmp_path):
     assert row["peak memory GB"] == pytest.approx(1.00000002)
     assert (row["first loss"], row["final loss"]) == (pytest.approx(10.7), pytest.approx(8.8))
     assert row["wall time s"] == 60
+
+
+@pytest.mark.parametrize("value", [1.5, [1, 2], None])
+@pytest.mark.parametrize("name", ["recipe.json", "environment.json"])
+def test_json_of_another_shape_is_told_in_words(tmp_path, name, value):
+    """What was asked of such a run ended in "'float' object has no attribute 'get'"."""
+    run = make_run(tmp_path / "a")
+    known = json.loads((run.path / name).read_text())
+    (run.path / name).write_text(json.dumps(dict.fromkeys(known, value)))
+    for ask in (repr, lambda run: runs.compare([run]), plots.loss):
+        with pytest.raises(ValueError, match=rf"{name} is damaged: it h"):
+            ask(run)
 
 
 def test_megatrons_own_tflops_count_where_it_wrote_them(tmp_path):
