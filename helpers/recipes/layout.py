@@ -8,7 +8,9 @@ from helpers.recipes import pipeline_layout
 from helpers.recipes.flag import Flag
 from helpers.recipes.names import told
 from helpers.show.arguments import fits
-from helpers.show.numbers import as_typed
+from helpers.show.numbers import as_typed, cut
+
+LONGEST_NAME = 200  # letters of a pipeline's layout in it
 
 
 @told
@@ -101,7 +103,7 @@ class Layout:
         }
         name = "×".join(f"{key}{size}" for key, size in sizes.items() if size > 1) or "1 rank"
         if self.pipeline_layout is not None:
-            name += f" ({self.pipeline_layout})"
+            name += f" ({cut(self.pipeline_layout, LONGEST_NAME)})"
         shared = "+FSDP" if self.megatron_fsdp else "+DistOpt" * self.distributed_optimizer
         return name + "+SP" * self.sequence_parallel + shared
 

@@ -7,6 +7,8 @@ core/transformer/pipeline_parallel_layer_layout.py reads it.
 
 import re
 
+from helpers.show.numbers import cut
+
 REPEATED = (r"\(([^)]+)\)\*(\d+)", r"(.)\*(\d+)")
 LONGEST = 10_000  # letters: a slip such as t*30000000 is not worked out
 
@@ -23,7 +25,9 @@ def pieces(text: str) -> tuple[str, ...]:
     for pattern in REPEATED:
         plain = re.sub(pattern, lambda found: found[1] * int(found[2]), plain)
     if odd := sorted(set(plain) - set("EtLm|")):
-        raise ValueError(f"{', '.join(map(repr, odd))} stands for nothing: E is the embedding, t a layer, L the loss.")
+        raise ValueError(
+            f"{cut(', '.join(map(repr, odd)))} stands for nothing: E is the embedding, t a layer, L the loss."
+        )
     return tuple(plain.split("|"))
 
 

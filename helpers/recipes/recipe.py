@@ -29,11 +29,12 @@ from helpers.show import frames
 from helpers.show.arguments import checked, fits, in_words
 from helpers.show.message import Absence
 from helpers.show.names import nearest
-from helpers.show.numbers import as_typed
+from helpers.show.numbers import as_typed, cut
 from helpers.show.tables import whole_sentences
 
 ENTRY_SCRIPT = PROJECT / "helpers" / "ranks" / "pretrain_gpt.py"
 RUN_DIRECTORY = "runs/<run>"
+LONGEST_ROW = 400  # letters of a value, where a recipe is shown
 
 
 @told
@@ -251,7 +252,7 @@ class Recipe:
 
         if problems := preflight.wrong_values(self):
             told = {problem.asked: f"{problem.why} {problem.change}" for problem in problems}
-            return pd.DataFrame({"": {"recipe": f"{self.name} cannot work"} | told})
+            return pd.DataFrame({"": {"recipe": f"{cut(self.name)} cannot work"} | told})
         m, b, s = self.model, self.batch, self.schedule
         rows = {
             "recipe": f"{self.name}" + (f" (scaled to {self.scaled_for})" if self.scaled_for else ""),
@@ -270,7 +271,7 @@ class Recipe:
             rows["Megatron"] = "stock: none of our changes"
         elif self.without:
             rows["Megatron"] = f"our changes without {', '.join(self.without)}"
-        return pd.DataFrame({"": rows})
+        return pd.DataFrame({"": {name: cut(value, LONGEST_ROW) for name, value in rows.items()}})
 
 
 def _from_json(kind: type, described: dict, within: str) -> dict:

@@ -17,7 +17,12 @@ def as_typed(value) -> str:
         words = " ".join(repr(value).split())
     except Exception:  # somebody's own class has one that fails; a list holds a number of a million digits
         words = f"<{type(value).__name__}>"
-    return words if len(words) <= LINE else f"{words[:LINE]} …"
+    return cut(words)
+
+
+def cut(words: str, letters: int = LINE) -> str:
+    """The first letters of a text that is longer: "EEEE …"."""
+    return words if len(words) <= letters else f"{words[:letters]} …"
 
 
 def unquoted(text):

@@ -245,6 +245,17 @@ def test_wandb_brings_tensorboard_along():
     assert "--tensorboard-dir" not in recipes.gpt3_345m().with_(tensorboard=False).flags(DATA, CPU)
 
 
+def test_a_long_text_is_cut_where_it_is_told():
+    small = recipes.gpt3_345m().scaled_to("cpu")
+    laid_out = small.with_(pipeline_layout="E" * 100_000)
+    told = "".join(str(problem) for problem in preflight.check(laid_out, None, CPU))
+    assert "EEEE …" in told and len(told) < 3000
+    assert "EEEE …" in laid_out.layout.name and len(repr(laid_out)) < 1500
+    assert "xxxx …" in repr(named := small.with_(name="x" * 100_000)) and len(repr(named)) < 1500
+    (problem,) = preflight.check(small.with_(split="x" * 100_000), None, CPU)
+    assert "xxxx …" in problem.why and len(str(problem)) < 3000
+
+
 def test_every_flag_is_one_of_megatrons():
     known = megatron_parser.flags()
     features = {"wandb_project": "p", "wandb_entity": "e", "save_interval": 5, "distributed_optimizer": True}

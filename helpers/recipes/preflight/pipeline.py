@@ -11,6 +11,7 @@ from helpers.machine import Machine
 from helpers.recipes import pipeline_layout
 from helpers.recipes.preflight.problem import Problem, error, nearest_multiple
 from helpers.recipes.preflight.sizes import divisors
+from helpers.show.numbers import cut
 
 if TYPE_CHECKING:
     from helpers.recipes.recipe import Recipe
@@ -60,7 +61,11 @@ def stages(recipe: "Recipe") -> Iterator[Problem]:
 def _laid_out(recipe: "Recipe") -> Iterator[Problem]:
     """What `--pipeline-model-parallel-layout` says, against the model and the other flags."""
     lay, layers = recipe.layout, recipe.model.num_layers
-    pp, chunks, asked = lay.pipeline_parallel, lay.virtual_pipeline_chunks, f'pipeline_layout="{lay.pipeline_layout}"'
+    pp, chunks, asked = (
+        lay.pipeline_parallel,
+        lay.virtual_pipeline_chunks,
+        f'pipeline_layout="{cut(lay.pipeline_layout)}"',
+    )
     try:
         pieces = pipeline_layout.pieces(lay.pipeline_layout)
     except ValueError as odd:

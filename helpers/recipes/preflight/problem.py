@@ -2,6 +2,10 @@
 
 from dataclasses import dataclass
 
+from helpers.show.numbers import cut
+
+LONGEST = 1000  # letters of each of the three
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -17,11 +21,15 @@ class Problem:
 
 
 def error(asked: str, why: str, change: str) -> Problem:
-    return Problem("error", asked, why, change)
+    return Problem("error", *_cut(asked, why, change))
 
 
 def warning(asked: str, why: str, change: str) -> Problem:
-    return Problem("warning", asked, why, change)
+    return Problem("warning", *_cut(asked, why, change))
+
+
+def _cut(*words: str) -> tuple[str, ...]:
+    return tuple(cut(one, LONGEST) for one in words)
 
 
 def nearest_multiple(number: int, step: int) -> int:
