@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 
 from helpers.machine import megatron_flags
+from helpers.processes import logs
 from helpers.processes.symptoms import SYMPTOMS, Symptom
 
 # What stands before a rank's own words: "[rank 1] " (our log), "[default1]:" (torchrun --tee), "[rank1]: " (torch).
@@ -40,6 +41,8 @@ def diagnose(log: str) -> Diagnosis | None:
 
 def _told(symptom: Symptom, match: re.Match, log: str) -> Diagnosis:
     words = {name: value or "it" for name, value in match.groupdict().items()}
+    if words.get("signal", "").isdecimal():
+        words["signal"] = logs.signal_name(int(words["signal"]))
     cause, fix = symptom.cause.format(**words), symptom.fix.format(**words)
     if symptom.name == "unknown flag":
         fix = " ".join([fix, *_nearest(match["flags"], log)])

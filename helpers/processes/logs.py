@@ -2,6 +2,7 @@
 
 import json
 import re
+import signal
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -17,11 +18,12 @@ LAUNCH_MARK = "=== launch "
 
 # torchrun's closing summary has these lines for each rank that failed; the others it ended itself.
 FAILED_RANK = re.compile(r"rank +: (\d+) \(local_rank: \d+\)\s+exitcode +: (-?\d+) \(pid: (\d+)\)")
+TORCHRUN_SIGNALLED = re.compile(r"SignalException: Process \d+ got signal: (\d+)")
 ENDED_BY_TORCHRUN = re.compile(r"Sending process (\d+) closing signal")
 OF_RANK = re.compile(r"\(RANK (\d+)\)")  # torch's CheckpointException, raised on all ranks for those that failed
 TORCH_PREFIX = re.compile(r"^\[rank\d+\]: ?")  # torch.distributed's own excepthook puts it before each line
 TRACEBACK_STARTS = ("Traceback (most recent call last)", "Fatal Python error")
-CRASH_SIGNALS = {-4: "SIGILL", -7: "SIGBUS", -8: "SIGFPE", -9: "SIGKILL", -11: "SIGSEGV"}
+CRASH_SIGNALS = {-4, -7, -8, -9, -11}  # exit codes: SIGILL, SIGBUS, SIGFPE, SIGKILL, SIGSEGV
 # A rank that only lost the connection to one that died is a victim, not the cause.
 LOST_PEER = (
     "Connection closed by peer",
@@ -226,6 +228,8 @@ def find_failure(rank_logs: RankLogs, summary: str, exit_code: int | None) -> Fa
     ranks = sorted(codes.keys() or errors.keys())
     if not ranks:
         reason = f"torchrun ended with exit code {exit_code} before any rank had failed"
+        if signalled := TORCHRUN_SIGNALLED.search(summary):
+            reason = f"torchrun was killed by {signal_name(int(signalled[1]))}"
         return Failure(None, exit_code, reason, _torchruns_traceback(summary))
 
     def traceback(rank: int) -> str:
@@ -243,11 +247,19 @@ def find_failure(rank_logs: RankLogs, summary: str, exit_code: int | None) -> Fa
         first = min([first, *errors], key=order)
     code = codes.get(first)
     if code is not None and code < 0:
-        reason = f"was killed by {CRASH_SIGNALS.get(code, f'signal {-code}')}"
+        reason = f"was killed by {signal_name(-code)}"
     else:
         reason = f"ended with exit code {1 if code is None else code}"
     blamed = [int(rank) for rank in OF_RANK.findall(traceback(first))]
     return Failure(blamed[0] if blamed and first not in blamed else first, code, reason, traceback(first))
+
+
+def signal_name(number: int) -> str:
+    """ "SIGTERM"; of one between the real-time signals, which has no name, "signal 40"."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
 
 
 def _torchruns_traceback(summary: str) -> str:

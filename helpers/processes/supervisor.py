@@ -155,7 +155,7 @@ class Run:
         if code == 0:
             return "failed", logs.Failure(None, 0, "the program ended before training was done", launch_log[-2000:])
         if code < 0:
-            return "failed", logs.Failure(None, code, f"torchrun was killed by signal {-code}")
+            return "failed", logs.Failure(None, code, f"torchrun was killed by {logs.signal_name(-code)}")
         return "failed", logs.find_failure(self.rank_logs, launch_log, code)
 
     def launch_log(self) -> str:

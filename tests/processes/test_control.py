@@ -118,6 +118,15 @@ def test_a_rank_that_torchrun_ended_while_it_was_falling_is_named_not_the_one_th
     assert failure.rank == 0 and "No space left" in failure.traceback and failure.reason == "ended with exit code 1"
 
 
+def test_a_torchrun_that_was_ended_by_a_signal_is_told_so(tmp_path):
+    """It catches SIGTERM and ends with exit code 1: the status told of that, and the cell of the signal."""
+    name = "torch.distributed.elastic.multiprocessing.api.SignalException"
+    failure = logs.find_failure(
+        logs.RankLogs(tmp_path, tmp_path / "log.txt", 2), f"{name}: Process 14588 got signal: 15", 1
+    )
+    assert (failure.rank, failure.reason) == (None, "torchrun was killed by SIGTERM")
+
+
 def test_a_killed_rank_is_named(run):
     directory, _ = run(
         "import torch.distributed as dist\ndist.init_process_group('gloo')\nsteps(20)\ndist.barrier()\nsteps()"
@@ -253,7 +262,7 @@ def test_a_killed_torchrun_leaves_no_rank(run):
     ranks = all_ranks(directory)
     psutil.Process(control.read_status(directory)["torchrun_pid"]).kill()
     status = end_of(directory)
-    assert status["state"] == "failed" and "torchrun was killed by signal 9" in status["reason"]
+    assert status["state"] == "failed" and "torchrun was killed by SIGKILL" in status["reason"]
     assert nobody_lives(directory, [p.pid for p in ranks])
 
 

@@ -26,8 +26,9 @@ CONSEQUENCES = (
     ),
     Symptom(  # after the hang: whoever hangs is ended so, too
         "ended by a signal",
-        r"(?:was killed by signal|[Pp]rocess \d+ got signal:) (?P<signal>(?!(?:4|6|7|8|11)\b)\d+)",
-        "Somebody ended the process from outside (signal {signal}): `kill`, Ctrl-C in a terminal, a job system.",
+        r"(?:was killed by|[Pp]rocess \d+ got signal:) "
+        r"(?P<signal>(?!SIG(?:ILL|ABRT|BUS|FPE|SEGV)\b)SIG\w+|(?:signal )?(?!(?:4|6|7|8|11)\b)\d+)",
+        "Somebody ended the process from outside ({signal}): `kill`, Ctrl-C in a terminal, a job system.",
         "Start the same cell again. On a cluster, look whether the job's time or memory was used up.",
     ),
     Symptom(
