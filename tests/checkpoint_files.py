@@ -36,9 +36,8 @@ def write(
         half = bytes_ // 2
         (path / name).write_bytes(_archive(half) + _archive(bytes_ - half))
         stored[MetadataIndex(f"weight.{rank}")] = _StorageInfo(name, 0, half)
-        stored[MetadataIndex(COMMON if common and not rank else f"bias.{rank}")] = _StorageInfo(
-            name, half, bytes_ - half
-        )
+        second = COMMON if common and not rank else f"bias.{rank}"
+        stored[MetadataIndex(second)] = _StorageInfo(name, half, bytes_ - half)
     if whole:
         flattened = {"model.weight": ("model", "weight")} if torchs else None
         (path / ".metadata").write_bytes(pickle.dumps(Metadata({}, flattened, stored)))

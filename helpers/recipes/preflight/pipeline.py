@@ -61,11 +61,8 @@ def stages(recipe: "Recipe") -> Iterator[Problem]:
 def _laid_out(recipe: "Recipe") -> Iterator[Problem]:
     """What `--pipeline-model-parallel-layout` says, against the model and the other flags."""
     lay, layers = recipe.layout, recipe.model.num_layers
-    pp, chunks, asked = (
-        lay.pipeline_parallel,
-        lay.virtual_pipeline_chunks,
-        f'pipeline_layout="{cut(lay.pipeline_layout)}"',
-    )
+    pp, chunks = lay.pipeline_parallel, lay.virtual_pipeline_chunks
+    asked = f'pipeline_layout="{cut(lay.pipeline_layout)}"'
     try:
         pieces = pipeline_layout.pieces(lay.pipeline_layout)
     except ValueError as odd:
