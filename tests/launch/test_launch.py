@@ -291,7 +291,7 @@ def test_a_damaged_run_directory_is_told_in_words(name, content, words, tmp_path
         ({"model": {}}, "model.num_layers is missing"),
         ({"schedule": {"train_iters": "x"}}, "schedule.train_iters is 'x', where a whole number"),
         ({"extra_flags": 5}, "extra_flags is 5, where a tuple"),
-        ({"name": None}, "name is None, where a text belongs"),
+        ({"name": None}, "it holds name=None, which is no text"),
     ],
 )
 def test_a_value_of_another_kind_in_a_recipe_is_named(change, words, tmp_path, tiny_recipe):
