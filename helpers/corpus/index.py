@@ -74,8 +74,7 @@ class Index:
 
     def sequence(self, i: int) -> np.ndarray:
         """Token ids of sequence `i`, shape [sequence_lengths[i]]."""
-        start = int(self.sequence_pointers[i]) // self.itemsize
-        return self.token_ids()[start : start + int(self.sequence_lengths[i])]
+        return self.tokens_of(i, i + 1)
 
     def tokens_of(self, first: int, last: int) -> np.ndarray:
         """Token ids of the sequences `first` … `last` - 1 one after the other, memory-mapped, shape [tokens]."""

@@ -27,7 +27,7 @@ LOST = re.compile(r"^srun: error: (?P<node>\S+): tasks? \S+: (?!Terminated)(?P<h
 NODE_FAILED = re.compile(
     r"^srun: error: (?:Node failure on (?P<node>\S+)|.*missing step on node (?P<number>\d+))", re.M
 )
-TORCHRUN = re.compile(r"^=== torchrun on (?P<node>\S+) (?P<how>was killed by (?P<signal>\S+)) ===$", re.MULTILINE)
+TORCHRUN = re.compile(r"^=== torchrun on (?P<node>\S+) (?P<how>was killed by .+) ===$", re.MULTILINE)
 ENDED = re.compile(r"error: \*\*\* (?:JOB|STEP) \S+ ON \S+ CANCELLED AT \S+ (?:DUE TO (?P<why>[A-Z ]+?) )?\*\*\*")
 SAVED = "[exiting program after receiving SIGTERM.]"  # Megatron's words, whichever signal it was
 PASSING = (  # symptoms that another start, on other nodes and with another port, may not meet again

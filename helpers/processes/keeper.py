@@ -17,6 +17,7 @@ from pathlib import Path
 import psutil
 
 from helpers.processes import control, hang
+from helpers.processes.logs import signal_name
 from helpers.processes.owned import Owned, ranks_of
 
 SAVE, STACKS, END = signal.SIGUSR1, signal.SIGALRM, signal.SIGUSR2  # srun passes the latter two on
@@ -55,7 +56,7 @@ def main(directory: Path, node: int) -> int:
     torchrun.end(END_SECONDS)
     if by_itself is not None and by_itself < 0:
         print(
-            f"=== torchrun on {os.environ['SLURMD_NODENAME']} was killed by {signal.Signals(-by_itself).name} ===",
+            f"=== torchrun on {os.environ['SLURMD_NODENAME']} was killed by {signal_name(-by_itself)} ===",
             flush=True,
         )
     with contextlib.suppress(OSError):  # the disk is full

@@ -25,6 +25,7 @@ from helpers.show.arguments import checked, fits, in_words
 from helpers.show.names import lacks, named
 from helpers.show.numbers import as_typed
 
+WRITE_RESULT = "import sys; from helpers import runs; runs.write_result(sys.argv[1])"  # python -c, without a kernel
 RECORDED = PROJECT / "notebooks" / "recorded"
 STATUS_KEPT = ("state", "exit_code", "reason", "failing_rank", "launch", "started", "ended", "processes")
 MAX_POINTS = 1000  # of one series in a result.json
@@ -116,11 +117,6 @@ def recorded_anywhere(name: str) -> Recorded | None:
     """The recorded run called `name` ("twins/gpt3_345m_graph", say) of the first machine that has one, or None."""
     found = sorted(RECORDED.glob(f"*/{glob.escape(name)}.json"))
     return read_result(found[0]) if found else None
-
-
-WRITE_RESULT = (
-    "import sys; from helpers import runs; runs.write_result(sys.argv[1])"  # python -c …, with no kernel left
-)
 
 
 @named

@@ -1,6 +1,5 @@
 """What can be asked of a run, wherever it ran: losses, speeds, memory, and what sets several runs apart."""
 
-import difflib
 import math
 
 from helpers.machine import GPU, Machine
@@ -8,6 +7,7 @@ from helpers.recipes import Layout, Recipe, accounting
 from helpers.recipes.settings import Model, Speed
 from helpers.show import frames
 from helpers.show.arguments import checked
+from helpers.show.names import nearest
 from helpers.show.numbers import as_typed, shown
 
 TAGS = (  # of Megatron's scalars, those that most runs have
@@ -190,8 +190,8 @@ class Results:
 
 
 def _no_such(what: str, name: str, known) -> str:
-    close = difflib.get_close_matches(name, known, n=1)
-    hint = f"Did you mean {close[0]!r}? " if close else ""
+    meant = nearest(name, known)
+    hint = f"Did you mean {meant!r}? " if meant else ""
     return f"there is no such {what}. {hint}There are: {', '.join(sorted(known))}."
 
 

@@ -25,27 +25,6 @@ def test_the_quoted_line_is_megatrons():
     assert lines[704 - 1].strip() == line
 
 
-@pytest.mark.parametrize(
-    ("file", "line", "words"),
-    [
-        ("core/distributed/distributed_data_parallel.py", 468, "def _make_backward_post_hook"),
-        ("training/arguments.py", 1107, "if not args.use_distributed_optimizer:"),
-        ("training/arguments.py", 1143, "CUDA_DEVICE_MAX_CONNECTIONS"),
-        ("training/arguments.py", 1146, 'args.ckpt_format == "fsdp_dtensor"'),
-        ("training/arguments.py", 1194, "accumulate and all-reduce gradients in fp32 for bfloat16 data type."),
-        ("core/distributed/fsdp/mcore_fsdp_adapter.py", 134, "MixedPrecisionPolicy("),
-        ("core/distributed/fsdp/src/megatron_fsdp/param_and_grad_buffer.py", 3373, "optimizer_grad.to(param.dtype)"),
-        ("core/distributed/fsdp/src/megatron_fsdp/megatron_fsdp.py", 439, "suggested_communication_unit_size = max("),
-        ("core/optimizer/optimizer_config.py", 404, "use_precision_aware_optimizer_no_fp8_or_ds_fp8"),
-        ("core/optimizer/distrib_optimizer.py", 1690, "def sharded_param_state_fully_reshardable"),
-    ],
-)
-def test_a_line_of_megatron_that_the_page_names_is_that_line(file, line, words):
-    assert words in megatron_source(file).read_text().splitlines()[line - 1]
-    text = prose()
-    assert file.rpartition("/")[2] in text and re.search(rf"lines? {line}\b", text)
-
-
 def test_the_lines_of_stock_megatron_are_those_of_the_recorded_runs():
     """Each flag in them stands in the command of its record, and each flag of data parallelism there in them."""
     (block,) = re.findall(r"```bash\n(.*?)```", prose(), flags=re.DOTALL)

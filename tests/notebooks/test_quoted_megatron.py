@@ -1,4 +1,4 @@
-"""What notebooks 00, 03 and 11 quote of Megatron stands so in the installed one."""
+"""What notebooks 00, 03, 05 and 11 quote of Megatron stands so in the installed one."""
 
 import re
 import subprocess
@@ -46,9 +46,20 @@ def test_the_order_of_collectives_and_gemms_is_megatrons():
     assert len(lines) == 5
 
 
-@pytest.mark.parametrize(
-    ("file", "line", "words"),
-    [
+LINES = {  # page → file, line, words of it
+    "05_data_parallelism": [
+        ("core/distributed/distributed_data_parallel.py", 468, "def _make_backward_post_hook"),
+        ("training/arguments.py", 1107, "if not args.use_distributed_optimizer:"),
+        ("training/arguments.py", 1143, "CUDA_DEVICE_MAX_CONNECTIONS"),
+        ("training/arguments.py", 1146, 'args.ckpt_format == "fsdp_dtensor"'),
+        ("training/arguments.py", 1194, "accumulate and all-reduce gradients in fp32 for bfloat16 data type."),
+        ("core/distributed/fsdp/mcore_fsdp_adapter.py", 134, "MixedPrecisionPolicy("),
+        ("core/distributed/fsdp/src/megatron_fsdp/param_and_grad_buffer.py", 3373, "optimizer_grad.to(param.dtype)"),
+        ("core/distributed/fsdp/src/megatron_fsdp/megatron_fsdp.py", 439, "suggested_communication_unit_size = max("),
+        ("core/optimizer/optimizer_config.py", 404, "use_precision_aware_optimizer_no_fp8_or_ds_fp8"),
+        ("core/optimizer/distrib_optimizer.py", 1690, "def sharded_param_state_fully_reshardable"),
+    ],
+    "11_many_nodes": [
         ("training/arguments.py", 143, "os.getenv('RANK'"),
         ("training/arguments.py", 144, "WORLD_SIZE"),
         ("training/config/common_config.py", 85, '"LOCAL_RANK"'),
@@ -60,12 +71,15 @@ def test_the_order_of_collectives_and_gemms_is_megatrons():
         ("core/datasets/gpt_dataset.py", 485, "fast_cache_load"),
         ("core/datasets/blended_megatron_dataset_config.py", 101, "fast_cache_load"),
     ],
-)
-def test_a_line_of_megatron_that_notebook_11_names_is_that_line(file, line, words):
+}
+
+
+@pytest.mark.parametrize(("page", "file", "line", "words"), [(page, *row) for page in LINES for row in LINES[page]])
+def test_a_line_of_megatron_that_a_page_names_is_that_line(page, file, line, words):
     assert words in megatron_source(file).read_text().splitlines()[line - 1]
-    page = PROJECT / "notebooks" / "11_many_nodes.ipynb"
-    text = "\n".join(cell.source for cell in nbformat.read(page, 4).cells if cell.cell_type == "markdown")
-    assert file.rpartition("/")[2] in text and str(line) in text
+    cells = nbformat.read(PROJECT / "notebooks" / f"{page}.ipynb", 4).cells
+    text = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+    assert file.rpartition("/")[2] in text and re.search(rf"\b{line}\b", text)
 
 
 def test_the_batch_script_of_notebook_11_is_one():
