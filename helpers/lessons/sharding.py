@@ -29,7 +29,11 @@ THEIRS = {  # the tutorial's table 101, 8 × H100 80 GB, core_r0.14: ms a step, 
 }
 SPLIT_OTHERWISE = {  # the same Llama and batch as FSDP's, without FSDP
     "h100-80gb-hbm3": ("twins/llama3_8b_bf16_tp2_sp_eager", "twins/llama3_8b_tensorwise_tp2_sp_eager"),
-    "h200": ("llama3_8b_100_bf16", "llama3_8b_bf16_tp2_sp"),
+    "h200": (
+        "llama3_8b_100_bf16",
+        "twins/llama3_8b_bf16_tp2_sp_eager",
+        "twins/llama3_8b_tensorwise_tp2_sp_eager",
+    ),
 }
 
 

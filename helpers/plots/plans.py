@@ -117,12 +117,13 @@ def predicted_and_measured(*comparisons: Comparison, named: Annotated[int, bound
             worst = sorted(one.timed, key=lambda run: -abs(run.error))[:named]
             for place, run in enumerate(sorted(worst, key=lambda run: run.measured_ms)):
                 left = place % 2 == 0  # neighbours carry their names on different sides
-                beside = any(abs(run.error - height) < LETTERS for height in heights)  # or at different heights
+                near = next((height for height in heights if abs(run.error - height) < LETTERS), None)
+                aside = 0 if near is None else 9 if run.error > near else -9  # or at different heights
                 heights.append(run.error)
                 axes.annotate(
                     run.name,
                     (run.measured_ms, 1 + run.error),
-                    (-6 if left else 6, -9 if beside else 0),
+                    (-6 if left else 6, aside),
                     textcoords="offset points",
                     ha="right" if left else "left",
                     va="center",

@@ -101,13 +101,13 @@ def test_a_variant_that_cannot_work_starts_nothing(recipe):
 
 @pytest.fixture(scope="module")
 def of_gpus():
-    """The recorded runs of both tables, by the name of the record."""
+    """The recorded runs of both tables, by the name of the record, which two machines may have."""
     tables = [sharding.recorded(model).reset_index().set_index("record") for model in ("gpt2_xl", "llama3_8b")]
     return pd.concat(tables)
 
 
 def test_the_tables_of_gpus_name_what_a_layout_costs(of_gpus):
-    """The sentences under them on the page: tokens/s and memory against the distributed optimizer, and against TP."""
+    """The sentences under them on the page: tokens/s and memory against the distributed optimizer."""
     speed = of_gpus["tokens/s/GPU"].str.replace(",", "").astype(float)
     memory = of_gpus["peak GB"].astype(float)
     assert speed["gpt2_xl_32_fsdp2"] / speed["gpt2_xl_32_distopt2"] == pytest.approx(1 - 0.16, abs=0.005)
@@ -117,12 +117,25 @@ def test_the_tables_of_gpus_name_what_a_layout_costs(of_gpus):
     held = of_gpus["bytes a parameter"].astype(float)
     xl = held[["gpt2_xl_30_ddp2", "gpt2_xl_32_distopt2", "gpt2_xl_32_fsdp2"]]
     assert list(xl) == [18.1, 12.1, 10.8]
-    assert list(held[["llama3_8b_100_bf16", "llama3_8b_bf16_fsdp2", "llama3_8b_bf16_tp2_sp"]]) == [7.2, 6.5, 5.1]
+    assert list(held[["llama3_8b_100_bf16", "llama3_8b_bf16_fsdp2"]]) == [7.2, 6.5]
     assert memory["llama3_8b_bf16_fsdp2"] > 85.5 > memory["llama3_8b_bf16_fsdp2_recompute"]  # GB of an H100
-    tensor = {"bf16": "llama3_8b_bf16_tp2_sp_eager", "tensorwise": "llama3_8b_tensorwise_tp2_sp_eager"}
-    faster = {name: speed[tp] / speed[f"llama3_8b_{name}_fsdp2_recompute"] for name, tp in tensor.items()}
-    assert faster == pytest.approx({"bf16": 1.21, "tensorwise": 1.13}, abs=0.005)
-    assert memory["llama3_8b_bf16_tp2_sp"] / memory["llama3_8b_bf16_fsdp2"] == pytest.approx(2 / 3, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("machine", "suffix", "faster"),
+    [("2 × H100", "_recompute", {"bf16": 1.21, "FP8": 1.13}), ("2 × H200", "", {"bf16": 1 / 1.06, "FP8": 1 / 1.24})],
+)
+def test_tensor_parallelism_stands_beside_fsdp_with_the_same_batch_and_launches(machine, suffix, faster):
+    table = sharding.recorded("llama3_8b").loc[machine].reset_index()
+    table = table[table["CUDA graph"] == "–"].set_index(["layout", "precision"])
+    assert len(table) == 4 and all(table.loc["DP2+FSDP", "record"].str.endswith(f"fsdp2{suffix}"))
+    speed = table["tokens/s/GPU"].str.replace(",", "").astype(float)
+    tp, fsdp = speed["TP2+SP+DistOpt"], speed["DP2+FSDP"]
+    assert dict(tp / fsdp) == pytest.approx(faster, abs=0.005)
+    assert list(table.loc["TP2+SP+DistOpt", "bytes a parameter"]) == ["5.1", "8.1"]
+    memory = table["peak GB"].astype(float)
+    if not suffix:
+        assert memory["TP2+SP+DistOpt", "bf16"] / memory["DP2+FSDP", "bf16"] == pytest.approx(2 / 3, abs=0.02)
 
 
 def test_settings_are_columns_and_machines_stay_apart(of_gpus):

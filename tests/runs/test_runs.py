@@ -397,6 +397,20 @@ def test_readme_has_stock_beside_ours_as_recorded(card):
         assert "| FP8 over bf16 | {:.2f} | {:.2f} | |".format(*(eight / sixteen for eight, sixteen in pairs)) in readme
 
 
+@pytest.mark.parametrize(("card", "machine"), [("h200", "2 × H200"), ("h100-80gb-hbm3", "2 × H100 80GB")])
+def test_readme_has_the_llama_by_tp_2_as_recorded(card, machine):
+    """Where no stock run was recorded there is a dash, and no ratio."""
+    readme, speeds = (PROJECT / "README.md").read_text(), {}
+    for word, name in {"bf16": "llama3_8b_bf16_tp2_sp_eager", "FP8": "llama3_8b_tensorwise_tp2_sp_eager"}.items():
+        pair = [runs.recorded(f"{card}/twins", name + suffix) for suffix in ("_stock", "")]
+        stock, ours = speeds[word] = [run and run.figures()["tokens/s/GPU"] for run in pair]
+        cells = (f"{stock:,.0f}", f"{ours:,.0f}", f"{ours / stock:.2f} ") if stock else ("–", f"{ours:,.0f}", "")
+        assert "| {}, {} | {} | {} | {}|".format(machine, word, *cells) in readme
+    pairs = zip(speeds["FP8"], speeds["bf16"], strict=True)
+    gains = [f"{eight / sixteen:.2f}" if sixteen else "–" for eight, sixteen in pairs]
+    assert "| {}, FP8 over bf16 | {} | {} | |".format(machine, *gains) in readme
+
+
 # ---- rough handling ------------------------------------------------------------------------------------------------
 def test_the_last_lines_of_a_log_are_counted_from_zero(tmp_path):
     run = make_run(tmp_path / "a")
