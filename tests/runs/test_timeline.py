@@ -191,3 +191,22 @@ def test_a_timeline_is_found_on_whatever_machine_it_was_recorded():
     found = timeline.recorded_anywhere("no_such_profile", "llama3_8b_profile")
     assert found in [timeline.recorded(label, "llama3_8b_profile") for label in ("h200", "h100-80gb-hbm3")]
     assert "No timeline of no_such_profile is recorded yet" in str(timeline.recorded_anywhere("no_such_profile"))
+
+
+def test_the_eight_billion_by_tp_2_wait_for_launches_in_fp8():
+    """The sentences of notebook 04: shares of the profiled step, launches and waiting of its middle layer."""
+    bf16, fp8 = (timeline.recorded("h200", f"llama3_8b_{name}_tp2_sp_profile") for name in ("bf16", "tensorwise"))
+    assert [round(one.milliseconds["matrix products"]) for one in (bf16, fp8)] == [1047, 570]
+    waited = (fp8.milliseconds["collectives"] + fp8.milliseconds["idle"]) / fp8.step_ms
+    assert waited == pytest.approx(0.45, abs=0.01)
+    layers = [(*one.forward.kernels, *one.backward.kernels) for one in (bf16, fp8)]
+    assert [len(layer) for layer in layers] == [63, 106]
+    idle = [one.forward.idle / one.forward.microseconds for one in (bf16, fp8)]
+    assert idle == pytest.approx([0.01, 0.46], abs=0.005)
+    reduced = [[k for k in layer if "AllReduce" in k.name] for layer in layers]
+    assert [len(some) for some in reduced] == [0, 4]
+    assert max(k.duration for k in reduced[1]) == pytest.approx(900, abs=50)  # µs, for 4 bytes
+    gathers = [[k.duration for k in one.forward.kernels if "AllGather" in k.name] for one in (bf16, fp8)]
+    assert [min(some) for some in gathers] == pytest.approx([170, 90], abs=5)
+    slowed = [one.step_ms / one.usual_step_ms - 1 for one in (bf16, fp8)]
+    assert slowed == pytest.approx([0.04, 0.29], abs=0.006)
