@@ -23,6 +23,7 @@ from helpers.processes.run_files import read_json, why_damaged
 from helpers.ranks.repairs import table
 
 NAME = re.compile(r"\w[\w.+-]{0,99}")
+TIME = re.compile(r"\d{8}-\d{6}(?![^-])", re.ASCII)  # in the name of a run directory
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 PACKAGES = ("torch", "megatron-core", "transformer-engine", "transformers", "tokenizers", "numpy")
 
@@ -128,12 +129,15 @@ def _runs(parent: Path, identity: dict) -> Iterator[Path]:
 def new_directory(parent: Path) -> Path:
     """`<parent>/<time>`, made here and now: two that ask in the same second get two directories.
 
+    The newest run is the one whose name sorts last. Where the clock says less than a name that is there (another
+    host's clock is ahead, summer time has ended), the new one takes the next name after it.
+
     Raises:
         OSError: it cannot be made; the message says where another place is named.
     """
     name = time.strftime("%Y%m%d-%H%M%S")
     try:
-        made(parent)
+        name = max([name, *(match[0] for path in made(parent).iterdir() if (match := TIME.match(path.name)))])
     except OSError as refusal:
         raise _elsewhere(refusal, parent) from None
     for number in range(1, 1000):

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,15 @@ def test_good_names_make_folders(name, tmp_path):
 )
 def test_other_names_are_refused(name):
     assert "names a folder" in run_directory.why_no_name(name)
+
+
+def test_a_later_run_has_a_later_name_whatever_the_clock_says(tmp_path):
+    """Another login node made the first one, or summer time ended since."""
+    ahead = tmp_path / time.strftime("%Y%m%d-%H%M%S", time.localtime(time.time() + 600))
+    ahead.mkdir()
+    (tmp_path / "notes").mkdir()
+    made = [run_directory.new_directory(tmp_path) for _ in range(2)]
+    assert sorted([*made, ahead]) == [ahead, *made]
 
 
 @only_root
