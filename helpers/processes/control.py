@@ -247,7 +247,7 @@ def bury_held(run_directory: Path) -> None:
     ended, reason = _without_a_word(run_directory)
     ranks = run_directory / "ranks" / str(status.get("launch", 1))
     started = status.get("started", time.time())
-    last_words = max((path.stat().st_mtime for path in ranks.rglob("*.log")), default=started)
+    last_words = max([started, *(path.stat().st_mtime for path in ranks.rglob("*.log"))])
     on_ranks = status.get("processes", 1), status.get("processes_per_node")
     logs.RankLogs(ranks, run_directory / "log.txt", *on_ranks).merge(final=True)
     write_status(

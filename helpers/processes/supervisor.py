@@ -47,6 +47,7 @@ class Run:
         self.wrong_start: str | None = None
         self.starts_again: str | None = None  # why a scheduler starts it again
         self.tracker_time = 0.0
+        self.half_time: set[tuple] | None = None  # the checkpoints' files when half of the longest silence was over
         self.kernel = None if options.detached else psutil.Process(options.kernel)
         self.kernel_looked_at = time.monotonic()
 
@@ -124,18 +125,29 @@ class Run:
                     checkpoints.prune(self.checkpoints, self.options.keep)
 
     def _hangs(self) -> bool:
+        """Whether the silence is too long, and no file of a checkpoint has changed in its second half.
+
+        What the files' times are by the clock of this host does not matter: a file server has its own.
+        """
         now = time.monotonic()
+        if now - self.watch.last_output < self.watch.allowed_seconds() / 2:
+            self.half_time = None
+            return False
+        if self.half_time is None:
+            self.half_time = self._written()
         if not self.watch.is_hanging(now):
             return False
-        newest = 0.0
-        for path in self.checkpoints.rglob("*"):
-            with contextlib.suppress(FileNotFoundError):
-                newest = max(newest, path.stat().st_mtime)
-        silence = now - self.watch.last_output
-        if time.time() - newest < silence:  # files of a checkpoint are growing
+        if self._written() != self.half_time:  # a checkpoint grows
             self.watch.last_output = now
             return False
         return True
+
+    def _written(self) -> set[tuple]:
+        found = set()
+        for path in self.checkpoints.rglob("*"):
+            with contextlib.suppress(FileNotFoundError):
+                found.add((path, path.stat().st_size, path.stat().st_mtime_ns))
+        return found
 
     def _hanging(self) -> logs.Failure:
         ranks = ranks_of(self.torchrun)
