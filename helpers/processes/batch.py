@@ -8,6 +8,7 @@ job again). Ranks are counted over all nodes.
 """
 
 import argparse
+import contextlib
 import os
 import re
 import signal
@@ -22,6 +23,7 @@ from helpers.processes.supervisor import Run, parser
 AGAIN = 75  # exit code: another start may go better (EX_TEMPFAIL in sysexits.h)
 LAST_WORDS_SECONDS = 3.0  # what the other nodes' ranks get to say that they lost one
 QUEUED_SECONDS = 60.0  # what whoever submits a job that starts at once gets to write down its number
+CLOCK_SECONDS = 5.0  # by which a node's clock differs before it is told
 END_SECONDS = 10.0  # what keepers get to end everything on their nodes
 LOST = re.compile(r"^srun: error: (?P<node>\S+): tasks? \S+: (?!Terminated)(?P<how>.+)$", re.MULTILINE)
 NODE_FAILED = re.compile(
@@ -45,6 +47,7 @@ class Job(Run):
         self.own = logs.Tail(self.directory / "log.txt", self.status["log_start"])
         self.lost_at: float | None = None
         self.told = False
+        self.without_clock = dict(enumerate(self.nodes))  # those whose clock was not looked at so far
 
     def _words(self) -> list[str]:
         return self.options.command
@@ -52,6 +55,7 @@ class Job(Run):
     def _look(self) -> None:
         """Where a node is lost, the others get a while to notice; then their keepers are told, at last srun."""
         super()._look()
+        self._compare_clocks()
         if self.lost_at is None:
             said = self.own.read()
             if LOST.search(said) or NODE_FAILED.search(said) or self._ended_badly():
@@ -63,6 +67,18 @@ class Job(Run):
             self._tell(keeper.END)
         if since > LAST_WORDS_SECONDS + END_SECONDS and self.torchrun.code is None:
             self.torchrun.process.terminate()
+
+    def _compare_clocks(self) -> None:
+        """A keeper has written what time it was: a moment since this launch began, where its clock agrees with ours."""
+        for node, name in list(self.without_clock.items()):
+            with contextlib.suppress(OSError, ValueError):
+                theirs = float((self.rank_directory / f"node{node}" / keeper.CLOCK).read_text())
+                del self.without_clock[node]
+                ahead = theirs - min(max(theirs, self.status["started"]), time.time())
+                if abs(ahead) > CLOCK_SECONDS:
+                    self.rank_logs.ahead[node] = ahead
+                    how = f"at least {abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} that of {self.nodes[0]}"
+                    self._log(f"the clock of {name} is {how}: times in this log differ by as much. Fix: NTP on both")
 
     def _ended_badly(self) -> bool:
         ends = [path.read_text() for path in self.rank_directory.glob(f"node*/{keeper.ENDED}")]

@@ -25,6 +25,7 @@ END_SECONDS = 5.0  # what torchrun gets to end the ranks that a lost one leaves;
 POLL_SECONDS = 0.1
 AGAIN_SECONDS = 5.0  # between two times that ranks are told to save
 ENDED = "ended"  # in the folder of a node's logs: how torchrun ended there
+CLOCK = "clock"  # beside it: what time it was there when the keeper started, in seconds since 1970
 
 
 def main(directory: Path, node: int) -> int:
@@ -34,6 +35,8 @@ def main(directory: Path, node: int) -> int:
         signal.signal(number, signal.SIG_IGN)  # what is started now ignores them, but for ranks that say otherwise
     logs = Path(os.environ["PET_LOG_DIR"]) / f"node{node}"
     logs.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(OSError):  # the disk is full
+        (logs / CLOCK).write_text(f"{time.time()}\n")
     variables = {control.MARK: str(directory), "PET_NODE_RANK": str(node), "PET_LOG_DIR": str(logs)}
     torchrun = Owned(["bash", str(directory / "command.sh")], os.environ | variables)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, SAVE, STACKS, END):
@@ -59,7 +62,7 @@ def main(directory: Path, node: int) -> int:
             f"=== torchrun on {os.environ['SLURMD_NODENAME']} was killed by {signal_name(-by_itself)} ===",
             flush=True,
         )
-    with contextlib.suppress(OSError):  # the disk is full
+    with contextlib.suppress(OSError):
         (logs / ENDED).write_text(str(torchrun.code))  # what srun tells can be lost on a busy machine
     return 0 if torchrun.code == 0 else 1
 

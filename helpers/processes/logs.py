@@ -117,6 +117,7 @@ class RankLogs:
     def __init__(self, directory: Path, log: Path, processes: int, processes_per_node: int | None = None):
         self.directory, self.log, self.processes = Path(directory), Path(log), processes
         self.processes_per_node = processes_per_node or processes
+        self.ahead: dict[int, float] = {}  # node → seconds that its clock is ahead of this one's, where it is
         self._progress = self.directory / "merged.json"
         self._tails: dict[str, Tail] = {}
         try:
@@ -154,11 +155,17 @@ class RankLogs:
         return "".join(file.read_text(errors="replace") for file in files)
 
     def errors(self) -> dict[int, dict]:
-        """What ranks whose main is wrapped in torch's `record` left: rank → {"timestamp", "py_callstack"}."""
+        """What ranks whose main is wrapped in torch's `record` left: rank → {"timestamp", "py_callstack"}.
+
+        The timestamp, in seconds, is by the clock of this host.
+        """
         found = {}
         for path in self.directory.glob(f"{OF_RANKS}/error.json"):
             try:
-                found[self.rank(path)] = json.loads(path.read_text())["message"]["extraInfo"]
+                rank, error = self.rank(path), json.loads(path.read_text())["message"]["extraInfo"]
+                found[rank] = error | {
+                    "timestamp": int(error["timestamp"]) - self.ahead.get(rank // self.processes_per_node, 0)
+                }
             except (OSError, ValueError, KeyError, TypeError):
                 continue  # half written: the rank died while it wrote
         return found
@@ -239,7 +246,7 @@ def find_failure(rank_logs: RankLogs, summary: str, exit_code: int | None) -> Fa
         return any(words in traceback(rank) for words in LOST_PEER)
 
     def order(rank: int) -> tuple:
-        timestamp = int(errors.get(rank, {}).get("timestamp", 0))
+        timestamp = errors.get(rank, {}).get("timestamp", 0)
         return (codes.get(rank) not in CRASH_SIGNALS, is_victim(rank), timestamp, rank)
 
     first = min(ranks, key=order)

@@ -118,6 +118,18 @@ def test_a_rank_that_torchrun_ended_while_it_was_falling_is_named_not_the_one_th
     assert failure.rank == 0 and "No space left" in failure.traceback and failure.reason == "ended with exit code 1"
 
 
+def test_the_first_rank_to_fail_is_named_though_its_nodes_clock_is_ahead(tmp_path):
+    for node, second in ((0, 1700000007), (1, 1700000600)):
+        folder = tmp_path / f"node{node}" / "torchrun" / "attempt_0" / "0"
+        folder.mkdir(parents=True)
+        error = {"message": {"extraInfo": {"py_callstack": f"ValueError: {node}", "timestamp": str(second)}}}
+        (folder / "error.json").write_text(json.dumps(error))
+    rank_logs = logs.RankLogs(tmp_path, tmp_path / "log.txt", 2, 1)
+    assert logs.find_failure(rank_logs, "", 1).rank == 0
+    rank_logs.ahead[1] = 598.0
+    assert logs.find_failure(rank_logs, "", 1).rank == 1
+
+
 def test_a_torchrun_that_was_ended_by_a_signal_is_told_so(tmp_path):
     """It catches SIGTERM and ends with exit code 1: the status told of that, and the cell of the signal."""
     name = "torch.distributed.elastic.multiprocessing.api.SignalException"
@@ -201,6 +213,15 @@ def test_nothing_outlives_a_killed_supervisor(run):
         programs.raise_if_failed(directory, "it")
     assert "was killed without warning" in failed.value.cause and "Start the same cell again" in failed.value.fix
     assert str(failed.value).endswith("Starting the same cell again picks the run up after step 50.")
+
+
+def test_no_run_lasts_less_than_nothing_where_a_file_server_has_another_clock(tmp_path):
+    said = tmp_path / "ranks" / "1" / "x" / "attempt_0" / "0" / "stdout.log"
+    said.parent.mkdir(parents=True)
+    said.write_text("a line\n")
+    control.write_status(tmp_path, state="running", launch=1, started=time.time() + 600)
+    control.bury(tmp_path)
+    assert control.read_status(tmp_path)["wall_seconds"] == 0
 
 
 def test_a_run_that_somebody_has_started_anew_is_not_buried(tmp_path):
@@ -339,6 +360,29 @@ def test_a_checkpoint_that_grows_after_training_is_not_cut_off(run):
     directory, _ = run(STAY + textwrap.dedent(write), hang_timeout_seconds=5)
     assert end_of(directory)["state"] == "finished"
     assert [file.stat().st_size for file in directory.glob("checkpoints/*/*.distcp")] == [20, 20]
+
+
+@pytest.mark.parametrize("ahead", [-3600, 3600])
+def test_a_file_server_with_another_clock_changes_nothing_about_a_hang(tmp_path, ahead):
+    control.write_status(tmp_path, state="running", launch=1, started=time.time())
+    options = supervising.parser().parse_args(["--run-directory", str(tmp_path), "--processes", "1"])
+    options.detached, options.hang_timeout_seconds = True, 1
+    run = supervising.Run(options)
+    run.watch.hear(STEP_LINE.format(1) + "\n" + STEP_LINE.format(2), time.monotonic())
+    part = tmp_path / "checkpoints" / "iter_0000001" / "__0_0.distcp"
+    part.parent.mkdir(parents=True)
+
+    def hangs_within(seconds: float, grows: bool) -> bool:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end and not run._hangs():
+            if grows or not part.exists():
+                part.write_bytes(b"x" * (1 + part.stat().st_size if part.exists() else 1))
+                os.utime(part, (time.time() + ahead,) * 2)
+            time.sleep(0.05)
+        return time.monotonic() < end
+
+    assert not hangs_within(2.5, grows=True)
+    assert hangs_within(30, grows=False)
 
 
 KERNEL = """

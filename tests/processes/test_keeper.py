@@ -48,6 +48,7 @@ def test_ranks_that_cannot_hear_yet_are_told_to_save_again(node, tmp_path):
 
 
 def test_a_keeper_that_is_told_to_end_leaves_nothing(node, tmp_path):
+    assert abs(float((tmp_path / "logs" / "node0" / keeper.CLOCK).read_text()) - time.time()) < 60
     node.send_signal(keeper.STACKS)
     node.send_signal(signal.SIGTERM)
     assert node.wait() == 1 and (tmp_path / "logs" / "node0" / keeper.ENDED).exists()
