@@ -2,15 +2,19 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from operator import itemgetter
 from typing import Any
 
 from helpers import planner, runs
 from helpers.machine import Machine
 from helpers.recipes import Recipe, costs
+from helpers.runs import records
 from helpers.show import message
 from helpers.show.arguments import checked
 
 INSIDE, BETWEEN = "one GPU sends in its node, a step", "one GPU sends to other nodes, a step"
+WAYS = ("nvlink", "tcp")  # by which two GPUs of one host talked
+COLLECTIVES = "collectives/two_gpus.json"  # beside the recorded runs of a machine
 SAMPLES_A_GPU = 4  # a step
 IN_BF16 = {"fp8_format": None, "fp8_param_gather": False, "cuda_graph": False, "overlap_communication": True}
 
@@ -76,23 +80,37 @@ def predicted(models: Iterable[Recipe], machine: Machine, layouts: Iterable[Mapp
 
 
 def without_nvlink():
-    """Two GPUs of one host that talk through NVLink, and through TCP as two nodes of one GPU each would: milliseconds a
-    step of GPT 1.2B by layout, and MB that both send in it (pandas); a sentence where nothing is recorded."""
+    """Two GPUs of one host that talk through NVLink, and through TCP alone, as two nodes of one GPU each would.
+
+    A row a layout of GPT 1.2B, and one for an all-reduce by itself: MB that both send, and milliseconds of the step
+    (pandas); a sentence where nothing is recorded.
+    """
     import pandas as pd
 
     rows = {}
     for layout in ("pp2", "dp2", "tp2"):
-        pair = [runs.recorded_anywhere(f"two_nodes/gpt_1_2b_{layout}_{way}") for way in ("nvlink", "tcp")]
+        pair = [runs.recorded_anywhere(f"two_nodes/gpt_1_2b_{layout}_{way}") for way in WAYS]
         if None in pair:
             continue
-        nvlink, tcp = pair
-        rows[nvlink.layout.name] = {
-            "MB a step": f"{sum(costs.sent_bytes(nvlink.recipe).values()) / 1e6:,.0f}",
-            "ms a step, NVLink": f"{nvlink.step_milliseconds:,.0f}",
-            "TCP": f"{tcp.step_milliseconds:,.0f}",
-            "times as long": f"{tcp.step_milliseconds / nvlink.step_milliseconds:.1f}",
-            "measured on": nvlink.measured_on,
-        }
+        sent = sum(costs.sent_bytes(pair[0].recipe).values())
+        rows[pair[0].layout.name] = _by_wire(sent, [run.step_milliseconds for run in pair])
     if not rows:
         return message.nothing_recorded("run of two GPUs over TCP (tests/benchmarks/gpu_runs.py --only 'two_nodes/*')")
-    return pd.DataFrame.from_dict(rows, orient="index")
+    for file in sorted(records.RECORDED.glob(f"*/{COLLECTIVES}")):
+        found = records.of_file(file, dict, "{}", "tests/benchmarks/gpu_runs.py --collectives")
+        alone = [
+            max((row for row in found[way] if row["step"] == "all-reduce"), key=itemgetter("bytes")) for way in WAYS
+        ]
+        size = alone[0]["bytes"]
+        rows[f"an all-reduce of {size / 1e6:,.0f} MB"] = _by_wire(2 * size, [1e3 * row["seconds"] for row in alone])
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(pair[0].measured_on)
+
+
+def _by_wire(sent: float, milliseconds: list[float]) -> dict:
+    nvlink, tcp = milliseconds
+    return {
+        "MB that both send": f"{sent / 1e6:,.0f}",
+        "ms, NVLink": f"{nvlink:,.0f}",
+        "ms, TCP": f"{tcp:,.0f}",
+        "TCP adds": f"{tcp - nvlink:,.0f}",
+    }

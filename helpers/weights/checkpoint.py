@@ -155,17 +155,13 @@ def published_config(recipe: Recipe) -> dict | None:
 
 def ranks(program: str, layout: Layout, *arguments, machine: Machine, recipe: Recipe, **options) -> str:
     """Run `helpers/ranks/<program>.py`; what it refuses in words becomes a WeightsError."""
-    variables = recipe.with_(layout=layout).command(None, machine).environment
+    variables = dict(recipe.with_(layout=layout).command(None, machine).environment)
+    if machine.device == "cpu":
+        share = max(1, machine.cpu_count // layout.world_size)
+        variables["OMP_NUM_THREADS"] = (str(share), "these ranks have the cores to themselves")
+    options |= {"machine": machine, "timeout_seconds": HOUR, "variables": variables}
     try:
-        return programs.ranks(
-            program,
-            layout.world_size,
-            *arguments,
-            machine=machine,
-            timeout_seconds=HOUR,
-            variables=variables,
-            **options,
-        )
+        return programs.ranks(program, layout.world_size, *arguments, **options)
     except programs.TrainingFailed as failed:
         log = (failed.run_directory / "log.txt").read_text(errors="replace")
         if REFUSED in log:

@@ -24,8 +24,8 @@ from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
-from helpers import corpus, launch, recipes, runs
-from helpers.lessons import experiments
+from helpers import corpus, environment, launch, recipes, runs
+from helpers.lessons import at_scale, experiments
 from helpers.machine import Machine, here
 from helpers.recipes import Recipe
 from helpers.recipes.changes import acting
@@ -318,8 +318,9 @@ def two_nodes() -> list[Recipe]:
     """GPT 1.2B on two GPUs that talk through NVLink, and through TCP as if each were alone in its node."""
     small = gpt(*WEAK_SIZES[1], 4).with_(global_batch_size=16, speed=EAGER)
     splits = {"dp2": {"processes": 2}, "pp2": {"pipeline_parallel": 2}, "tp2": {"tensor_parallel": 2}}
-    ways = ("nvlink", "tcp")
-    return [timed(small, f"gpt_1_2b_{name}_{way}", 12, **split) for name, split in splits.items() for way in ways]
+    return [
+        timed(small, f"gpt_1_2b_{name}_{way}", 12, **split) for name, split in splits.items() for way in at_scale.WAYS
+    ]
 
 
 def planned() -> dict[str, Recipe]:
@@ -387,6 +388,15 @@ def make_floor(recorded: Path) -> None:
         print(f"{kept}: floor {found.floor:.1f} ms up to {found.flat_until}", flush=True)
 
 
+def make_collectives(recorded: Path) -> None:
+    """Time the collectives of two GPUs through NVLink and through TCP, and record both."""
+    found = {"machine": here().name}
+    for way, variables in zip(at_scale.WAYS, ({}, TCP_ALONE), strict=True):
+        with mock.patch.dict(os.environ, variables):
+            found[way] = list(environment.all_reduce(2).rows)
+    print(records.keep(recorded / here().label / at_scale.COLLECTIVES, found, digits=9))
+
+
 def devices() -> list[str]:
     """The GPUs that this program may use, as CUDA_VISIBLE_DEVICES names them."""
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -445,11 +455,15 @@ def main() -> None:
     parser.add_argument("--recorded", type=Path, default=records.RECORDED)
     parser.add_argument("--smoke", action="store_true")
     parser.add_argument("--floor", action="store_true", help="the micro-batches of GPT3-345M, on one GPU")
+    parser.add_argument("--collectives", action="store_true", help="those of two GPUs, through NVLink and through TCP")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     options = parser.parse_args()
     options.recorded.mkdir(parents=True, exist_ok=True)
     if options.floor:
         make_floor(options.recorded)
+        return
+    if options.collectives:
+        make_collectives(options.recorded)
         return
     if options.one:
         make(options.one, options.recorded, options.smoke)

@@ -96,3 +96,13 @@ def test_training_that_is_to_begin_with_a_damaged_checkpoint_is_told_what_is_wro
     spoil(run, 30, CUT)
     (problem,) = preflight.directory.pretrained(run.recipe.with_(pretrained=run.path))
     assert f"The checkpoint of step 30 is damaged: {CUT}." in str(problem)
+
+
+@pytest.mark.parametrize(("layout", "threads"), [(Layout(), "8"), (Layout(pipeline_parallel=3), "2")])
+def test_ranks_that_only_read_share_all_cores_out(monkeypatch, layout, threads):
+    """On two cores SmolLM2 was judged by one of them."""
+    told = []
+    monkeypatch.setattr(checkpoint.programs, "ranks", lambda *words, **options: told.append(options["variables"]))
+    checkpoint.ranks("generate", layout, machine=replace(CPU, cpu_count=8), recipe=recipes.gpt3_345m().scaled_to("cpu"))
+    checkpoint.ranks("generate", layout, machine=TWO_H200, recipe=recipes.gpt3_345m())
+    assert told[0]["OMP_NUM_THREADS"][0] == threads and "OMP_NUM_THREADS" not in told[1]
