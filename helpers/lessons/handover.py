@@ -1,10 +1,26 @@
-"""Checks of weights that went from one program to another."""
+"""A published model trained on and handed over: what it gained on GPUs, and whether weights survived the way."""
 
 from pathlib import Path
 
+from helpers import weights
 from helpers.lessons.exercises import told
 from helpers.machine import given_folder
+from helpers.runs import records
+from helpers.show import message
 from helpers.show.message import Message
+
+JUDGED = "generation/smollm2_judged.json"  # beside the recorded runs of a machine
+
+
+def judged():
+    """SmolLM2 before and after its recorded steps on a GPU, on held-out samples of both texts (pandas); a sentence
+    where nothing is recorded. `tests/benchmarks/after_training.py` records it."""
+    writer = "tests/benchmarks/after_training.py smollm2"
+    for file in sorted(records.RECORDED.glob(f"*/{JUDGED}")):
+        kept = records.of_file(file, dict, "{}", writer)
+        both = [[weights.Evaluation(**one) for one in kept[when]["losses"]] for when in ("before", "after")]
+        return weights.compare(*both).rename_axis(f"recorded on {kept['machine']}")
+    return message.nothing_recorded(f"judgement of SmolLM2 on a GPU ({writer})")
 
 
 @told

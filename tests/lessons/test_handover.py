@@ -1,5 +1,7 @@
 """Whether two folders hold the same weights, in words."""
 
+import json
+
 import pytest
 
 from helpers.lessons import handover
@@ -45,3 +47,14 @@ def test_what_is_no_folder_is_told_in_words(tmp_path):
     assert "has no model.safetensors" in repr(handover.same_weights(tmp_path, tmp_path))
     assert "it takes a path, as a text or a pathlib.Path" in repr(handover.same_weights(7, tmp_path))
     assert handover.same_weights(..., ...).kind == "asked"
+
+
+def test_a_judgement_is_read_and_its_absence_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(handover.records, "RECORDED", tmp_path)
+    assert "No judgement of SmolLM2" in str(handover.judged())
+    one = {"what": "speeches", "loss": 3.0, "tokens": 100, "bytes": 400, "each": [2.0, 4.0]}
+    kept = {"machine": "NVIDIA H100", "before": {"losses": [one]}, "after": {"losses": [one | {"loss": 2.5}]}}
+    (file := tmp_path / "h100" / handover.JUDGED).parent.mkdir(parents=True)
+    file.write_text(json.dumps(kept))
+    table = handover.judged()
+    assert table.index.name == "recorded on NVIDIA H100" and table.loc["speeches", "change"].startswith("-0.500")

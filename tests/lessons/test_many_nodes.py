@@ -86,6 +86,17 @@ def test_layouts_are_predicted_side_by_side_and_what_does_not_fit_is_told():
     assert float(sent["llama3_70b", "TP16×DP2"]) > 20 * float(sent["llama3_70b", "TP8×DP4"])
 
 
+def test_without_nvlink_a_pipeline_loses_least():
+    """And what TCP adds is about what its own all-reduce needs for as many bytes, but where launching hides it."""
+    table = at_scale.without_nvlink()
+    sent, added = (table[name].str.replace(",", "").astype(float) for name in ("MB that both send", "TCP adds"))
+    assert list(table.index[:3]) == ["PP2", "DP2", "TP2"] and table.index.name == "recorded on 2 × NVIDIA H200"
+    assert added["PP2"] < added["DP2"] / 10 and added["DP2"] < added["TP2"]
+    alone = table.index[-1]
+    for layout in ("DP2", "TP2"):
+        assert added[layout] == pytest.approx(added[alone] * sent[layout] / sent[alone], rel=0.3)
+
+
 # ---- two hosts ----
 def test_runs_are_compared_digit_by_digit():
     one = {step: (f"{8 - step}.0E+00", "1.0") for step in range(1, 7)}
