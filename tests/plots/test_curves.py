@@ -93,6 +93,6 @@ def test_signed_differences_keep_the_sign_and_name_what_is_missing(tmp_path):
 
 def test_a_run_of_trained_weights_has_no_line_of_guessing():
     """Its loss lies so far below that the curve would be flat."""
-    (run,) = runs.recorded("h100-80gb-hbm3/after_training")
+    (run,) = runs.recorded("h200/after_training")
     picture = plots.loss(run)
     assert "ln V" not in picture.alt and not picture.figure.axes[0].texts
