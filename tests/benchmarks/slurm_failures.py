@@ -20,12 +20,15 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
+import other_clock
 import psutil
 
 from helpers import cluster, corpus, launch, recipes
+from helpers.cluster import guardian
 from helpers.machine import CPU, PROJECT
 from helpers.processes import control, logs, slurm
 from helpers.processes.programs import TrainingFailed
+from helpers.recipes import preflight
 
 RECORD = PROJECT / "notebooks/recorded/cpu/slurm_failures.json"
 STEP = 25  # after which the failure is made
@@ -45,9 +48,10 @@ def recipe(name: str) -> recipes.Recipe:
 class Trial:
     """One run on Slurm, and the failure that is made in it."""
 
-    def __init__(self, own: cluster.OwnSlurm, name: str, data, job=JOB, runs_dir=None):
+    def __init__(self, own: cluster.OwnSlurm, name: str, data, job=JOB, runs_dir=None, steps: int = STEPS):
         self.own = own
-        run = launch.train(recipe(name), data, on=job, machine=CPU, detach=True, fresh=True, runs_dir=runs_dir)
+        asked = recipe(name).with_(train_iters=steps)
+        run = launch.train(asked, data, on=job, machine=CPU, detach=True, fresh=True, runs_dir=runs_dir)
         self.run, self.path = run, run.path
         self.harmed = time.monotonic()
         self.at_the_start = False  # no rank takes a step: seconds count from the job's start
@@ -74,7 +78,7 @@ class Trial:
     def ranks(self) -> dict[int, psutil.Process]:
         """Main processes of the ranks by rank."""
         found = {}
-        for process in self.own.processes():
+        for process in control.members(self.path):
             with contextlib.suppress(psutil.Error, KeyError):
                 rank = int(process.environ()["RANK"])
                 if "RANK" not in process.parent().environ():
@@ -123,7 +127,7 @@ class Trial:
 
     def go_on(self) -> None:
         for name in self.own.names:
-            if not any(p.name() == "slurmd" for p in self.own.processes(name)):
+            if not any(_is_node(process, name, self.own) for process in psutil.process_iter()):
                 self.own.start_node(name)
         self.own.hurry(self.run)
 
@@ -151,6 +155,13 @@ class Trial:
     def close(self) -> None:
         slurm.cancel(self.path)
         self.until(lambda: not slurm.look(self.path).is_going, "the job's end")
+
+
+def _is_node(process: psutil.Process, name: str, own: cluster.OwnSlurm) -> bool:
+    with contextlib.suppress(psutil.Error, KeyError):
+        mine = process.name() == "slurmd" and process.environ()["SLURM_CONF"] == f"{own.folder}/slurm.conf"
+        return mine and name in process.cmdline()
+    return False
 
 
 def killed_rank(own, data):
@@ -264,6 +275,91 @@ def no_corpus(own, data):
     return trial
 
 
+@contextlib.contextmanager
+def clock(own: cluster.OwnSlurm, host: str, seconds: int):
+    """A host whose munged has a clock that is so many seconds ahead; yields its slurm.conf.
+
+    What Slurm starts there has that clock, too. Files have the other one, as where a file server has its own.
+    """
+    folder = own.folder / f"clock.{host}"
+    folder.mkdir()
+    ahead = other_clock.variables(seconds, folder)
+    conf = (own.folder / "slurm.conf").read_text().replace(f"{own.folder}/munge.sock", f"{folder}/munge.sock")
+    (folder / "slurm.conf").write_text(f"{conf}TaskProlog={folder}/prolog\n")
+    exports = "".join(f"echo export {name}={value}\n" for name, value in ahead.items())
+    (folder / "prolog").write_text(f"#!/bin/sh\n{exports}echo export SLURM_CONF={folder}/slurm.conf\n")
+    (folder / "prolog").chmod(0o755)
+    files = {"socket": "munge.sock", "pid-file": "munged.pid", "log-file": "munged.log", "seed-file": "munge.seed"}
+    munged = [*guardian.MUNGED.split(), f"--key-file={own.folder}/munge.key"]
+    munged += [f"--{name}={folder / file}" for name, file in files.items()]
+    daemons = [munged, ["/usr/sbin/slurmd", "-D", "-N", host, "-f", str(folder / "slurm.conf")]]
+    started = []
+    if host in own.names:
+        own.kill_node(host)
+    else:
+        del daemons[1]
+    try:
+        for words in daemons:
+            quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+            started.append(subprocess.Popen(words, env=os.environ | ahead, **quiet))
+            time.sleep(2)
+        yield folder / "slurm.conf"
+    finally:
+        for process in started:
+            control.kill([*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)])
+            process.wait()
+        other_clock.clean()
+        if host in own.names:
+            own.start_node(host)
+
+
+def other_node_clock(own, data):
+    """A rank is killed there, too: what is saved and resumed has the losses of a run whose clocks agree."""
+    alone = Trial(own, "one clock", data, steps=40)
+    alone.until(lambda: not slurm.look(alone.path).is_going, "the end")
+    with clock(own, "n2", 30):
+        own.ask("scontrol", "update", "NodeName=n2", "State=RESUME")
+        trial = Trial(own, "clocks apart", data, steps=40)
+        trial.harm(lambda trial: trial.ranks()[1].kill())
+        trial.answer = trial.row()
+        trial.until(lambda: not slurm.look(trial.path).is_going, "the end")
+    assert trial.run.losses.to_dict() == alone.run.losses.to_dict() and len(trial.run.losses) == 40
+    seen = "".join(re.findall("the clock of .*differ by as much", trial.log())[:1])
+    trial.answer["told"] = f"{seen} (in log.txt); {trial.answer['told']}"
+    return trial
+
+
+def far_node_clock(own, data):
+    """More than the five minutes for which munge's credentials hold."""
+    with clock(own, "n2", 600):
+        down = lambda: "n2 down" in own.ask("sinfo", "--noheader", "--Node", "--format=%N %T")  # noqa: E731
+        while not down():
+            time.sleep(0.5)
+        trial = Trial(own, "clocks far apart", data)
+        trial.until(lambda: "DOWN" in str(slurm.look(trial.path)), "the reason")
+        told = control.standstill(trial.path)
+        assert "Check for out of sync clocks" in (own.folder / "slurmctld.log").read_text()
+    trial.until(lambda: trial.step() >= 1, "a step")
+    trial.answer = {"told": told, "job": "PENDING", "left": [], "waits": told, "resumed_after_step": 0}
+    return trial
+
+
+def far_login_clock(own, data):
+    mine = os.environ["SLURM_CONF"]
+    with clock(own, "login", 600) as conf:
+        os.environ["SLURM_CONF"] = str(conf)
+        try:
+            Trial(own, "login", data)
+        except preflight.PreflightError as refused:
+            told = str(refused)
+        finally:
+            os.environ["SLURM_CONF"] = mine
+    trial = Trial(own, "login", data)  # with the clock set right
+    trial.until(lambda: trial.step() >= 1, "a step")
+    trial.answer = {"told": told, "job": "none", "left": []}
+    return trial
+
+
 TRIALS = {
     "a rank is killed": killed_rank,
     "torchrun is killed on one node": killed_torchrun,
@@ -277,6 +373,9 @@ TRIALS = {
     "the shared disk is full": full_disk,
     "no such interface": wrong_interface,
     "one node lacks the corpus": no_corpus,
+    "a node's clock is 30 s ahead, and a rank is killed": other_node_clock,
+    "a node's clock is 10 minutes ahead": far_node_clock,
+    "the login node's clock is 10 minutes ahead": far_login_clock,
 }
 
 
