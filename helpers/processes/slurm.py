@@ -23,6 +23,11 @@ ENDED = (
     "BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "REVOKED",
     "TIMEOUT", "GONE",
 )  # fmt: skip
+UNTRUSTED = ("Zero Bytes were transmitted", "authentication")  # slurmctld hangs up on whom it does not trust
+WHY_UNTRUSTED = (
+    "slurmctld does not trust this machine: munge's key differs, or the clocks are more than five minutes apart. "
+    "`munge -n | ssh <slurmctld's host> unmunge` says which"
+)
 SILENT = "SILENT"  # Slurm itself does not answer
 _known: dict[tuple, tuple[float, "Job"]] = {}
 
@@ -164,5 +169,7 @@ def _ask(*words: str, conf: str | None = None, seconds: float = ANSWER_SECONDS) 
     except subprocess.TimeoutExpired:
         raise SlurmRefused(f"{words[0]} gave no answer within {seconds:.0f} s") from None
     if done.returncode:
-        raise SlurmRefused(f"{words[0]}: {' '.join(done.stderr.split())}")
+        said = " ".join(done.stderr.split())
+        why = f" ({WHY_UNTRUSTED})" if any(sign in said for sign in UNTRUSTED) else ""
+        raise SlurmRefused(f"{words[0]}: {said}{why}")
     return done.stdout

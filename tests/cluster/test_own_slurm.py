@@ -1,15 +1,18 @@
 """A Slurm of one's own: up in a second or so, real, and gone without a trace, however its kernel ends."""
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import psutil
 import pytest
 from patience import survivors, wait_for
 
 from helpers import cluster, launch
+from helpers.cluster import guardian, own_slurm
 from helpers.machine import CPU, PROJECT
 from helpers.processes import slurm
 
@@ -42,6 +45,10 @@ def test_it_runs_jobs_on_two_nodes_and_leaves_nothing(tiny_recipe, tmp_path, mon
             (tmp_path / "job.sh").write_text("#!/bin/sh\n#SBATCH --partition=nowhere\n")
             slurm.submit(tmp_path)
         assert slurm.why_not() is None
+        with monkeypatch.context() as login, munged_of_its_own(tmp_path, own.folder) as conf:
+            login.setenv("SLURM_CONF", str(conf))
+            assert "sinfo: slurm_load_partitions: Zero Bytes were transmitted or received" in slurm.why_not()
+            assert "munge" in slurm.why_not() and "clock" in slurm.why_not()
         with pytest.raises(slurm.SlurmRefused, match="invalid partition"):
             on = cluster.slurm(nodes=2, time="10", partition="nowhere")
             launch.train(tiny_recipe.with_(processes=2), None, machine=CPU, on=on, runs_dir=tmp_path / "runs")
@@ -52,6 +59,24 @@ def test_it_runs_jobs_on_two_nodes_and_leaves_nothing(tiny_recipe, tmp_path, mon
     (tmp_path / "job.json").write_text(f'{{"job": 3, "slurm_conf": "{folder}/slurm.conf"}}')
     monkeypatch.setattr(slurm, "LOOK_ANSWER_SECONDS", 1)
     assert slurm.look(tmp_path).state == slurm.SILENT and slurm.look(tmp_path).is_going  # nobody knows
+
+
+@contextlib.contextmanager
+def munged_of_its_own(folder: Path, slurm_folder: Path):
+    """As on a login node whose munged has another key, or another clock: slurmctld then says the same, nothing."""
+    (folder / "key").write_bytes(os.urandom(128))
+    (folder / "key").chmod(0o600)
+    names = {"socket": "sock", "key-file": "key", "pid-file": "pid", "log-file": "log", "seed-file": "seed"}
+    words = [*guardian.MUNGED.split(), *(f"--{name}={folder / file}" for name, file in names.items())]
+    path = f"{os.environ['PATH']}:{own_slurm.SBIN}"
+    with subprocess.Popen(words, env=os.environ | {"PATH": path}, stderr=subprocess.DEVNULL) as munged:
+        try:
+            wait_for((folder / "sock").exists, "munged")
+            conf = (slurm_folder / "slurm.conf").read_text()
+            (folder / "slurm.conf").write_text(conf.replace(f"{slurm_folder}/munge.sock", f"{folder}/sock"))
+            yield folder / "slurm.conf"
+        finally:
+            munged.terminate()
 
 
 def test_it_ends_with_its_kernel_even_if_that_is_killed():
