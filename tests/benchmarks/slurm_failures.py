@@ -381,7 +381,7 @@ TRIALS = {
 
 def main(names: list[str]) -> None:
     known = json.loads(RECORD.read_text()) if RECORD.is_file() else {}
-    known |= {"slurm": subprocess.run(["sbatch", "--version"], capture_output=True, text=True).stdout.strip()}
+    known |= {"slurm": subprocess.run(["/usr/sbin/slurmd", "-V"], capture_output=True, text=True).stdout.strip()}
     known |= {"torch": version("torch"), "megatron-core": version("megatron-core")}
     place = tempfile.mkdtemp(prefix="failures-")
     os.environ |= {"MEGATRON_TOUR_RUNS": f"{place}/runs", "MEGATRON_TOUR_CACHE": f"{place}/cache"}
