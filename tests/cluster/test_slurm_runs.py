@@ -78,6 +78,14 @@ def test_a_killed_rank_is_named_and_the_same_cell_again_goes_on_until_it_is_stop
     assert {process.name() for process in own.processes()} <= {"munged", "slurmctld", "slurmscriptd", "slurmd"}
 
 
+@pytest.mark.parametrize("split", [{"pipeline_parallel": 2}, {"tensor_parallel": 2}], ids=["PP2", "TP2"])
+def test_a_model_split_between_two_nodes_trains_as_on_one_machine(tiny_recipe, small_corpus, own, split):
+    short = tiny_recipe.with_(train_iters=12, eval_interval=12, eval_iters=1, save_interval=None, **split)
+    alone = launch.train(short.with_(name="split-alone"), small_corpus, machine=CPU)
+    run = launch.train(short.with_(name="split"), small_corpus, machine=CPU, on=cluster.slurm(nodes=2, time="10"))
+    assert series(run) == series(alone) and len(run.losses) == 12
+
+
 def steps_of_launch(run) -> int:
     log = run.log_text
     return sum(logs.parse_step(line) is not None for line in log[log.rfind(logs.LAUNCH_MARK) :].splitlines())
