@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from operator import itemgetter
 from typing import Any
 
 from helpers import planner, runs
@@ -13,10 +12,12 @@ from helpers.show import message
 from helpers.show.arguments import checked
 
 INSIDE, BETWEEN = "one GPU sends in its node, a step", "one GPU sends to other nodes, a step"
-WAYS = ("nvlink", "tcp")  # by which two GPUs of one host talked
+SPLITS, WAYS = ("pp2", "dp2", "tp2"), ("nvlink", "tcp")  # of GPT 1.2B over two GPUs, and how those talked
 COLLECTIVES = "collectives/two_gpus.json"  # beside the recorded runs of a machine
 SAMPLES_A_GPU = 4  # a step
-IN_BF16 = {"fp8_format": None, "fp8_param_gather": False, "cuda_graph": False, "overlap_communication": True}
+# Megatron's --bf16 and no more: gradients and both moments in fp32
+IN_BF16 = {"fp8_format": None, "fp8_param_gather": False, "grad_reduce_in_bf16": False, "moments_in_bf16": False}
+EAGER = {"cuda_graph": False, "overlap_communication": True}
 
 
 def table():
@@ -51,8 +52,8 @@ def table():
 def predicted(models: Iterable[Recipe], machine: Machine, layouts: Iterable[Mapping[str, Any]]):
     """What the planner expects of each model in each layout on all GPUs of a machine, none of it measured (pandas).
 
-    In bf16, SAMPLES_A_GPU samples a GPU and step, with the distributed optimizer, sequence parallelism where there is
-    TP, and collectives overlapped.
+    In bf16 with gradients and Adam's moments in fp32, SAMPLES_A_GPU samples a GPU and step, with the distributed
+    optimizer, sequence parallelism where there is TP, and collectives overlapped.
 
     Args:
         layouts: changes for `with_`, such as {"tensor_parallel": 4, "pipeline_parallel": 2}; the rest is DP.
@@ -67,7 +68,9 @@ def predicted(models: Iterable[Recipe], machine: Machine, layouts: Iterable[Mapp
     for model in models:
         for layout in layouts:
             split = {"sequence_parallel": layout.get("tensor_parallel", 1) > 1, "distributed_optimizer": True}
-            changes = IN_BF16 | {"processes": gpus, "global_batch_size": SAMPLES_A_GPU * gpus} | split | dict(layout)
+            changes = (
+                IN_BF16 | EAGER | {"processes": gpus, "global_batch_size": SAMPLES_A_GPU * gpus} | split | dict(layout)
+            )
             plan = planner.predict(replace(model, stock=False).with_(**changes), machine)
             crossing = sum(costs.crossing_bytes(plan.recipe, gpus // machine.nodes).values()) / gpus
             name = plan.recipe.layout.name.partition("+")[0]
@@ -82,35 +85,34 @@ def predicted(models: Iterable[Recipe], machine: Machine, layouts: Iterable[Mapp
 def without_nvlink():
     """Two GPUs of one host that talk through NVLink, and through TCP alone, as two nodes of one GPU each would.
 
-    A row a layout of GPT 1.2B, and one for an all-reduce by itself: MB that both send, and milliseconds of the step
-    (pandas); a sentence where nothing is recorded.
+    A row for an all-reduce by itself, and one a layout of GPT 1.2B: what a GPU sends, milliseconds of the step, what
+    TCP adds, and what it would at the all-reduce's rate (pandas); a sentence where nothing is recorded.
     """
     import pandas as pd
 
-    rows = {}
-    for layout in ("pp2", "dp2", "tp2"):
-        pair = [runs.recorded_anywhere(f"two_nodes/gpt_1_2b_{layout}_{way}") for way in WAYS]
-        if None in pair:
-            continue
-        sent = sum(costs.sent_bytes(pair[0].recipe).values())
-        rows[pair[0].layout.name] = _by_wire(sent, [run.step_milliseconds for run in pair])
-    if not rows:
+    files = sorted(records.RECORDED.glob(f"*/{COLLECTIVES}"))
+    pairs = [[runs.recorded_anywhere(f"two_nodes/gpt_1_2b_{layout}_{way}") for way in WAYS] for layout in SPLITS]
+    pairs = [pair for pair in pairs if None not in pair]
+    if not (files and pairs):
         return message.nothing_recorded("run of two GPUs over TCP (tests/benchmarks/gpu_runs.py --only 'two_nodes/*')")
-    for file in sorted(records.RECORDED.glob(f"*/{COLLECTIVES}")):
-        found = records.of_file(file, dict, "{}", "tests/benchmarks/gpu_runs.py --collectives")
-        alone = [
-            max((row for row in found[way] if row["step"] == "all-reduce"), key=itemgetter("bytes")) for way in WAYS
-        ]
-        size = alone[0]["bytes"]
-        rows[f"an all-reduce of {size / 1e6:,.0f} MB"] = _by_wire(2 * size, [1e3 * row["seconds"] for row in alone])
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(pair[0].measured_on)
+    collectives = records.of_file(files[0], dict, "{}", "tests/benchmarks/gpu_runs.py --collectives")
+    sums = [[row for row in collectives[way] if row["step"] == "all-reduce"] for way in WAYS]
+    size = max(row["bytes"] for row in sums[0])
+    alone = [next(row["seconds"] for row in rows if row["bytes"] == size) for rows in sums]
+    rate = size / alone[-1]  # two ranks: each sends as many bytes as it adds up
+    rows = {f"an all-reduce of {size / 1e6:,.0f} MB": _by_wire(size, rate, alone)}
+    for pair in pairs:
+        sent = sum(costs.sent_bytes(pair[0].recipe).values()) / 2
+        rows[pair[0].layout.name] = _by_wire(sent, rate, [run.step_milliseconds / 1e3 for run in pair])
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(pairs[0][0].measured_on)
 
 
-def _by_wire(sent: float, milliseconds: list[float]) -> dict:
-    nvlink, tcp = milliseconds
+def _by_wire(sent: float, rate: float, seconds: list[float]) -> dict:
+    nvlink, tcp = (1e3 * one for one in seconds)
     return {
-        "MB that both send": f"{sent / 1e6:,.0f}",
-        "ms, NVLink": f"{nvlink:,.0f}",
+        "GB a GPU sends": f"{sent / 1e9:.2f}",
+        "ms, NVLink": f"{nvlink:,.0f}" if nvlink > 10 else f"{nvlink:.1f}",
         "ms, TCP": f"{tcp:,.0f}",
         "TCP adds": f"{tcp - nvlink:,.0f}",
+        f"bytes ÷ {rate / 1e9:.1f} GB/s": f"{1e3 * sent / rate:,.0f}",
     }

@@ -254,7 +254,8 @@ def _mending(python: str, groups: dict) -> list[str]:
 
 
 def provenance(machine: Machine, variables: dict[str, tuple[str, str]]) -> dict:
-    """What a run ran on: versions, machine, date. Of the environment only the variables that the run needs."""
+    """What a run ran on: versions, machine, date. Of the environment only the variables that the run needs, and NCCL's
+    that the learner has set: they decide through which links the ranks talk."""
     merged = cuda_libraries.merged(variables)
     merged |= {name: value for name, (value, _) in variables.items() if name == table.VARIABLE}
     versions = {}
@@ -267,7 +268,8 @@ def provenance(machine: Machine, variables: dict[str, tuple[str, str]]) -> dict:
         "versions": versions,
         "machine": dataclasses.asdict(machine) | {"name": machine.name, "label": machine.label},
         "driver": (driver_versions() or [None])[0],
-        "variables": {name: merged[name] for name in variables},
+        "variables": {name: merged[name] for name in variables}
+        | {name: value for name, value in os.environ.items() if name.startswith("NCCL_")},
     }
 
 

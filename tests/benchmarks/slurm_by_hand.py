@@ -29,6 +29,8 @@ CHANGES = {
     " --partition=h100 --account=physics": "",
     "--nodes=4": "--nodes=2",
     " --gpus-per-node=8": "",
+    "source /shared/venv/bin/activate": "true",
+    "SOCKET_IFNAME=ib0 NCCL_SOCKET_IFNAME=ib0": "SOCKET_IFNAME=lo",
     "--time=24:00:00 --signal=USR1@600": "--time=3 --signal=USR1@60",
     "PET_NPROC_PER_NODE=8": "PET_NPROC_PER_NODE=1",
     "Megatron-LM/pretrain_gpt.py": "-m helpers.ranks.cpu.device helpers/ranks/pretrain_gpt.py",
@@ -52,7 +54,7 @@ def rehearsed(folder: Path) -> str:
     )
     changes = CHANGES | {
         "/shared/llama3-8b/checkpoints": str(folder / "checkpoints"),
-        "--tensor-model-parallel-size 1": shlex.join(flags(small)),
+        "--tensor-model-parallel-size 2": shlex.join(flags(small)),
     }
     for before, behind in changes.items():
         assert text.count(before) == 1, before
@@ -69,7 +71,7 @@ def flags(recipe) -> list[str]:
 def main() -> None:
     folder = Path(tempfile.mkdtemp(prefix="by-hand-"))
     (folder / "job.sh").write_text(rehearsed(folder))
-    os.environ |= {"MEGATRON_CPU": "1", "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    os.environ |= {"MEGATRON_CPU": "1", "OMP_NUM_THREADS": "1"}
     os.environ |= {"PYTHONPATH": str(PROJECT), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     started, before = time.monotonic(), ""
     with cluster.OwnSlurm() as own:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from other_users import NOBODY, as_nobody, only_root, open_folder
 
-from helpers.machine import PROJECT
+from helpers.machine import CPU, PROJECT
 from helpers.processes import run_directory
 from helpers.recipes.flag import Flag
 
@@ -109,3 +109,10 @@ def test_a_place_for_programs_that_another_user_keeps_is_told_with_the_way_out(m
         f"PermissionError: Nothing can be written in {folder}/.ranks: Permission denied. "
         "MEGATRON_TOUR_RUNS=<a folder of yours> in the environment puts it elsewhere."
     )
+
+
+def test_of_the_learners_environment_a_record_names_what_nccl_was_told(monkeypatch):
+    monkeypatch.setenv("NCCL_NET", "Socket")
+    monkeypatch.setenv("SECRET_TOKEN", "abc")
+    kept = run_directory.provenance(CPU, {})["variables"]
+    assert kept["NCCL_NET"] == "Socket" and "abc" not in kept.values()
