@@ -54,6 +54,7 @@ def rehearsed(folder: Path) -> str:
     )
     changes = CHANGES | {
         "/shared/llama3-8b/checkpoints": str(folder / "checkpoints"),
+        "%x-%j.log": str(folder / "log.txt"),
         "--tensor-model-parallel-size 2": shlex.join(flags(small)),
     }
     for before, behind in changes.items():
@@ -88,9 +89,7 @@ def main() -> None:
             if state.split()[0] in ("COMPLETED", "FAILED", "TIMEOUT", "CANCELLED", "NODE_FAIL"):
                 break
             time.sleep(1)
-    log = next(PROJECT.glob(f"*-{number}.log"))
-    lines = log.read_text(errors="replace").splitlines()
-    log.rename(folder / "log.txt")
+    lines = (folder / "log.txt").read_text(errors="replace").splitlines()
     print(*[line[:150] for line in lines if SHOWN.search(line)], sep="\n")
     steps = [int(found[1]) for line in lines if (found := re.search(r"iteration +(\d+)/", line))]
     print(
