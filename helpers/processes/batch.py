@@ -117,6 +117,9 @@ class Job(Run):
         if gone := NODE_FAILED.search(said):
             node = gone["node"] or self.nodes[int(gone["number"])]
             return self._failed(logs.Failure(None, None, f"node {node} failed"), passing=True)
+        if self.torchrun.code != 0 and any(ended[0].startswith("error: *** JOB") for ended in ENDED.finditer(said)):
+            self.stop_asked = "Slurm ended the job"  # by a signal that proctrack/cgroup keeps from this process
+            return "stopped", None
         if killed := TORCHRUN.search(said):
             failure = logs.Failure(None, None, f"torchrun on {killed['node']} {killed['how']}")
             return self._failed(failure, passing=True)
