@@ -3,8 +3,9 @@
     srun --ntasks-per-node=1 python -m helpers.processes.keeper RUN_DIRECTORY
 
 Started by srun, once on each node of a job; `helpers/processes/batch.py` on the first node tells the keepers what to do
-by signals. Slurm sends those to every process of a node: torchrun and the ranks are set to ignore them, and Megatron
-hears the one that says "save" from its first step on. Ranks that were not so far are told again.
+by signals. Slurm sends those to all processes of a node (proctrack/linuxproc) or to the keeper alone (proctrack/cgroup):
+torchrun and the ranks are set to ignore them, and Megatron hears the one that says "save" from its first step on. The
+keeper passes it on, again and again, since ranks may not be so far.
 """
 
 import contextlib
@@ -47,7 +48,7 @@ def main(directory: Path, node: int) -> int:
             hang.dump(ranks_of(torchrun))
         if SAVE in heard:
             heard.discard(SAVE)
-            save_at = time.monotonic() + AGAIN_SECONDS
+            save_at = time.monotonic()  # with proctrack/cgroup Slurm has told nobody but this process
         if time.monotonic() >= save_at:
             save_at = time.monotonic() + AGAIN_SECONDS
             for rank in ranks_of(torchrun).values():

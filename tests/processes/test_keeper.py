@@ -47,6 +47,16 @@ def test_ranks_that_cannot_hear_yet_are_told_to_save_again(node, tmp_path):
     assert node.wait() == 0 and (tmp_path / "saved").exists()
 
 
+def test_ranks_that_only_their_keeper_can_tell_hear_at_once(node, tmp_path):
+    """Slurm with proctrack/cgroup signals the keepers alone."""
+    (tmp_path / "first-step").touch()
+    wait_for((tmp_path / "hears").exists, "the rank's handler")
+    told = time.monotonic()
+    node.send_signal(keeper.SAVE)
+    assert node.wait() == 0 and (tmp_path / "saved").exists()
+    assert time.monotonic() - told < keeper.AGAIN_SECONDS
+
+
 def test_a_keeper_that_is_told_to_end_leaves_nothing(node, tmp_path):
     assert abs(float((tmp_path / "logs" / "node0" / keeper.CLOCK).read_text()) - time.time()) < 60
     node.send_signal(keeper.STACKS)
