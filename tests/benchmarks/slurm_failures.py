@@ -1,10 +1,11 @@
 """What becomes of a run on Slurm when something fails, each failure for real once. Run by hand, as root:
 
-    python tests/benchmarks/slurm_failures.py ["rank killed" …]
+    python tests/benchmarks/slurm_failures.py [cgroup] ["a rank is killed" …]
 
 Two nodes on this machine train a tiny GPT, DP2, with a checkpoint every 10 steps; after step 25 the failure is made.
 What is kept: what the learner is told, after how many seconds no process of the ranks is left, what else is left, and
-whether the run goes on by itself. `notebooks/recorded/cpu/slurm_failures.json` is the result.
+whether the run goes on by itself. `notebooks/recorded/cpu/slurm_failures.json` is the result: its "failures" with
+proctrack/linuxproc, "with_cgroups" those that were made again with proctrack/cgroup, as most clusters have it.
 """
 
 import contextlib
@@ -43,6 +44,22 @@ def recipe(name: str) -> recipes.Recipe:
     small = {"num_layers": 2, "hidden_size": 64, "sequence_length": 64, "vocab_size": 512, "tokenizer": "bpe-512"}
     often = {"train_iters": STEPS, "eval_interval": STEPS, "eval_iters": 1, "save_interval": 10}
     return recipes.gpt3_345m().scaled_to("cpu").with_(name=name.replace(" ", "-"), processes=2, **small, **often)
+
+
+class WithCgroups(cluster.OwnSlurm):
+    """Slurm knows a job's processes by a cgroup (v1, freezer), and signals only those that it has started itself."""
+
+    def _write_conf(self) -> None:
+        super()._write_conf()
+        conf = self.folder / "slurm.conf"
+        conf.write_text(conf.read_text().replace("proctrack/linuxproc", "proctrack/cgroup"))
+        (self.folder / "cgroup.conf").write_text("CgroupPlugin=cgroup/v1\nCgroupMountpoint=/sys/fs/cgroup\n")
+
+    def stop(self) -> None:
+        super().stop()
+        for name in self.names:
+            for group in sorted(Path(f"/sys/fs/cgroup/freezer/slurm_{name}").glob("**/"), reverse=True):
+                group.rmdir()  # it holds no process any more, or this fails
 
 
 class Trial:
@@ -387,8 +404,9 @@ def main(names: list[str]) -> None:
     os.environ |= {"MEGATRON_TOUR_RUNS": f"{place}/runs", "MEGATRON_TOUR_CACHE": f"{place}/cache"}
     Path(f"{place}/texts.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS))
     data = corpus.prepare(f"{place}/texts.jsonl", tokenizer="bpe-512")
-    for name in names or TRIALS:
-        with cluster.OwnSlurm() as own:
+    make, kept = (WithCgroups, "with_cgroups") if "cgroup" in names else (cluster.OwnSlurm, "failures")
+    for name in [name for name in names if name != "cgroup"] or TRIALS:
+        with make() as own:
             trial = TRIALS[name](own, data)
             row = getattr(trial, "answer", None) or trial.row()
             trial.close()
@@ -396,8 +414,8 @@ def main(names: list[str]) -> None:
             assert not left, left
         if folder := getattr(trial, "folder", None):
             subprocess.run(["umount", folder], check=True)
-        found = known.get("failures", {}) | {name: row}
-        known["failures"] = {one: found[one] for one in TRIALS if one in found}
+        found = known.get(kept, {}) | {name: row}
+        known[kept] = {one: found[one] for one in TRIALS if one in found}
         print(name, json.dumps(row, indent=1), flush=True)
         RECORD.write_text(json.dumps(known, indent=1) + "\n")
     shutil.rmtree(place, ignore_errors=True)
