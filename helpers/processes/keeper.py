@@ -3,9 +3,9 @@
     srun --ntasks-per-node=1 python -m helpers.processes.keeper RUN_DIRECTORY
 
 Started by srun, once on each node of a job; `helpers/processes/batch.py` on the first node tells the keepers what to do
-by signals. Slurm sends those to all processes of a node (proctrack/linuxproc) or to the keeper alone (proctrack/cgroup):
-torchrun and the ranks are set to ignore them, and Megatron hears the one that says "save" from its first step on. The
-keeper passes it on, again and again, since ranks may not be so far.
+by signals. Slurm sends those to every process of a node (with proctrack/cgroup to the keeper alone): torchrun and the
+ranks are set to ignore them, and Megatron hears the one that says "save" from its first step on. The keeper passes it
+on, again and again, since ranks may not be so far.
 """
 
 import contextlib
