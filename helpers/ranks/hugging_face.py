@@ -13,6 +13,8 @@ import torch
 
 LAYER = re.compile(r"decoder\.layers\.(\d+)\.(.*)")
 EXPERT = re.compile(r"mlp\.experts\.local_experts\.(\d+)\.linear_fc([12])\.weight")
+CONSTANT = re.compile(r"(rotary_emb\.inv_freq|\.attn\.(masked_)?bias)$")  # of a model's code, kept by old files
+OF_TWO_MODELS = "config.json and the weights are not of one model: fetch both from one place."
 VOCABULARY = ("embedding.word_embeddings.weight", "output_layer.weight")  # a row a token, padding behind
 LLAMA = {
     "embedding.word_embeddings.weight": "model.embed_tokens.weight",
@@ -110,6 +112,22 @@ def to_megatron(name: str, weights: Mapping[str, torch.Tensor], sizes: Sizes, ro
     if module == "mlp.linear_fc1":
         return torch.cat([weights[f"{prefix}mlp.{x}_proj.{kind}"] for x in ("gate", "up")])
     return weights[f"{prefix}{LLAMA_LAYER[module]}.{kind}"]
+
+
+def why_unread(weights: Mapping[str, torch.Tensor], read: set[str]) -> str | None:
+    """What is wrong with tensors that found no place; None for constants, and for an output layer that is tied."""
+    left = sorted(name for name in weights if name not in read and not CONSTANT.search(name))
+    if (output := LLAMA["output_layer.weight"]) in left:
+        embedding = next(name for name in (LLAMA[VOCABULARY[0]], GPT2[VOCABULARY[0]]) if name in weights)
+        if not weights[embedding].equal(weights[output]):
+            return (
+                f"config.json ties the output layer to the embedding, and the files hold another {output}: set "
+                "tie_word_embeddings to false in it."
+            )
+        left.remove(output)
+    if left:
+        return f"the files hold {len(left)} tensors that config.json has no place for, {left[0]} first. {OF_TWO_MODELS}"
+    return None
 
 
 def fuse_qkv(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, groups: int) -> torch.Tensor:

@@ -27,6 +27,7 @@ from megatron.training.checkpointing import save_checkpoint
 from safetensors import safe_open
 
 from helpers.ranks import checkpoint_model, hugging_face
+from helpers.ranks.hugging_face import OF_TWO_MODELS
 
 
 class Weights(Mapping):
@@ -37,6 +38,7 @@ class Weights(Mapping):
 
     def __init__(self, files: list[str]):
         self._found = {}
+        self.read: set[str] = set()
         for file in files:
             try:
                 self._add(file)
@@ -57,6 +59,7 @@ class Weights(Mapping):
 
     def __getitem__(self, name: str) -> torch.Tensor:
         source, own = self._found[name]
+        self.read.add(name)
         return source[own] if isinstance(source, dict) else source.get_tensor(own)
 
     def __iter__(self):
@@ -71,17 +74,19 @@ def fill(model: torch.nn.Module, weights: Weights, sizes: hugging_face.Sizes) ->
     """Put every tensor into its place.
 
     Raises:
-        SystemExit: one is missing or of another shape than config.json says.
+        SystemExit: one is missing or of another shape than config.json says, or the files hold more.
     """
     for name, parameter in checkpoint_model.parameters(model).items():
         try:
             tensor = hugging_face.to_megatron(name, weights, sizes, get_args().padded_vocab_size)
         except KeyError as missing:
-            raise SystemExit(f"REFUSED: the files hold no tensor {missing}") from None
+            raise SystemExit(f"REFUSED: the files hold no tensor {missing.args[0]}. {OF_TWO_MODELS}") from None
         if tensor.shape != parameter.shape:
             found, wanted = tuple(tensor.shape), tuple(parameter.shape)
-            raise SystemExit(f"REFUSED: by config.json {name} is {wanted}, and the files have {found}")
+            raise SystemExit(f"REFUSED: by config.json {name} is {wanted}, and the files have {found}. {OF_TWO_MODELS}")
         parameter.copy_(tensor)
+    if why := hugging_face.why_unread(weights, weights.read):
+        raise SystemExit(f"REFUSED: {why}")
 
 
 def convert(asked: dict) -> None:

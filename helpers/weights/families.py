@@ -122,7 +122,7 @@ def model_of(published: Published) -> tuple[Model, tuple[str, ...]]:
     if biased != c.get("mlp_bias", False):
         raise WeightsError(
             f"config.json sets attention_bias={biased} and mlp_bias={c.get('mlp_bias', False)}: Megatron has biases in "
-            "all linear layers, in none, or in those of queries, keys and values alone."
+            "all linear layers, in none, or in those of queries, keys and values alone: take a model of either kind."
         )
     heads, width = c["num_attention_heads"], c["hidden_size"]
     head_size = c.get("head_dim") or width // heads
@@ -168,12 +168,14 @@ def _rotations(c: dict) -> tuple[int, float | None]:
         return int(base), None
     if kind != "llama3":
         raise WeightsError(
-            f"config.json scales its rotary positions by {kind!r}: Megatron knows 'llama3' alone, Llama 3.1's way."
+            f"config.json scales its rotary positions by {kind!r}: Megatron knows 'llama3' alone, Llama 3.1's way. "
+            "Take a model without it."
         )
     for name, known in LLAMA_31.items():
         if said.get(name) != known:
             raise WeightsError(
-                f"config.json sets {name}={said.get(name)} for its rotary positions: Megatron has {known:g} built in."
+                f"config.json sets {name}={said.get(name)} for its rotary positions: Megatron has {known:g} built in, "
+                "and the model would give other numbers. Take a model that has the same."
             )
     return int(base), float(said["factor"])
 

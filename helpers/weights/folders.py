@@ -74,6 +74,11 @@ def weight_files(folder: Path) -> list[Path]:
             elif _begins(file) == b"PK" and not zipfile.is_zipfile(file):  # its list of contents is at its end
                 raise WeightsError(f"{file} is cut off: its list of contents is missing. Fetch it again.")
         return files
+    if lone := sorted(folder.glob("*.safetensors")):
+        raise WeightsError(
+            f"{folder} has {lone[0].name}, and no {SAFETENSORS}.index.json, which says what lies in which file: fetch "
+            "that file, too."
+        )
     raise WeightsError(f"{folder} has no weights: neither {SAFETENSORS} nor {PICKLED}, in one file or several.")
 
 

@@ -115,7 +115,10 @@ def _convert(folder: Path, files: list[Path], called: str, unfinished: Path, kep
     question.write_text(json.dumps({"files": list(map(str, files)), "sizes": published.sizes}))
     flags = checkpoint.model_flags(recipe, Layout(), CPU)
     flags += ["--save", str(unfinished / "checkpoints"), "--save-interval", "1", "--no-save-optim", "--no-save-rng"]
-    checkpoint.ranks("import_weights", Layout(), question, *flags, machine=CPU, recipe=recipe)
+    try:
+        checkpoint.ranks("import_weights", Layout(), question, *flags, machine=CPU, recipe=recipe)
+    except WeightsError as refusal:
+        raise WeightsError(f"{folder}: {refusal}") from None
     question.unlink()
     recipe = dataclasses.replace(recipe, pretrained=str(kept / "checkpoints"))
     (unfinished / "recipe.json").write_text(json.dumps(dataclasses.asdict(recipe), indent=1))
@@ -128,5 +131,5 @@ def _same_vocabulary(folder: Path, vocabulary: int) -> None:
     if known > vocabulary:
         raise WeightsError(
             f"The tokenizer in {folder} knows {known:,} tokens, and the model has {vocabulary:,}: they do not belong "
-            "together."
+            "together. Put the model's own there."
         )

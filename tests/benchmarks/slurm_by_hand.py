@@ -23,7 +23,7 @@ from helpers.machine import PROJECT
 
 PAGE = PROJECT / "notebooks" / "11_many_nodes.ipynb"
 SCRIPT = re.compile(r"```bash\n(#!/usr/bin/env bash\n#SBATCH.*?)```", re.DOTALL)
-STEPS, SAVE_EVERY, LIMIT_SECONDS = 210, 50, 900
+STEPS, SAVE_EVERY, LIMIT_SECONDS = 480, 50, 900
 OURS = {"--train-iters", "--save-interval", "--save", "--load", "--tensorboard-dir"}  # said by the script, or needless
 CHANGES = {
     " --partition=h100 --account=physics": "",

@@ -12,6 +12,7 @@ import tiny_models
 from helpers import corpus, launch, weights
 from helpers.machine import CPU, cache_root
 from helpers.processes import programs, trust
+from helpers.ranks import hugging_face
 from helpers.recipes import Layout, preflight
 from helpers.weights import checkpoint, families, folders, hub
 
@@ -183,26 +184,31 @@ def shards(folder):
     (folder / "model.safetensors.index.json").write_text(json.dumps(listed))
 
 
+def no_index(folder):
+    (folder / "model.safetensors").rename(folder / "model-1.safetensors")
+
+
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
         (without("config.json"), "has no config.json"),
         (lambda folder: (folder / "config.json").write_text("{"), "config.json is damaged"),
         (without("model.safetensors"), "has no weights: neither model.safetensors nor pytorch_model.bin"),
+        (no_index, "has model-1.safetensors, and no model.safetensors.index.json.*: fetch that file, too"),
         (broken, r"is cut off: it has [\d,]+ of [\d,]+ bytes"),
         (lambda folder: (folder / "model.safetensors").write_bytes(b"x" * 99), "its list of tensors cannot be read"),
         (cut_pickle, "pytorch_model.bin is cut off: its list of contents is missing"),
         (shards, "lacks model-00001-of-00002.safetensors, model-00002-of-00002.safetensors, which"),
         (without("tokenizer.json"), "has no tokenizer.json"),
-        (config(vocab_size=400), "knows 512 tokens, and the model has 400"),
+        (config(vocab_size=400), "knows 512 tokens, and the model has 400.* Put the model's own there"),
         (config(model_type="mamba"), "is of the family 'mamba', and those that can be taken are gpt2, llama"),
         (config(quantization_config={"quant_method": "gptq"}), "are quantised \\(GPTQ\\)"),
         (config(quantization_config={"quant_method": "awq"}), "are quantised \\(AWQ\\)"),
         (config(auto_map={"AutoModelForCausalLM": "code.Model"}), "auto_map=.*no counterpart"),
         (config(sliding_window=4096, model_type="mistral"), "sliding_window=4096"),
-        (config(rope_parameters={"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0}), "positions by 'yarn'"),
+        (config(rope_parameters={"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0}), "by 'yarn'.* without it"),
         (config(rope_parameters=tiny_models.SCALED | {"low_freq_factor": 2.0}), "low_freq_factor=2.0"),
-        (config(attention_bias=True), "attention_bias=True and mlp_bias=False"),
+        (config(attention_bias=True), "attention_bias=True and mlp_bias=False.* take a model of either kind"),
         (config(hidden_act="gelu"), "hidden_act='gelu', which the recipe has no counterpart for"),
         (config(logit_scale=0.5), "logit_scale=0.5, which the recipe has no counterpart for"),
     ],
@@ -216,16 +222,36 @@ def test_a_folder_that_cannot_be_taken(damage, words, folder_of, tmp_path):
 
 
 @pytest.mark.train
-def test_files_without_a_tensor_are_told_by_its_name(folder_of, tmp_path):
+@pytest.mark.parametrize(
+    ("gone", "words"),
+    [
+        (["model.layers.1.mlp.down_proj.weight"], "lacking: the files hold no tensor model.layers.1.mlp.down_proj"),
+        ([], "lacking: config.json ties the output layer to the embedding, and the files hold another lm_head.weight"),
+    ],
+)
+def test_files_that_are_not_of_the_config_are_told_by_the_tensors_name(folder_of, tmp_path, gone, words):
+    """A model tied by config.json alone was converted without its own output layer, in silence."""
     from safetensors.torch import load_file, save_file
 
     folder = shutil.copytree(folder_of("llama"), tmp_path / "lacking")
     held = load_file(folder / "model.safetensors")
-    del held["model.layers.1.mlp.down_proj.weight"]
-    save_file(held, folder / "model.safetensors")
-    with pytest.raises(weights.WeightsError, match="the files hold no tensor 'model.layers.1.mlp.down_proj.weight'"):
+    save_file({name: tensor for name, tensor in held.items() if name not in gone}, folder / "model.safetensors")
+    config(tie_word_embeddings=not gone)(folder)
+    with pytest.raises(weights.WeightsError, match=words):
         weights.from_hugging_face(folder)
     assert not [path for path in cache_root().glob("weights/*lacking*") if path.suffix != ".lock"]
+
+
+def test_no_tensor_of_the_files_is_left_out_in_silence():
+    import torch
+
+    table, needless = torch.ones(2, 2), "model.layers.0.self_attn.rotary_emb.inv_freq"
+    held = {"model.embed_tokens.weight": table, "lm_head.weight": table, needless: table}
+    assert hugging_face.why_unread(held, {"model.embed_tokens.weight"}) is None
+    assert "another lm_head" in hugging_face.why_unread(held | {"lm_head.weight": table + 1}, set(list(held)[:1]))
+    layers = {f"model.layers.2.{part}.weight": table for part in ("mlp", "norm")}
+    said = hugging_face.why_unread(held | layers, set(list(held)[:1]))
+    assert said.startswith("the files hold 2 tensors that config.json has no place for, model.layers.2.mlp")
 
 
 @pytest.mark.train
