@@ -1,7 +1,16 @@
 """What runs left behind, here and on named machines."""
 
 from helpers.processes.trust import trust
-from helpers.runs import baselines, generation_speeds, micro_batches, one_rank, pipeline, timeline, wandb_history
+from helpers.runs import (
+    baselines,
+    generation_speeds,
+    micro_batches,
+    one_rank,
+    pipeline,
+    slurm_failures,
+    timeline,
+    wandb_history,
+)
 from helpers.runs.comparison import compare, labels
 from helpers.runs.log_lines import log_line
 from helpers.runs.one_rank import OneRank

@@ -4,7 +4,7 @@
 """
 
 from helpers.runs import records
-from helpers.show import message
+from helpers.show import message, tables
 
 RECORD = records.RECORDED / "cpu" / "slurm_failures.json"
 
@@ -35,10 +35,10 @@ def table():
         return message.nothing_recorded("failure on Slurm")
     rows = {
         name: {
-            "no rank left after s": row.get("gone_seconds"),
+            "no rank left after": f"{row['gone_seconds']:.1f} s" if "gone_seconds" in row else "–",
             "goes on by itself": goes_on(row),
-            "what you are told": row["told"],
+            "what you are told": " ".join(row["told"].split()),
         }
         for name, row in found.items()
     }
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("what fails")
+    return tables.whole_sentences(pd.DataFrame.from_dict(rows, orient="index").rename_axis("what fails"))

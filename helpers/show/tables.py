@@ -17,7 +17,7 @@ def whole_sentences(table):
     """The same DataFrame; from now on pandas shows its sentences whole and not their first 50 letters."""
     import pandas as pd
 
-    pd.set_option("display.max_colwidth", 120)
+    pd.set_option("display.max_colwidth", 600)
     return table
 
 
