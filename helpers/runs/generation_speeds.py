@@ -7,7 +7,7 @@ from helpers.runs import records
 from helpers.show import message, tables
 from helpers.show.arguments import checked
 
-FILE = "generation/speeds.json"
+FILE, STEP = "generation/speeds.json", "generation/step.json"
 
 
 @checked

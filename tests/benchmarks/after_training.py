@@ -1,11 +1,12 @@
 """What notebook 10 shows of GPUs: how fast models write, and SmolLM2 trained on. Run by hand, on one GPU:
 
     python tests/benchmarks/after_training.py generation gpt3_345m llama3_8b   tokens/s, random weights
+    python tests/benchmarks/after_training.py step gpt3_345m llama3_8b         what one new token launches
     python tests/benchmarks/after_training.py smollm2                          300 steps on the speeches
 
 The first leaves `<recorded>/<machine>/generation/speeds.json`, a row a model, program and number of texts, written anew
-after each model. The second leaves `<recorded>/<machine>/after_training/smollm2_speeches.json`, an ordinary record, and
-`generation/smollm2_judged.json`: losses on both texts and what the model says, before and after.
+after each model; the second `generation/step.json`; the third `after_training/smollm2_speeches.json`, an ordinary
+record, and `generation/smollm2_judged.json`: losses on both texts and what the model says, before and after.
 `--smoke` makes either small enough for a CPU (MEGATRON_CPU=1): a rehearsal, not a measurement.
 """
 
@@ -36,28 +37,43 @@ STEPS, SAMPLES = 300, 32
 FOLDER = "after_training"
 
 
+def asked_of(name: str, is_smoke: bool, **more) -> tuple[recipes.Recipe, dict, str]:
+    """A model with random weights, what its program was asked, and what it said; "" where it failed."""
+    recipe = MODELS[name]()
+    recipe = recipe.scaled_to("cpu").with_(num_layers=2, name=name) if is_smoke else recipe
+    texts, prompt, tokens = ((1, 2), 8, 8) if is_smoke else (TEXTS, PROMPT, TOKENS)
+    asked = {"texts": texts, "prompt": prompt, "tokens": tokens, "vocabulary": recipe.model.vocab_size} | more
+    flags = checkpoint.model_flags(recipe, Layout(), here())
+    with tempfile.TemporaryDirectory() as folder:
+        question = Path(folder) / "asked.json"
+        question.write_text(json.dumps(asked))
+        program = str(Path(__file__).with_name("generation_ranks.py"))
+        options = {"variables": recipe.command(None, here()).environment, "timeout_seconds": 600}
+        try:
+            said = programs.ranks(program, 1, question, *flags, machine=here(), **options)
+        except programs.TrainingFailed:
+            traceback.print_exc()
+            said = ""
+    print(said, flush=True)
+    return recipe, asked, said
+
+
+def step(names: list[str], recorded: Path, is_smoke: bool) -> None:
+    """Profile one new token of each model and write what is known after each."""
+    found = {"machine": here().name, "recorded": date.today().isoformat(), "models": {}}
+    for name in names:
+        for line in _after("STEP ", asked_of(name, is_smoke, profile=True)[2]):
+            found["models"][name] = json.loads(line)
+            records.keep(recorded / here().label / generation_speeds.STEP, found)
+
+
 def generation(names: list[str], recorded: Path, is_smoke: bool) -> None:
     """Time each model's programs and write what is known after each."""
     rows, notes = [], []
     for name in names:
-        recipe = MODELS[name]()
-        recipe = recipe.scaled_to("cpu").with_(num_layers=2, name=name) if is_smoke else recipe
-        texts, prompt, tokens = ((1, 2), 8, 8) if is_smoke else (TEXTS, PROMPT, TOKENS)
-        asked = {"texts": texts, "prompt": prompt, "tokens": tokens, "vocabulary": recipe.model.vocab_size}
-        flags = checkpoint.model_flags(recipe, Layout(), here())
-        with tempfile.TemporaryDirectory() as folder:
-            question = Path(folder) / "asked.json"
-            question.write_text(json.dumps(asked))
-            program = str(Path(__file__).with_name("generation_ranks.py"))
-            variables = recipe.command(None, here()).environment
-            try:
-                said = programs.ranks(
-                    program, 1, question, *flags, machine=here(), timeout_seconds=600, variables=variables
-                )
-            except programs.TrainingFailed:
-                traceback.print_exc()
-                continue
-        print(said, flush=True)
+        recipe, asked, said = asked_of(name, is_smoke)
+        if not said:
+            continue
         memory = json.loads(_after("MEMORY ", said)[0])
         most = round(memory["bandwidth"] / memory["weights"], 1)
         for row in map(json.loads, _after("ROW ", said)):
@@ -68,8 +84,8 @@ def generation(names: list[str], recorded: Path, is_smoke: bool) -> None:
             "machine": here().name,
             "recorded": date.today().isoformat(),
             "versions": {package: version(package) for package in ("torch", "megatron-core")},
-            "prompt_tokens": prompt,
-            "new_tokens": tokens,
+            "prompt_tokens": asked["prompt"],
+            "new_tokens": asked["tokens"],
             "weights": "random",
             "rows": rows,
             "notes": notes,
@@ -117,17 +133,17 @@ def _after(mark: str, said: str) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", nargs="+", help="generation and models of it, or smollm2")
+    parser.add_argument("what", nargs="+", help="generation or step and models of it, or smollm2")
     parser.add_argument("--recorded", type=Path, default=records.RECORDED)
     parser.add_argument("--smoke", action="store_true")
     options = parser.parse_args()
     what, *names = options.what
     if what == "smollm2":
         smollm2(options.recorded, options.smoke)
-    elif what == "generation" and set(names) <= MODELS.keys():
-        generation(names or list(MODELS), options.recorded, options.smoke)
+    elif what in ("generation", "step") and set(names) <= MODELS.keys():
+        (generation if what == "generation" else step)(names or list(MODELS), options.recorded, options.smoke)
     else:
-        sys.exit(f"{' '.join(options.what)}: it takes smollm2, or generation and {', '.join(MODELS)}.")
+        sys.exit(f"{' '.join(options.what)}: it takes smollm2, or generation or step and {', '.join(MODELS)}.")
 
 
 if __name__ == "__main__":

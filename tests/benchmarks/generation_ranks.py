@@ -4,7 +4,8 @@
 
 `asked.json`: texts (how many at once, several numbers), prompt and tokens (how long), vocabulary. Prints `ROW {json}`
 for each: texts, program, tokens_per_second; `NOTE text` where a program cannot run here; and first `MEMORY {json}`:
-bytes of the weights and the bandwidth of a copy in the device's memory, bytes a second, read and written.
+bytes of the weights and the bandwidth of a copy in the device's memory, bytes a second, read and written. With
+"profile" in `asked.json` it prints `STEP {json}` instead: what one step of the plain loop, one text, does on a GPU.
 """
 
 import contextlib
@@ -21,6 +22,7 @@ if __name__ == "__main__":
 
 import torch
 import torch.distributed as dist
+import torch.profiler
 from megatron.core.inference.apis import MegatronLLM
 from megatron.core.inference.config import InferenceConfig
 from megatron.core.inference.contexts import StaticInferenceContext
@@ -131,9 +133,29 @@ def dynamic_engine(model, prompts: list[str], asked: dict) -> float:
     )
 
 
+def step(model, ids: list[list[int]], asked: dict) -> dict:
+    """Of one new token: kernels and copies, the ms in which they run, and tokens/s of a first pass and of a second.
+
+    In a second pass every length of the cache has been seen.
+    """
+    first, again = (plain_loop(model, ids, asked) for _ in range(2))
+    device = "CPU" if on_cpu() else "CUDA"
+    with torch.profiler.profile(activities=[getattr(torch.profiler.ProfilerActivity, device)]) as profiler:
+        plain_loop(model, ids, asked)
+    launched = [event for event in profiler.events() if event.device_type.name == device]
+    busy = sum(event.time_range.elapsed_us() for event in launched) / 1e3
+    count = asked["tokens"]
+    speeds = {"tokens_per_second": round(first, 1), "again": round(again, 1)}
+    return {"launched": round(len(launched) / count), "busy_ms": round(busy / count, 2)} | speeds
+
+
 @torch.no_grad()
 def measure(asked: dict) -> None:
     model = checkpoint_model.build()
+    if asked.get("profile"):
+        ids = [[7 * place % 97 for place in range(asked["prompt"])]]
+        plain_loop(model, ids, asked | {"tokens": 4})
+        return say("STEP", step(model, ids, asked))
     if on_cpu():
         torch.Generator = on_the_processor
     weights = sum(parameter.nbytes for parameter in model.parameters())

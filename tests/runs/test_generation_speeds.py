@@ -2,6 +2,9 @@
 
 import json
 
+import nbformat
+
+from helpers.machine import PROJECT
 from helpers.runs import generation_speeds, records
 
 
@@ -22,3 +25,14 @@ def test_a_row_a_program_and_a_column_a_number_of_texts(tmp_path, monkeypatch):
         ["plain loop", 100.0, 4000.0, "2.5%", 802.0],
         ["static engine", 121.0, 4000.0, "3.0%", 965.0],
     ]
+
+
+def test_what_page_10_says_of_one_step_is_recorded():
+    page = nbformat.read(PROJECT / "notebooks" / "10_after_training.ipynb", 4)
+    (words,) = (cell.source for cell in page.cells if generation_speeds.STEP in cell.source)
+    models = json.loads((records.RECORDED / "h200" / generation_speeds.STEP).read_text())["models"]
+    small, large = models["gpt3_345m"], models["llama3_8b"]
+    assert f"{small['launched']} kernels and copies" in words and f"takes it {small['busy_ms']:.1f} ms" in words
+    assert f"the step takes {1e3 / small['tokens_per_second']:.0f}." in words
+    assert f"busy for {large['busy_ms']:.0f} ms of {1e3 / large['tokens_per_second']:.0f}." in words
+    assert all(model["again"] > 1.5 * model["tokens_per_second"] for model in models.values())
