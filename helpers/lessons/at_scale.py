@@ -15,9 +15,10 @@ INSIDE, BETWEEN = "one GPU sends in its node, a step", "one GPU sends to other n
 SPLITS, WAYS = ("pp2", "dp2", "tp2"), ("nvlink", "tcp")  # of GPT 1.2B over two GPUs, and how those talked
 COLLECTIVES = "collectives/two_gpus.json"  # beside the recorded runs of a machine
 SAMPLES_A_GPU = 4  # a step
-# Megatron's --bf16 and no more: gradients and both moments in fp32
-IN_BF16 = {"fp8_format": None, "fp8_param_gather": False, "grad_reduce_in_bf16": False, "moments_in_bf16": False}
-EAGER = {"cuda_graph": False, "overlap_communication": True}
+PLAIN_BF16 = {  # Megatron's --bf16 and no more: gradients and both moments in fp32
+    "fp8_format": None, "fp8_param_gather": False, "grad_reduce_in_bf16": False, "moments_in_bf16": False,
+    "cuda_graph": False, "overlap_communication": True, "distributed_optimizer": True,
+}  # fmt: skip
 
 
 def table():
@@ -67,10 +68,8 @@ def predicted(models: Iterable[Recipe], machine: Machine, layouts: Iterable[Mapp
     room, layouts = min(gpu.memory_bytes for gpu in machine.gpus) / 1e9, list(layouts)
     for model in models:
         for layout in layouts:
-            split = {"sequence_parallel": layout.get("tensor_parallel", 1) > 1, "distributed_optimizer": True}
-            changes = (
-                IN_BF16 | EAGER | {"processes": gpus, "global_batch_size": SAMPLES_A_GPU * gpus} | split | dict(layout)
-            )
+            split = {"processes": gpus, "sequence_parallel": layout.get("tensor_parallel", 1) > 1, **layout}
+            changes = PLAIN_BF16 | split | {"global_batch_size": SAMPLES_A_GPU * gpus}
             plan = planner.predict(replace(model, stock=False).with_(**changes), machine)
             crossing = sum(costs.crossing_bytes(plan.recipe, gpus // machine.nodes).values()) / gpus
             name = plan.recipe.layout.name.partition("+")[0]
@@ -90,12 +89,12 @@ def without_nvlink():
     """
     import pandas as pd
 
-    files = sorted(records.RECORDED.glob(f"*/{COLLECTIVES}"))
+    file = records.anywhere(COLLECTIVES)
     pairs = [[runs.recorded_anywhere(f"two_nodes/gpt_1_2b_{layout}_{way}") for way in WAYS] for layout in SPLITS]
     pairs = [pair for pair in pairs if None not in pair]
-    if not (files and pairs):
+    if not (file and pairs):
         return message.nothing_recorded("run of two GPUs over TCP (tests/benchmarks/gpu_runs.py --only 'two_nodes/*')")
-    collectives = records.of_file(files[0], dict, "{}", "tests/benchmarks/gpu_runs.py --collectives")
+    collectives = records.of_file(file, dict, "{}", "tests/benchmarks/gpu_runs.py --collectives")
     sums = [[row for row in collectives[way] if row["step"] == "all-reduce"] for way in WAYS]
     size = max(row["bytes"] for row in sums[0])
     alone = [next(row["seconds"] for row in rows if row["bytes"] == size) for rows in sums]

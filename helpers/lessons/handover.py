@@ -16,11 +16,11 @@ def judged():
     """SmolLM2 before and after its recorded steps on a GPU, on held-out samples of both texts (pandas); a sentence
     where nothing is recorded. `tests/benchmarks/after_training.py` records it."""
     writer = "tests/benchmarks/after_training.py smollm2"
-    for file in sorted(records.RECORDED.glob(f"*/{JUDGED}")):
-        kept = records.of_file(file, dict, "{}", writer)
-        both = [[weights.Evaluation(**one) for one in kept[when]["losses"]] for when in ("before", "after")]
-        return weights.compare(*both).rename_axis(f"recorded on {kept['machine']}")
-    return message.nothing_recorded(f"judgement of SmolLM2 on a GPU ({writer})")
+    if (file := records.anywhere(JUDGED)) is None:
+        return message.nothing_recorded(f"judgement of SmolLM2 on a GPU ({writer})")
+    kept = records.of_file(file, dict, "{}", writer)
+    both = [[weights.Evaluation(**one) for one in kept[when]["losses"]] for when in ("before", "after")]
+    return weights.compare(*both).rename_axis(f"recorded on {kept['machine']}")
 
 
 @told

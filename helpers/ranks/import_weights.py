@@ -27,7 +27,6 @@ from megatron.training.checkpointing import save_checkpoint
 from safetensors import safe_open
 
 from helpers.ranks import checkpoint_model, hugging_face
-from helpers.ranks.hugging_face import OF_TWO_MODELS
 
 
 class Weights(Mapping):
@@ -80,10 +79,12 @@ def fill(model: torch.nn.Module, weights: Weights, sizes: hugging_face.Sizes) ->
         try:
             tensor = hugging_face.to_megatron(name, weights, sizes, get_args().padded_vocab_size)
         except KeyError as missing:
-            raise SystemExit(f"REFUSED: the files hold no tensor {missing.args[0]}. {OF_TWO_MODELS}") from None
+            why = f"the files hold no tensor {missing.args[0]}. {hugging_face.OF_TWO_MODELS}"
+            raise SystemExit(f"REFUSED: {why}") from None
         if tensor.shape != parameter.shape:
             found, wanted = tuple(tensor.shape), tuple(parameter.shape)
-            raise SystemExit(f"REFUSED: by config.json {name} is {wanted}, and the files have {found}. {OF_TWO_MODELS}")
+            why = f"by config.json {name} is {wanted}, and the files have {found}. {hugging_face.OF_TWO_MODELS}"
+            raise SystemExit(f"REFUSED: {why}")
         parameter.copy_(tensor)
     if why := hugging_face.why_unread(weights, weights.read):
         raise SystemExit(f"REFUSED: {why}")

@@ -115,8 +115,13 @@ def folder_of(label: str) -> Path:
 @checked
 def recorded_anywhere(name: str) -> Recorded | None:
     """The recorded run called `name` ("twins/gpt3_345m_graph", say) of the first machine that has one, or None."""
-    found = sorted(RECORDED.glob(f"*/{glob.escape(name)}.json"))
-    return read_result(found[0]) if found else None
+    file = anywhere(f"{name}.json")
+    return read_result(file) if file else None
+
+
+def anywhere(file: str) -> Path | None:
+    """The record `file` ("generation/speeds.json", say) of the first machine that has one."""
+    return min(RECORDED.glob(f"*/{glob.escape(file)}"), default=None)
 
 
 @named

@@ -64,8 +64,7 @@ class Run(Results):
         if "started" not in status:
             return None
         now = time.time() - status["started"] if self.state == "running" else 0
-        now = max(0, now)  # a job's first node may have a clock that is ahead of this one
-        return status.get("wall_seconds", 0) + now
+        return status.get("wall_seconds", 0) + max(0, now)  # a job's first node may have a clock that is ahead
 
     @property
     def peak_memory_bytes(self) -> float | None:

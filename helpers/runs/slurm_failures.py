@@ -35,10 +35,11 @@ def table():
         return message.nothing_recorded("failure on Slurm")
     rows = {
         name: {
-            "no rank left after": f"{row['gone_seconds']:.1f} s" if "gone_seconds" in row else "–",
+            "no rank left after s": row.get("gone_seconds"),
             "goes on by itself": goes_on(row),
             "what you are told": " ".join(row["told"].split()),
         }
         for name, row in found.items()
     }
-    return tables.whole_sentences(pd.DataFrame.from_dict(rows, orient="index").rename_axis("what fails"))
+    table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("what fails")
+    return tables.whole_sentences(tables.dashed(table))

@@ -161,9 +161,8 @@ def recorded(machine_label: str, name: str) -> Timeline | Absence:
 def recorded_anywhere(*names: str) -> Timeline | Absence:
     """The first of these timelines that any machine has, in the order of the names; a sentence where none has one."""
     for name in names:
-        found = sorted(records.RECORDED.glob(f"*/{FOLDER}/{name}.json"))
-        if found:
-            return read(found[0])
+        if file := records.anywhere(f"{FOLDER}/{name}.json"):
+            return read(file)
     return message.nothing_recorded(f"timeline of {names[0]}")
 
 

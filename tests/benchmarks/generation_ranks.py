@@ -149,19 +149,23 @@ def step(model, ids: list[list[int]], asked: dict) -> dict:
     return {"launched": round(len(launched) / count), "busy_ms": round(busy / count, 2)} | speeds
 
 
+def prompts_of(texts: int, asked: dict) -> list[list[int]]:
+    return [[(7 * place + 13 * text) % 97 for place in range(asked["prompt"])] for text in range(texts)]
+
+
 @torch.no_grad()
 def measure(asked: dict) -> None:
     model = checkpoint_model.build()
     if asked.get("profile"):
-        ids = [[7 * place % 97 for place in range(asked["prompt"])]]
-        plain_loop(model, ids, asked | {"tokens": 4})
+        ids = prompts_of(1, asked)
+        plain_loop(model, ids, asked | {"tokens": 4})  # kernels are chosen and compiled here
         return say("STEP", step(model, ids, asked))
     if on_cpu():
         torch.Generator = on_the_processor
     weights = sum(parameter.nbytes for parameter in model.parameters())
     say("MEMORY", {"weights": weights, "bandwidth": bandwidth()})
     for texts in asked["texts"]:
-        ids = [[(7 * place + 13 * text) % 97 for place in range(asked["prompt"])] for text in range(texts)]
+        ids = prompts_of(texts, asked)
         spelled = [" ".join(map(str, one)) for one in ids]
         programs = {"plain loop": (plain_loop, ids), "static engine": (static_engine, spelled)}
         programs |= {"dynamic engine": (dynamic_engine, spelled)} if texts == asked["texts"][-1] else {}
