@@ -163,6 +163,13 @@ def test_hosts_that_call_themselves_127_0_1_1_meet_when_they_are_told_their_netw
     assert met.kind == "right" and "rank 1 of 2: the sum is 3" in met.text
 
 
+def test_a_host_is_quoted_by_its_sum_whatever_torchrun_says_after_it():
+    gone = "--- Logging error ---\nMessage: 'Error waiting on exit barrier. Elapsed: %s seconds'\nArguments: (0.029,)\n"
+    assert wires.last_word(f"W1127 a warning\nrank 1 of 2: the sum is 3\n{gone}") == "rank 1 of 2: the sum is 3"
+    assert wires.last_word("a warning\nnode0 is lost.\n") == "node0 is lost."
+    assert wires.last_word("") == "It ended without a word."
+
+
 # ---- Slurm ----
 def test_the_job_that_would_be_submitted_can_be_read_without_slurm():
     text = node_dies.job_sh(RECIPE.with_(processes=2), cluster.slurm(nodes=2, time="10")).data
