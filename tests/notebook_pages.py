@@ -17,10 +17,10 @@ def code_cells(path: Path) -> list:
     return [cell for cell in nbformat.read(path, 4).cells if cell.cell_type == "code"]
 
 
-def runs_whole(test_file: str, runs: Path, trains: str | None = None) -> None:
+def runs_whole(test_file: str, runs: Path, trains: str | None = None) -> Path:
     """The notebook that a test file is named after, through `megatron-tour` as a learner would run it.
 
-    `trains` names a recipe of which a run must have been left.
+    `trains` names a recipe of which a run must have been left. Returns the executed notebook.
     """
     name = Path(test_file).stem.removeprefix("test_")
     environment = os.environ | {"MEGATRON_CPU": "1", "MEGATRON_TOUR_RUNS": str(runs)}
@@ -34,3 +34,4 @@ def runs_whole(test_file: str, runs: Path, trains: str | None = None) -> None:
     if trains:
         results = [json.loads(path.read_text()) for path in runs.glob(f"tour/*/**/{trains}/*/result.json")]
         assert results, f"no run of {trains} was left"
+    return executed

@@ -87,7 +87,7 @@ def happened(alone: Run, data, job, after_step: int) -> dict:
         own.start_node(NODE)
         own.hurry(run)
         tell(f"{NODE} is switched on again, and the job's two minutes of waiting are cut short")
-        launch.follow(run)
+        launch.train(alone.recipe, data, machine=machine, on=job)  # the same cell again follows it
         starts = by_start(run.log_text, began)
         if len(starts) > 1:
             told.append(came_back(*starts[:2]))

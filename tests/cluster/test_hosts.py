@@ -1,22 +1,22 @@
-"""Two hosts on one machine: what they are, what each says when the others would miss it, and a run across them."""
+"""Two hosts on one machine: what they are, and what each says when the others would miss it.
+
+Runs across them are page 11's: tests/notebooks/test_11_many_nodes.py.
+"""
 
 import os
 import re
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import psutil
 import pytest
 from other_users import as_nobody, only_root
 
-from helpers import cluster, launch, recipes
-from helpers.lessons import wires
+from helpers import cluster
 
 MISSING = cluster.why_no_hosts()
 needs_hosts = pytest.mark.skipif(MISSING is not None, reason=f"two hosts: {MISSING}")
-PRINTED = re.compile(r"iteration +(\d+)/.*?lm loss: (\S+) .*?grad norm: (\S+)")
 
 
 def networks() -> set[str]:
@@ -112,19 +112,3 @@ def test_a_host_that_the_others_would_miss_says_so_before_torchrun_starts(variab
         done = subprocess.run(told, capture_output=True, text=True, timeout=60)
         assert done.returncode == 1 and re.search(words, done.stderr), done.stderr
         assert time.monotonic() - started < 10  # gloo finds out after 82 s
-
-
-@needs_hosts
-@pytest.mark.train
-def test_two_hosts_train_what_one_host_trains_and_send_what_the_formula_says(small_corpus, tmp_path, monkeypatch):
-    monkeypatch.setenv("MEGATRON_TOUR_RUNS", str(tmp_path))
-    recipe = recipes.gpt3_345m().scaled_to("cpu").with_(processes=2)
-    found = wires.measure(recipe, small_corpus, {"DP 2": {}}, rates=(None, 100))["layouts"]["DP 2"]
-    assert found["sent_bytes"] == pytest.approx(found["expected_bytes"], rel=0.05)
-    each_way = found["sent_bytes"] / 2 * 8 / 100e6 * 1e3
-    assert found["step_ms"]["100 Mbit/s"] > 0.9 * each_way
-    there = next(tmp_path.glob(".wires/*/*/*/log.txt"))
-    here = launch.train(recipe.with_(**wires.schedule((None, 100))), small_corpus)
-    printed = [PRINTED.findall(log.read_text()) for log in (there, Path(here.path) / "log.txt")]
-    assert len(printed[0]) == here.recipe.schedule.train_iters and printed[0] == printed[1]
-    assert "[rank 0]" in there.read_text() and "[rank 1]" in there.read_text()

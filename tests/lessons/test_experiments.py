@@ -140,18 +140,3 @@ def test_a_run_is_not_watched_for_a_step_that_it_will_not_reach(tiny_recipe, tmp
     run = make_run(tmp_path / "run", tiny_recipe)
     with pytest.raises(ValueError, match=r"launch.follow\(kill_at=31\): the run ends after step 30"):
         launch.follow(run, kill_at=31)
-
-
-@pytest.mark.train
-def test_a_run_whose_plug_was_pulled_is_picked_up(tiny_recipe, small_corpus, monkeypatch, capsys):
-    monkeypatch.setattr(training, "here", lambda: CPU)
-    recipe = tiny_recipe.with_(save_interval=5, name="plug")
-    cut = experiments.pull_the_plug(recipe, small_corpus, step=8)
-    assert cut.state == "failed" and max(cut.losses.index) < 30
-    out = capsys.readouterr().out
-    assert "killed: " in out, "the run is shown while it waits for its step"
-    assert "Killed after step " in out and "nothing had time to save" in out
-    resumed = launch.train(recipe, small_corpus)
-    assert resumed.path == cut.path and resumed.state == "finished"
-    assert list(resumed.losses.index) == list(range(1, 31))
-    assert "Picking up the unfinished run" in capsys.readouterr().out

@@ -63,14 +63,19 @@ def test_optim_splits_the_optimizer_alone(recipe):
 
 
 @pytest.mark.train
-def test_a_killed_fsdp_run_ends_whole_and_goes_on_where_it_saved(tiny_recipe, small_corpus):
+def test_a_run_whose_plug_was_pulled_goes_on_where_it_saved_under_fsdp_too(tiny_recipe, small_corpus, capsys):
     """Every rank is gone after the kill, and the second half has the losses of the run that nobody disturbed."""
     fsdp = tiny_recipe.with_(**FSDP, global_batch_size=8, save_interval=10, name="tiny_fsdp")
     whole = launch.train(fsdp.with_(name="tiny_fsdp_whole"), small_corpus, fresh=True)
+    capsys.readouterr()
     cut = experiments.pull_the_plug(fsdp, small_corpus, step=14)
-    assert not control.members(cut.path)
+    assert cut.state == "failed" and not control.members(cut.path)
+    told = capsys.readouterr().out
+    assert "killed: " in told, "the run is shown while it waits for its step"
+    assert "Killed after step " in told and "nothing had time to save" in told
     again = launch.train(fsdp, small_corpus)
-    assert again.path == cut.path
+    assert again.path == cut.path and "Picking up the unfinished run" in capsys.readouterr().out
+    assert again.state == "finished" and list(again.losses.index) == list(range(1, 31))
     assert list(again.losses[whole.losses.index > 10]) == list(whole.losses[whole.losses.index > 10])
 
 

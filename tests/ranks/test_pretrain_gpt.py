@@ -146,25 +146,10 @@ def test_torchs_own_sharding(folder):
 
 
 @pytest.mark.train
-def test_megatrons_own_sharding(folder, one_rank):
-    """Saved half way, which hangs in Megatron itself; how it goes on from there is tested with `lessons.sharding`."""
-    fsdp = words("--use-megatron-fsdp --ckpt-format fsdp_dtensor --calculate-per-token-loss")
-    whole = train(folder, "fully sharded", 2, *fsdp, *saved(folder, "fully sharded"))
-    assert len(whole) == STEPS and largest_difference(whole, one_rank) <= ROUNDING
-
-
-PIPELINES = {
-    "PP2×VPP2": (2, "--pipeline-model-parallel-size 2 --num-virtual-stages-per-pipeline-rank 2"),
-    "TP2×PP2": (4, "--tensor-model-parallel-size 2 --pipeline-model-parallel-size 2"),
-}
-
-
-@pytest.mark.train
-@pytest.mark.parametrize("name", PIPELINES)
-def test_pipelines_from_the_checkpoint_of_one_rank(name, folder, one_rank):
+def test_interleaved_stages_of_split_matrices_from_the_checkpoint_of_one_rank(folder, one_rank):
     """From scratch they differ: Megatron adds the pipeline stage to the seed of the initial weights."""
-    processes, flags = PIPELINES[name]
-    losses = train(folder, name, processes, *words(flags), *from_half(folder, "one"))
+    flags = "--tensor-model-parallel-size 2 --pipeline-model-parallel-size 2 --num-virtual-stages-per-pipeline-rank 2"
+    losses = train(folder, "TP2×PP2×VPP2", 4, *words(flags), *from_half(folder, "one"))
     assert losses.keys() == second_half(one_rank).keys()
     assert largest_difference(losses, one_rank) <= ROUNDING
 

@@ -15,6 +15,7 @@ from records import DATA, make_run
 from helpers import launch, recipes, runs
 from helpers.machine import CPU, Machine
 from helpers.machine.switches import STOCK
+from helpers.processes import control, run_directory
 from helpers.processes.run_directory import provenance, write_command
 from helpers.ranks.repairs import table
 from helpers.recipes import accounting, preflight
@@ -208,12 +209,16 @@ def test_a_stock_line_trains_nvidias_own_script_to_the_same_losses(model, nvidia
     assert json.loads((theirs.path / "result.json").read_text())["recipe"]["stock"] is True
 
 
-@pytest.mark.train
-def test_a_stock_launch_never_picks_up_a_changed_run(tiny_recipe, small_corpus):
-    stopped = tiny_recipe.with_(name="changed", save_interval=10, exit_interval=10)
-    first = launch.train(stopped, small_corpus, machine=CPU)
-    stock = launch.train(stopped.with_(stock=True), small_corpus, machine=CPU)
-    assert stock.path != first.path and stock.losses.index[0] == 1
+def test_a_stock_launch_never_picks_up_a_changed_run(tiny_recipe, small_corpus, tmp_path):
+    both = (tiny_recipe.with_(stock=stock) for stock in (False, True))
+    changed, stock = (preflight.identity(recipe, small_corpus, None) for recipe in both)
+    begun = run_directory.made(tmp_path / "20260101-000000")
+    (begun / "recipe.json").write_text(json.dumps(changed))
+    control.write_status(begun, state="stopped", launch=1, processes=1)
+    with run_directory.claim(tmp_path, stock, False) as (taken, _):
+        assert taken != begun
+    with run_directory.claim(tmp_path, changed, False) as (taken, _):
+        assert taken == begun
 
 
 def test_the_appendix_lists_every_change_with_what_it_is_worth():

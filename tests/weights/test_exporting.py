@@ -2,6 +2,7 @@
 
 import json
 
+import held_out
 import pytest
 
 from helpers import launch, recipes, weights
@@ -27,7 +28,7 @@ def logits_of(folder, ids):
 
 
 @pytest.mark.train
-def test_a_gpt_becomes_gpt2(tiny_run, tmp_path):
+def test_a_gpt_becomes_gpt2(tiny_run, small_corpus, tmp_path):
     export = weights.to_hugging_face(tiny_run, tmp_path / "gpt")
     assert export.architecture == "GPT2LMHeadModel" and export.dtype == "fp32"
     assert 0 < export.largest_difference <= 2e-4 / 30 * max(export.scale, 1)
@@ -42,6 +43,10 @@ def test_a_gpt_becomes_gpt2(tiny_run, tmp_path):
     assert logits_of(tmp_path / "gpt", ids).shape == (len(ids), 512)
     with pytest.raises(weights.WeightsError, match="is there already: name another folder"):
         weights.to_hugging_face(tiny_run, tmp_path / "gpt")
+
+    found = weights.evaluate(tiny_run, small_corpus, part="test", machine=CPU)
+    held = held_out.tokens(small_corpus, tiny_run.recipe.schedule.split, 64, part=2)
+    assert found.loss == pytest.approx(held_out.loss_of_transformers(tmp_path / "gpt", held, 64), abs=2e-5)
 
 
 @pytest.mark.train
