@@ -17,7 +17,6 @@ from helpers.lessons import experiments
 from helpers.machine import cuda_libraries, hardware, here
 from helpers.recipes import preflight
 
-KNOWN = megatron_parser.flags()
 MACHINES = {  # GPUs, Transformer Engine
     "2 × H200": ((H200, H200), True),
     "H200": ((H200,), True),
@@ -41,7 +40,7 @@ def started(monkeypatch, small_corpus):
         where = machine or here()
         assert (data is None) == (recipe.tokenizer == "gpt2"), f"{recipe.name} is handed another tokenizer's tokens"
         preflight.refuse(preflight.check(recipe.with_(pretrained=None), data, where))  # beside a record lie no weights
-        assert {word for word in recipe.flags(data, where) if word.startswith("--")} <= KNOWN
+        assert {word for word in recipe.flags(data, where) if word.startswith("--")} <= megatron_parser.flags()
         recipes.append(recipe)
         return runs.recorded("h200", "gpt3_345m_300_bf16")
 

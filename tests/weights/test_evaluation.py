@@ -25,11 +25,11 @@ def looked(tiny_recipe, small_corpus, tmp_path_factory):
 
 
 @pytest.mark.train
-@pytest.mark.parametrize(("step", "layout"), [(12, Layout(pipeline_parallel=2)), (8, Layout(tensor_parallel=2))])
-def test_the_loss_is_the_one_that_training_printed(looked, step, layout):
+def test_the_loss_is_the_one_that_training_printed(looked):
+    """Of a step that is asked for, not the newest, and at another layout than it was saved with."""
     printed = {int(at): float(loss) for at, loss in PRINTED.findall(looked.log_text)}
-    found = weights.evaluate(looked, step=step, layout=layout, machine=CPU)
-    assert found.loss == pytest.approx(printed[step], abs=2e-6)  # it prints seven digits
+    found = weights.evaluate(looked, step=8, layout=Layout(tensor_parallel=2, pipeline_parallel=2), machine=CPU)
+    assert found.loss == pytest.approx(printed[8], abs=2e-6)  # it prints seven digits
     assert found.tokens == 2 * 8 * 64 and 0 < found.bytes < 6 * found.tokens
 
 
