@@ -234,6 +234,7 @@ def meet(nodes) -> Message:
     return Message("wrong", said[0]) if failed else Message("right", f"They met: {'; '.join(said)}.")
 
 
+@checked
 def last_word(output: str) -> str:
     """What a host said in the end: its rank's sum if there is one (torchrun may go on after it), or its last line."""
     lines = output.strip().splitlines() or ["It ended without a word."]

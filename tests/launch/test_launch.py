@@ -167,8 +167,12 @@ def test_a_finished_run_left_everything(tiny_run):
 
 @pytest.mark.train
 def test_command_sh_runs_by_itself(tiny_run, tmp_path):
-    """A finished run has nothing left to do: the script loads the last checkpoint and ends."""
-    done = subprocess.run([tiny_run.path / "command.sh"], cwd=tmp_path, capture_output=True, text=True)
+    """A finished run has nothing left to do: the script loads the last checkpoint and ends. In a copy, since it
+    evaluates once more, and other tests read this run."""
+    copy = shutil.copytree(tiny_run.path, tmp_path / "copy")
+    script = copy / "command.sh"
+    script.write_text(script.read_text().replace(str(tiny_run.path), str(copy)))
+    done = subprocess.run([script], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     assert "successfully loaded checkpoint" in done.stdout and "at iteration 30" in done.stdout
 

@@ -359,7 +359,7 @@ def test_a_trained_run(tiny_run, tmp_path):
     assert row["tokens/s/rank"] > 100 and row["peak memory GB"] > 0 and row["wall time s"] > 1
     printed = re.findall(
         r"validation loss at iteration \d+(?: on validation set)? \| lm loss value: (\S+)", tiny_run.log_text
-    )  # a test that starts the finished run again has it evaluated again
+    )
     assert any(row["validation loss"] == pytest.approx(float(loss), rel=1e-5) for loss in printed)
     assert "--nproc-per-node 1" in tiny_run.command and "iteration       30/" in tiny_run.log_tail(60)
     assert tiny_run.checkpoints().index.tolist() == [20, 30]
