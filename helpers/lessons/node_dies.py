@@ -81,7 +81,7 @@ def happened(alone: Run, data, job, after_step: int) -> dict:
         while control.members(run.path) and time.monotonic() < deadline:
             time.sleep(0.1)
         tell("no process of the run is left on either node")
-        while "BeginTime" not in str(run.job) and time.monotonic() < deadline:  # Slurm lets who comes again wait
+        while "BeginTime" not in str(run.job) and time.monotonic() < deadline:  # Slurm holds what it requeues
             time.sleep(0.5)
         tell(run.job)
         own.start_node(NODE)

@@ -12,11 +12,9 @@ import time
 import psutil
 import pytest
 from other_users import as_nobody, only_root
+from two_nodes import needs_hosts
 
 from helpers import cluster
-
-MISSING = cluster.why_no_hosts()
-needs_hosts = pytest.mark.skipif(MISSING is not None, reason=f"two hosts: {MISSING}")
 
 
 def networks() -> set[str]:

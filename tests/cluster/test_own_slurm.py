@@ -10,13 +10,14 @@ from pathlib import Path
 import psutil
 import pytest
 from patience import survivors, wait_for
+from two_nodes import needs_slurm
 
 from helpers import cluster, launch
 from helpers.cluster import guardian, own_slurm
 from helpers.machine import CPU, PROJECT
 from helpers.processes import slurm
 
-pytestmark = pytest.mark.skipif(cluster.why_no_slurm() is not None, reason=str(cluster.why_no_slurm()))
+pytestmark = needs_slurm
 
 KERNEL = """
 import sys, time

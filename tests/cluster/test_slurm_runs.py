@@ -9,16 +9,14 @@ import time
 import psutil
 import pytest
 from patience import survivors, wait_for
+from two_nodes import logged, needs_slurm
 
 from helpers import cluster, launch
 from helpers.machine import CPU
 from helpers.processes import control, logs, slurm
 from helpers.processes.programs import TrainingFailed
 
-pytestmark = [
-    pytest.mark.train,
-    pytest.mark.skipif(cluster.why_no_slurm() is not None, reason=str(cluster.why_no_slurm())),
-]
+pytestmark = [pytest.mark.train, needs_slurm]
 
 
 @pytest.fixture(scope="module")
@@ -34,11 +32,6 @@ def recipe(tiny_recipe):
     return tiny_recipe.with_(name="two-nodes", tensor_parallel=2, **steps)
 
 
-def series(run) -> dict[str, list[float]]:
-    """What a run's last rank wrote for each step, to the last bit."""
-    return {tag: list(run.series(tag)) for tag in ("lm loss", "grad-norm")}
-
-
 def test_a_killed_rank_is_named_and_the_same_cell_again_goes_on_until_it_is_stopped(recipe, small_corpus, own, capsys):
     """A model whose matrices are split between two nodes: its steps are those of one machine."""
     alone = launch.train(recipe.with_(name="one-node", exit_interval=10, eval_iters=0), small_corpus, machine=CPU)
@@ -52,7 +45,7 @@ def test_a_killed_rank_is_named_and_the_same_cell_again_goes_on_until_it_is_stop
         launch.follow(run)
     assert time.monotonic() - started < 35 and not control.members(run.path)
     assert failed.value.rank == 1 and "picks the run up after step" in str(failed.value)
-    assert {tag: values[:10] for tag, values in series(run).items()} == series(alone) and len(alone.losses) == 10
+    assert logged(run, steps=10) == logged(alone) and len(alone.losses) == 10
 
     picked_up = launch.train(recipe, small_corpus, machine=CPU, on=on, detach=True)
     assert picked_up.path == run.path
@@ -71,7 +64,7 @@ def test_stages_on_two_nodes_train_as_on_one_machine(tiny_recipe, small_corpus, 
     short = tiny_recipe.with_(pipeline_parallel=2, **steps)
     alone = launch.train(short.with_(name="stages-alone"), small_corpus, machine=CPU)
     run = launch.train(short.with_(name="stages"), small_corpus, machine=CPU, on=cluster.slurm(nodes=2, time="10"))
-    assert series(run) == series(alone) and len(run.losses) == 12
+    assert logged(run) == logged(alone) and len(run.losses) == 12
 
 
 def steps_of_launch(run) -> int:

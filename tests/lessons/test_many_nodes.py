@@ -1,6 +1,7 @@
 """What the page of many nodes counts and answers, without a launch: sums, tables, a figure, refusals."""
 
 import pytest
+from two_nodes import needs_hosts
 
 from helpers import cluster, machine, plots, recipes
 from helpers.lessons import at_scale, node_dies, saving, wires
@@ -154,7 +155,7 @@ def test_the_puzzle_has_two_answers(monkeypatch, change):
     assert wires.puzzle(RECIPE, None, change).kind == "right"
 
 
-@pytest.mark.skipif(cluster.why_no_hosts() is not None, reason=str(cluster.why_no_hosts()))
+@needs_hosts
 def test_hosts_that_call_themselves_127_0_1_1_meet_when_they_are_told_their_network():
     lost = wires.meet(recipes.Nodes(2, 1, address="node0"))
     assert lost.kind == "wrong"

@@ -5,14 +5,13 @@ import re
 import nbformat
 import pytest
 from notebook_pages import runs_whole
+from two_nodes import logged, needs_hosts, needs_slurm
 
 from helpers import cluster, runs
 from helpers.lessons import wires
 from helpers.processes import control
 
 pytestmark = pytest.mark.train
-needs_hosts = pytest.mark.skipif(cluster.why_no_hosts() is not None, reason=str(cluster.why_no_hosts()))
-needs_slurm = pytest.mark.skipif(cluster.why_no_slurm() is not None, reason=str(cluster.why_no_slurm()))
 
 
 @pytest.fixture(scope="module")
@@ -32,11 +31,6 @@ def text_of(executed, cell: str) -> str:
     return "\n".join(one.get("text") or one.get("data", {}).get("text/plain", "") for one in found.outputs)
 
 
-def series(run) -> dict[str, dict[int, float]]:
-    """What the last rank wrote for each step, to the last bit."""
-    return {tag: run.series(tag).to_dict() for tag in ("lm loss", "grad-norm")}
-
-
 def test_notebook_11_runs_whole(executed):
     assert executed.is_file()
 
@@ -45,7 +39,7 @@ def test_notebook_11_runs_whole(executed):
 def test_two_hosts_train_what_one_host_trains(trained):
     alone, (two_hosts,) = trained[0], [run for run in trained if (run.path / cluster.hosts.SCRIPT).is_file()]
     assert wires.printed(two_hosts) == wires.printed(alone) and len(wires.printed(alone)) == 12
-    assert series(two_hosts) == series(alone)
+    assert logged(two_hosts) == logged(alone)
     assert "[rank 0]" in two_hosts.log_text and "[rank 1]" in two_hosts.log_text
 
 
@@ -63,7 +57,7 @@ def test_a_job_whose_node_dies_goes_on_by_itself_and_equals_one_of_one_machine(e
     alone, (job,) = trained[0], [run for run in trained if (run.path / "job.sh").is_file()]
     assert job.state == "finished" and control.read_status(job.path)["launch"] == 2 and not control.members(job.path)
     assert re.search(r"queued again, to go on after step (4|8): node n2 failed", job.log_text)
-    assert series(job) == series(alone) and len(job.losses) == 12
+    assert logged(job) == logged(alone) and len(job.losses) == 12
     assert {"[rank 0] ", "[rank 1] "} <= {line[:9] for line in job.log_text.splitlines()}
     assert len(runs.read_result(job.path / "result.json").losses) == 12  # the batch node wrote it
     told = text_of(executed, "code-16")
